@@ -1,0 +1,246 @@
+"""The words that every part of the project speaks: prompts, results and errors. Needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CheckpointError",
+    "FrameResult",
+    "ImageError",
+    "ObjectScore",
+    "PriorError",
+    "PriorMismatch",
+    "Prompt",
+    "PromptError",
+    "RunIdentity",
+    "SamexpError",
+    "SettingsError",
+    "StoreError",
+    "VideoError",
+    "VideoSource",
+]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+class SamexpError(Exception):
+    """Anything a user can do something about: one sentence with what was found, expected, and to do."""
+
+
+class CheckpointError(SamexpError):
+    """A weights file is missing, damaged, or not a SAM checkpoint."""
+
+
+class ImageError(SamexpError):
+    """A picture cannot be read or has a shape or type that cannot be used."""
+
+
+class PromptError(SamexpError):
+    """Clicks or a box that make no sense for the picture."""
+
+
+class PriorError(SamexpError):
+    """A prior file cannot be read, or a prior cannot be used as asked."""
+
+
+class PriorMismatch(PriorError):
+    """A prior was recorded with another model or encode side than the one that shall use it."""
+
+
+class SettingsError(SamexpError):
+    """A setting has a value outside its range."""
+
+
+class StoreError(SamexpError):
+    """A label store cannot be read, written, or belongs to another run."""
+
+
+class VideoError(SamexpError):
+    """A video cannot be opened or a frame cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """Clicks and a box on one picture.
+
+    Parameters
+    ----------
+    points_xy : array, shape (N, 2), float32
+        Image pixels, x to the right and y down; the centre of the first pixel is (0, 0).
+    labels : array, shape (N,), int64
+        1 is the object, 0 is background.
+    box_xyxy : array, shape (4,), float32, or None
+        Left, top, right, bottom in image pixels.
+
+    Raises
+    ------
+    PromptError
+        If shapes, labels or numbers make no sense. An empty prompt is allowed.
+    """
+
+    points_xy: FloatArray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_xyxy: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        points = _floats(self.points_xy, "points").reshape(-1, 2) if np.size(self.points_xy) else np.zeros((0, 2), np.float32)
+        labels = np.asarray(self.labels).reshape(-1)
+        if len(points) != len(labels):
+            raise PromptError(f"The prompt has {len(points)} points but {len(labels)} labels; give one label a point.")
+        if not np.isin(labels, (0, 1)).all():
+            bad = labels[~np.isin(labels, (0, 1))][0]
+            raise PromptError(f"A point has the label {bad}; use 1 for the object and 0 for background.")
+        object.__setattr__(self, "points_xy", points)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+        if self.box_xyxy is not None:
+            object.__setattr__(self, "box_xyxy", _box(self.box_xyxy))
+
+    @classmethod
+    def from_lists(
+        cls,
+        objects: Sequence[Sequence[float]] = (),
+        background: Sequence[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+    ) -> Prompt:
+        """Return a prompt from object points, background points (both (x, y)) and a box."""
+        points = [*objects, *background]
+        return cls(
+            points_xy=_floats(points, "points") if points else np.zeros((0, 2), np.float32),
+            labels=np.array([1] * len(objects) + [0] * len(background), np.int64),
+            box_xyxy=None if box is None else _floats(box, "box"),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither a point nor a box."""
+        return len(self.points_xy) == 0 and self.box_xyxy is None
+
+    def require_inside(self, image_hw: tuple[int, int]) -> None:
+        """Raise `PromptError` unless every point and the box lie inside a picture of (height, width)."""
+        height, width = image_hw
+        for x, y in self.points_xy:
+            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+                raise PromptError(
+                    f"The point ({x:g}, {y:g}) lies outside the picture, which is {width} wide and {height} high; "
+                    "give x and y in its pixels."
+                )
+        if self.box_xyxy is not None:
+            x0, y0, x1, y1 = self.box_xyxy
+            if x1 < 0 or y1 < 0 or x0 > width - 1 or y0 > height - 1:
+                raise PromptError(
+                    f"The box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies outside the picture, which is {width} wide and "
+                    f"{height} high; give left, top, right, bottom in its pixels."
+                )
+
+
+def _floats(values: Any, what: str) -> FloatArray:
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise PromptError(f"The prompt's {what} are not all numbers; give x and y in pixels.") from None
+    if not np.isfinite(array).all():
+        raise PromptError(f"The prompt's {what} hold a value that is not a finite number; give x and y in pixels.")
+    if what == "points" and (array.size % 2 or (array.ndim > 1 and array.shape[-1] != 2)):
+        raise PromptError(f"The prompt's points have shape {array.shape}; expected (N, 2), x and y.")
+    return array
+
+
+def _box(values: Any) -> FloatArray:
+    box = _floats(values, "box").reshape(-1)
+    if box.shape != (4,):
+        raise PromptError(f"The box has {box.size} numbers; expected four: left, top, right, bottom.")
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise PromptError(
+            f"The box ({box[0]:g}, {box[1]:g}, {box[2]:g}, {box[3]:g}) is empty; give left < right and top < bottom."
+        )
+    return box
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectScore:
+    """What the model says of one object in one frame.
+
+    Parameters
+    ----------
+    presence : float
+        Object score logit; below 0 the object is lost in this frame.
+    iou : float
+        Predicted intersection over union of the chosen mask with the object, 0 to 1.
+    """
+
+    presence: float
+    iou: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether the model says that the object is not in this frame."""
+        return self.presence < 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """The labels of one tracked frame.
+
+    Parameters
+    ----------
+    index : int
+        Position on the video's time axis.
+    labels : array, shape (H, W), uint16
+        An object's label where it is, 0 elsewhere.
+    scores : dict of int to ObjectScore
+        One entry for each label of the prior.
+    """
+
+    index: int
+    labels: npt.NDArray[np.uint16]
+    scores: dict[int, ObjectScore]
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What a tracking run was made from; two runs with equal identities give equal labels.
+
+    Parameters
+    ----------
+    video, prior, model, settings : str
+        A fingerprint each (a hash, or canonical JSON for the settings).
+    """
+
+    video: str
+    prior: str
+    model: str
+    settings: str
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """A lazy stack of frames, as `napari_samexp.io.open_video` gives it.
+
+    ``source[i]`` and ``source[i:i + 1]`` decode; a request for very many frames at once is refused.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, Y, X, 3)."""
+
+    @property
+    def fps(self) -> float | None:
+        """Mean frames a second, or None where the source has no clock."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A string that tells this video's content from another's."""
+
+    def frame(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return exactly frame `index` as (Y, X, 3) uint8 RGB."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]: ...
