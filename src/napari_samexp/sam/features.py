@@ -1,0 +1,213 @@
+"""From a picture to the model's input, and from the model's masks back to the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from napari_samexp.pixels import to_rgb8
+from napari_samexp.sam.variants import Sam1Variant, Variant
+from napari_samexp.types import SettingsError
+
+__all__ = ["ImageFeatures", "MaskPrediction", "Memory", "Placement", "check_side", "place", "prepare"]
+
+HW = tuple[int, int]
+LIMIT = 4096  # pixels a side; beyond, attention would take more memory than machines have
+
+# mean and deviation of ImageNet, 0 to 1, as all families use them
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# SAM 1 states the same numbers in 0 to 255, rounded
+MEAN_255 = (123.675, 116.28, 103.53)
+STD_255 = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a picture lies in the model's input.
+
+    Parameters
+    ----------
+    image_hw, content_hw, input_hw : (int, int)
+        Height and width of the picture, of the picture within the input, and of the input. Content
+        and input differ for SAM 1, which pads at right and bottom.
+    """
+
+    image_hw: HW
+    content_hw: HW
+    input_hw: HW
+
+    def to_input(self, points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Turn (..., 2) picture pixels into pixels of the model's input, both (x, y)."""
+        scale = np.array(self.content_hw[::-1], np.float64) / np.array(self.image_hw[::-1], np.float64)
+        return (points_xy * scale).astype(np.float32)
+
+    def to_image(self, logits: Tensor, image_hw: HW | None = None) -> Tensor:
+        """Turn (N, h, w) mask logits of the whole input into (N, H, W) of the picture, float32."""
+        full = logits[:, None].float()
+        if self.content_hw != self.input_hw:
+            full = _resize(full, self.input_hw)[..., : self.content_hw[0], : self.content_hw[1]]
+        return _resize(full, image_hw or self.image_hw)[:, 0]
+
+
+def _resize(x: Tensor, hw: HW) -> Tensor:
+    return functional.interpolate(x, size=hw, mode="bilinear", align_corners=False)
+
+
+def check_side(variant: Variant, side: int | None) -> int:
+    """Return the encode side to use.
+
+    Raises
+    ------
+    SettingsError
+        If `side` is no positive multiple of what the model needs, or too large.
+    """
+    if side is None:
+        return variant.image_size
+    step = variant.side_multiple
+    if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < step or side % step or side > LIMIT:
+        raise SettingsError(f"The encode side is {side!r}; {variant.name} needs a multiple of {step} from {step} to {LIMIT}.")
+    return int(side)
+
+
+def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool = True) -> Placement:
+    """Return how a picture of (height, width) is laid into the model's input.
+
+    SAM 1 keeps the aspect and pads to a square; SAM 2 stretches to a square. With ``square=False``
+    both keep the aspect, the longer side being `side`, rounded to what the model needs.
+    """
+    side = check_side(variant, side)
+    step, longest = variant.side_multiple, max(image_hw)
+    if isinstance(variant, Sam1Variant):
+        height, width = (max(1, int(n * side / longest + 0.5)) for n in image_hw)
+        padded = (side, side) if square else (-(-height // step) * step, -(-width // step) * step)
+        return Placement(image_hw, (height, width), padded)
+    if square:
+        return Placement(image_hw, (side, side), (side, side))
+    height, width = (max(step, round(n * side / longest / step) * step) for n in image_hw)
+    return Placement(image_hw, (height, width), (height, width))
+
+
+def prepare(image: npt.ArrayLike, variant: Variant, side: int | None, square: bool) -> tuple[npt.NDArray[np.float32], Placement]:
+    """Return the model's input (1, 3, H, W), float32, and how the picture lies in it.
+
+    Source: SAM 1 resizes 8-bit pixels with PIL's bilinear filter and pads zeros after normalising;
+    SAM 2's image predictor resizes floats, bilinear with antialiasing.
+    """
+    rgb = to_rgb8(image)
+    placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
+    if isinstance(variant, Sam1Variant):
+        return _prepare_sam1(rgb, placement), placement
+    pixels = torch.tensor(rgb).permute(2, 0, 1)[None].float() / 255  # a copy: pictures may be read-only
+    if placement.input_hw != placement.image_hw:
+        pixels = functional.interpolate(pixels, placement.input_hw, mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return ((pixels - mean) / std).numpy(), placement
+
+
+def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArray[np.float32]:
+    height, width = placement.content_hw
+    resized = rgb
+    if placement.content_hw != placement.image_hw:
+        resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+    values = (resized.astype(np.float32) - np.float32(MEAN_255)) / np.float32(STD_255)
+    padded = np.zeros((1, 3, *placement.input_hw), np.float32)
+    padded[0, :, :height, :width] = values.transpose(2, 0, 1)
+    return padded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFeatures:
+    """One encoded picture.
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (1, D, h, w)
+        Features at stride 16, before any memory.
+    finer : two Tensors, shapes (1, D / 8, 4 h, 4 w) and (1, D / 4, 2 h, 2 w), or None
+        SAM 2's features for the decoder's upscaling.
+    """
+
+    embedding: Tensor
+    finer: tuple[Tensor, Tensor] | None
+    placement: Placement
+
+    @property
+    def grid_hw(self) -> HW:
+        """Height and width of the token grid."""
+        return (self.embedding.shape[2], self.embedding.shape[3])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskPrediction:
+    """The mask choices for one prompt.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (M, h, w), float32
+        Choice 0 answers unambiguous prompts, 1 to 3 are alternatives (whole, part, subpart).
+    iou : array, shape (M,), float32
+        Predicted IoU of each choice.
+    presence : float or None
+        Object score logit, below 0 if the model sees no object (SAM 2).
+    best : int
+        The choice that Meta's own rule takes.
+    pointers : Tensor, shape (M, D), or None
+        Object pointer of each choice (SAM 2).
+    best_pointer : int
+        The pointer that Meta's own rule takes; differs from `best` where an unstable single mask
+        was replaced by an alternative.
+    """
+
+    logits: Tensor
+    iou: npt.NDArray[np.float32]
+    presence: float | None
+    best: int
+    placement: Placement
+    pointers: Tensor | None = None
+    best_pointer: int = 0
+
+    def require_choice(self, index: int | None) -> int:
+        """Return `index`, or the best choice for None.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such choice.
+        """
+        if index is None:
+            return self.best
+        if not 0 <= index < len(self.logits):
+            raise SettingsError(f"The mask choice is {index}; this prediction has choices 0 to {len(self.logits) - 1}.")
+        return index
+
+    def mask(self, index: int | None = None) -> npt.NDArray[np.bool_]:
+        """Return a choice as (H, W) bool at the picture's size."""
+        return self.image_logits(index) > 0
+
+    def image_logits(self, index: int | None = None) -> npt.NDArray[np.float32]:
+        """Return a choice's logits as (H, W) float32 at the picture's size."""
+        chosen = self.logits[self.require_choice(index)][None]
+        out: npt.NDArray[Any] = self.placement.to_image(chosen)[0].cpu().numpy()
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What is remembered of one object in one frame; both parts always together.
+
+    Parameters
+    ----------
+    spatial : Tensor, shape (mem_dim, h, w)
+    pointer : Tensor, shape (D,)
+    """
+
+    spatial: Tensor
+    pointer: Tensor

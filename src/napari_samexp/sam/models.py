@@ -1,0 +1,407 @@
+"""Sam1 and Sam2: encode a picture, segment from prompts, remember, recall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory, Placement, prepare
+from napari_samexp.sam.hiera import ImageEncoder
+from napari_samexp.sam.layers import Mlp
+from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
+from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
+from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times
+from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
+from napari_samexp.sam.variants import Sam1Variant, Sam2Variant
+from napari_samexp.sam.vit import ImageEncoderViT
+from napari_samexp.types import ImageError, PriorError, Prompt
+
+__all__ = ["MAX_POINTERS", "MAX_RECENT", "Sam1", "Sam2", "Tracked"]
+
+MAX_RECENT = 6  # memories of the running video that have a learned time of their own
+MAX_POINTERS = 15
+PRIOR_SLOT = 6  # row of `maskmem_tpos_enc` for memories without a place in time
+ABSENT = -1024.0  # mask logit where the object is not in the frame
+STABLE_DELTA, STABLE_SHARE = 0.05, 0.98
+
+
+class _Model(nn.Module):
+    """What both generations share: pictures in, masks out."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the model computes in."""
+        return next(self.parameters()).dtype
+
+    def _input(
+        self, image: npt.ArrayLike, variant: Sam1Variant | Sam2Variant, side: int | None, square: bool
+    ) -> tuple[Tensor, Placement]:
+        pixels, placement = prepare(image, variant, side, square)
+        return torch.from_numpy(pixels).to(self.device, self.dtype), placement
+
+    def _points(self, prompt: Prompt, placement: Placement) -> tuple[Tensor, Tensor]:
+        """A prompt as (1, N, 2) input pixels and (1, N) labels, box corners first."""
+        prompt.require_inside(placement.image_hw)
+        xy, labels = prompt.points_xy, prompt.labels
+        if prompt.box_xyxy is not None:
+            xy = np.concatenate((prompt.box_xyxy.reshape(2, 2), xy))
+            labels = np.concatenate(([BOX_START, BOX_END], labels))
+        points = torch.from_numpy(placement.to_input(xy))[None]
+        return points.to(self.device), torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
+
+    def _mask_input(self, mask_logits: npt.NDArray[np.float32] | None, grid_hw: tuple[int, int]) -> Tensor | None:
+        if mask_logits is None:
+            return None
+        if mask_logits.ndim != 2 or mask_logits.size == 0:
+            raise ImageError(f"The mask logits have shape {mask_logits.shape}; expected (h, w), as a prediction gives them.")
+        wanted = (4 * grid_hw[0], 4 * grid_hw[1])
+        mask = torch.from_numpy(np.ascontiguousarray(mask_logits, np.float32))[None, None]
+        if mask.shape[2:] != wanted:
+            mask = functional.interpolate(mask, wanted, mode="bilinear", align_corners=False, antialias=True)
+        return mask.to(self.device, self.dtype)
+
+
+class Sam1(_Model):
+    """Segment Anything (2023): masks from prompts on one picture. It has no memory."""
+
+    def __init__(self, variant: Sam1Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.image_encoder = ImageEncoderViT(variant)
+        self.prompt_encoder = PromptEncoder(variant.d_model)
+        self.mask_decoder = MaskDecoder(variant.d_model, variant.mlp_dim, variant.iou_hidden, high_res=False)
+
+    @torch.inference_mode()
+    def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
+        """Encode a picture; see `Sam2.encode`."""
+        pixels, placement = self._input(image, self.variant, side, square)
+        return ImageFeatures(self.image_encoder(pixels), None, placement)
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        features: ImageFeatures,
+        prompt: Prompt,
+        *,
+        mask_logits: npt.NDArray[np.float32] | None = None,
+        multimask: bool | None = None,
+    ) -> MaskPrediction:
+        """Return the mask choices for a prompt; see `Sam2.segment`."""
+        points, labels = self._points(prompt, features.placement)
+        if len(prompt.points_xy) and prompt.box_xyxy is None:
+            points, labels = _with_padding(points, labels, 1)
+        decoded = self.mask_decoder(
+            features.embedding,
+            self.prompt_encoder.grid(features.grid_hw),
+            self.prompt_encoder.sparse(points, labels, features.placement.input_hw),
+            self.prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
+            None,
+        )
+        iou = decoded.iou[0].float()
+        best = 1 + int(iou[1:].argmax()) if _wants_choices(prompt, multimask) else 0
+        return MaskPrediction(decoded.masks[0].float(), iou.cpu().numpy(), None, best, features.placement)
+
+    def remember(self, *_: object, **__: object) -> Memory:
+        """Raise `PriorError`: SAM 1 has no memory."""
+        raise PriorError(f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model to record.")
+
+    def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
+        """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out."""
+        return self.image_encoder.position_map(grid_hw)[0].permute(2, 0, 1)
+
+
+class Tracked(NamedTuple):
+    """What a frame shows of N objects.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, 4 h, 4 w)
+        The mask with the best predicted IoU; -1024 everywhere where the object is absent.
+    iou, presence : Tensor, shape (N,)
+    pointers : Tensor, shape (N, D)
+    """
+
+    logits: Tensor
+    iou: Tensor
+    presence: Tensor
+    pointers: Tensor
+
+
+class Sam2(_Model):
+    """SAM 2 and SAM 2.1: masks from prompts, and memory of earlier frames.
+
+    Source: `sam2_base.py`, `sam2_image_predictor.py` and `sam2_video_predictor.py` of sam2.
+    """
+
+    def __init__(self, variant: Sam2Variant) -> None:
+        super().__init__()
+        dim, mem_dim = variant.d_model, variant.mem_dim
+        self.variant = variant
+        self.image_encoder = ImageEncoder(variant)
+        self.memory_attention = MemoryAttention(variant)
+        self.memory_encoder = MemoryEncoder(variant)
+        self.sam_prompt_encoder = PromptEncoder(dim)
+        self.sam_mask_decoder = MaskDecoder(dim, variant.mlp_dim, variant.iou_hidden, high_res=True)
+        self.obj_ptr_proj = Mlp((dim, dim, dim, dim))
+        self.mask_downsample = nn.Conv2d(1, 1, 4, stride=4)
+        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(MAX_RECENT + 1, 1, 1, mem_dim))
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))
+        self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
+        if variant.version == "2.1":
+            self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, mem_dim))
+            self.obj_ptr_tpos_proj = nn.Linear(dim, mem_dim)
+
+    # ---- one picture
+
+    @torch.inference_mode()
+    def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
+        """Encode a picture.
+
+        Parameters
+        ----------
+        image : array
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), any number type; see `pixels.to_rgb8`.
+        side : int, optional
+            Longer side of the model's input in pixels; by default the model's own.
+        square : bool
+            Whether the input is square, as the model was trained, or keeps the picture's aspect.
+
+        Raises
+        ------
+        ImageError, SettingsError
+            If the picture or the side cannot be used.
+        """
+        pixels, placement = self._input(image, self.variant, side, square)
+        embedding, finer = self.image_features(pixels)
+        return ImageFeatures(embedding, finer, placement)
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        features: ImageFeatures,
+        prompt: Prompt,
+        *,
+        mask_logits: npt.NDArray[np.float32] | None = None,
+        multimask: bool | None = None,
+    ) -> MaskPrediction:
+        """Return the mask choices for points, a box, both or none.
+
+        Parameters
+        ----------
+        mask_logits : array, shape (h, w), float32, optional
+            An earlier prediction's logits to start from.
+        multimask : bool, optional
+            Whether the best choice is taken from the alternatives; by default for one click or none
+            without a box, which may mean several things.
+
+        Raises
+        ------
+        PromptError
+            If a point or the box lies outside the picture.
+        """
+        points, labels = self._points(prompt, features.placement)
+        points, labels = _with_padding(points, labels, 1 if points.shape[1] else 2)
+        decoded = self.decode(
+            features.embedding + self.no_mem_embed.transpose(1, 2)[..., None],
+            features.finer,
+            self.sam_prompt_encoder.sparse(points, labels, features.placement.input_hw),
+            self.sam_prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
+        )
+        return self._prediction(decoded, features.placement, _wants_choices(prompt, multimask))
+
+    def _prediction(self, decoded: Decoded, placement: Placement, ambiguous: bool) -> MaskPrediction:
+        masks, iou = decoded.masks[0].float(), decoded.iou[0].float()
+        alternative = 1 + int(iou[1:].argmax())
+        keep_single = not ambiguous and _is_stable(masks[0])
+        assert decoded.presence is not None
+        return MaskPrediction(
+            logits=masks,
+            iou=iou.cpu().numpy(),
+            presence=float(decoded.presence[0]),
+            best=0 if keep_single else alternative,
+            placement=placement,
+            pointers=self.pointers(decoded)[0],
+            best_pointer=alternative if ambiguous else 0,
+        )
+
+    @torch.inference_mode()
+    def from_mask(self, features: ImageFeatures, mask: npt.NDArray[np.bool_]) -> MaskPrediction:
+        """Return a given (H, W) mask of the picture as a prediction that can be remembered.
+
+        Raises
+        ------
+        ImageError
+            If the mask has another size than the picture.
+        """
+        placement = features.placement
+        if mask.shape != placement.image_hw:
+            raise ImageError(f"The mask has shape {mask.shape} but the picture {placement.image_hw}; give one value a pixel.")
+        binary = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
+        if placement.input_hw != placement.image_hw:
+            # Meta's video code resizes a mask smoothly and cuts it at one half
+            smooth = functional.interpolate(binary, placement.input_hw, mode="bilinear", align_corners=False, antialias=True)
+            binary = (smooth >= 0.5).float()
+        binary = binary.to(self.device, self.dtype)
+        low = functional.interpolate(
+            binary.float() * 20 - 10, scale_factor=0.25, mode="bilinear", align_corners=False, antialias=True
+        )
+        nothing = torch.full((1, 2), NO_POINT, device=self.device)
+        sparse = self.sam_prompt_encoder.sparse(torch.zeros(1, 2, 2, device=self.device), nothing, placement.input_hw)
+        dense = self.sam_prompt_encoder.dense(self.mask_downsample(binary))
+        decoded = self.decode(features.embedding, features.finer, sparse, dense)
+        present = bool(mask.any())
+        pointer = self.pointers(decoded)[:, 0] if present else self.no_obj_ptr
+        return MaskPrediction(low[0], np.ones(1, np.float32), 10.0 if present else -10.0, 0, placement, pointer)
+
+    @torch.inference_mode()
+    def remember(self, features: ImageFeatures, prediction: MaskPrediction, index: int | None = None) -> Memory:
+        """Return the memory of a prompted picture.
+
+        Parameters
+        ----------
+        index : int, optional
+            The mask choice to remember, by default the best.
+        """
+        chosen = prediction.require_choice(index)
+        assert prediction.pointers is not None and prediction.presence is not None
+        presence = torch.tensor([prediction.presence], device=self.device)
+        logits = torch.where(presence > 0, prediction.logits[chosen], ABSENT)[None, None]
+        spatial = self.encode_memory(features.embedding, logits, presence, binary=True)[0]
+        return Memory(spatial, prediction.pointers[prediction.best_pointer if index is None else chosen])
+
+    def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
+        """Return what the encoder adds to its patch tokens, (C, h, w); see `posenc.hiera_map`."""
+        trunk = self.image_encoder.trunk
+        return hiera_map(trunk.pos_embed, trunk.pos_embed_window, grid_hw, window_tile)[0]
+
+    # ---- parts, for N objects or pictures at once; also what training uses
+
+    def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""
+        s4, s8, s16 = self.image_encoder(pixels)
+        decoder = self.sam_mask_decoder
+        return s16, (decoder.conv_s0(s4), decoder.conv_s1(s8))
+
+    def decode(self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor) -> Decoded:
+        """Decode N prompts on N or one embedding; see `MaskDecoder.forward`."""
+        grid = self.sam_prompt_encoder.grid((embedding.shape[2], embedding.shape[3]))
+        out: Decoded = self.sam_mask_decoder(embedding, grid, sparse, dense, finer)
+        return out
+
+    def pointers(self, decoded: Decoded) -> Tensor:
+        """Return the object pointers of all choices, (N, 4, D); a fixed one where the object is absent."""
+        assert decoded.presence is not None
+        present = (decoded.presence > 0)[:, None, None]
+        return torch.where(present, self.obj_ptr_proj(decoded.tokens), self.no_obj_ptr)
+
+    def recall(self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor) -> Tensor:
+        """Condition features on memories.
+
+        Parameters
+        ----------
+        embedding : Tensor, shape (N or 1, D, h, w)
+        spatial : sequence of M Tensors, each of shape (N, mem_dim, h', w')
+            Their grids may differ.
+        slots : Tensor, shape (N, M), int
+            Row of the learned times: k - 1 for the k-th memory back, `PRIOR_SLOT` for a prior.
+        pointers : Tensor, shape (N, P, D)
+        times : Tensor, shape (N, P), float32
+            Distance of each pointer, already divided by the longest one (15 frames).
+
+        Returns
+        -------
+        Tensor, shape (N, D, h, w)
+        """
+        grids = [(tokens.shape[2], tokens.shape[3]) for tokens in spatial]
+        learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
+        tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
+        mem_dim = self.variant.mem_dim
+        places = [
+            sine_map(mem_dim, grid, embedding.device, embedding.dtype).flatten(2).transpose(1, 2) + learned[:, i]
+            for i, grid in enumerate(grids)
+        ]
+        split = pointers.unflatten(2, (-1, mem_dim))  # a pointer is as many tokens as its channels fill
+        tokens.append(split.flatten(1, 2))
+        places.append(self._pointer_times(times)[:, :, None].expand_as(split).flatten(1, 2))
+        out: Tensor = self.memory_attention(embedding, torch.cat(tokens, 1), torch.cat(places, 1), grids)
+        return out
+
+    def _pointer_times(self, times: Tensor) -> Tensor:
+        if self.variant.version == "2.0":  # pointers have no time there
+            return torch.zeros(*times.shape, self.variant.mem_dim, device=self.device, dtype=self.dtype)
+        out: Tensor = self.obj_ptr_tpos_proj(sine_times(times, self.variant.d_model).to(self.dtype))
+        return out
+
+    def track(self, recalled: Tensor, finer: tuple[Tensor, Tensor], input_hw: tuple[int, int]) -> Tracked:
+        """Find N objects in one frame, whose features were conditioned on each object's memories.
+
+        Parameters
+        ----------
+        recalled : Tensor, shape (N, D, h, w)
+        input_hw : (int, int)
+            Size of the model's input.
+        """
+        count = len(recalled)
+        nothing = torch.full((count, 2), NO_POINT, device=recalled.device)
+        sparse = self.sam_prompt_encoder.sparse(torch.zeros(count, 2, 2, device=recalled.device), nothing, input_hw)
+        decoded = self.decode(recalled, finer, sparse, self.sam_prompt_encoder.dense(None))
+        assert decoded.presence is not None
+        best = 1 + decoded.iou[:, 1:].argmax(dim=1)
+        rows = torch.arange(count, device=recalled.device)
+        present = decoded.presence > 0
+        logits = torch.where(present[:, None, None], decoded.masks[rows, best], ABSENT)
+        return Tracked(logits, decoded.iou[rows, best], decoded.presence, self.pointers(decoded)[rows, best])
+
+    def encode_memory(self, embedding: Tensor, logits: Tensor, presence: Tensor, *, binary: bool) -> Tensor:
+        """Return the spatial memories of N masks on N or one embedding.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (N, 1, 4 h, 4 w)
+        presence : Tensor, shape (N,)
+        binary : bool
+            Whether the masks are cut at 0, as for prompted frames, or kept soft, as for tracked ones.
+
+        Returns
+        -------
+        Tensor, shape (N, mem_dim, h, w)
+        """
+        size = (16 * embedding.shape[2], 16 * embedding.shape[3])
+        full = functional.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        mask = (full > 0).float() if binary else full.sigmoid()
+        spatial: Tensor = self.memory_encoder(embedding, (mask * 20 - 10).to(self.dtype))
+        if self.variant.version == "2.1":
+            absent = (presence <= 0)[:, None, None, None]
+            spatial = spatial + torch.where(absent, self.no_obj_embed_spatial[..., None, None], 0)
+        return spatial
+
+
+def _wants_choices(prompt: Prompt, multimask: bool | None) -> bool:
+    """Whether the best mask is one of the alternatives: as asked, else for one click or none without a box."""
+    if multimask is not None:
+        return multimask
+    return prompt.box_xyxy is None and len(prompt.points_xy) <= 1
+
+
+def _is_stable(logits: Tensor) -> bool:
+    """Whether a mask hardly changes when its threshold does."""
+    union = (logits > -STABLE_DELTA).sum()
+    return bool(union == 0 or (logits > STABLE_DELTA).sum() / union >= STABLE_SHARE)
+
+
+def _with_padding(points: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Append `count` points that are none, which the models expect where no box is."""
+    none = torch.full((1, count), NO_POINT, device=labels.device)
+    return torch.cat((points, points.new_zeros(1, count, 2)), 1), torch.cat((labels, none), 1)

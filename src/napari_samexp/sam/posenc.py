@@ -1,0 +1,136 @@
+"""Position encodings: pure functions of a grid, and of a learned table where there is one."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "axial_rope",
+    "fourier_points",
+    "hiera_map",
+    "rotate",
+    "sine_map",
+    "sine_times",
+    "vit_map",
+]
+
+GridHW = tuple[int, int]
+
+
+def hiera_map(background: Tensor, window: Tensor, grid_hw: GridHW, window_tile: bool = True) -> Tensor:
+    """Return what Hiera adds to its patch tokens (SAM 2): background resized plus window table tiled.
+
+    Parameters
+    ----------
+    background, window : Tensor, shape (1, C, h, w)
+        The two learned tables.
+    window_tile : bool
+        Whether the tiled window table is added.
+
+    Returns
+    -------
+    Tensor, shape (1, C, H, W)
+    """
+    full = functional.interpolate(background, size=grid_hw, mode="bicubic")
+    if not window_tile:
+        return full
+    repeats = [-(-size // tile) for size, tile in zip(grid_hw, window.shape[-2:])]
+    return full + window.tile(repeats)[..., : grid_hw[0], : grid_hw[1]]
+
+
+def vit_map(table: Tensor, grid_hw: GridHW) -> Tensor:
+    """Return what SAM 1's ViT adds to its patch tokens: its table, resized where the grid is another.
+
+    Meta's encoder takes its native grid only; other grids use the bicubic resize that ViTs are
+    usually moved to other sizes with.
+
+    Parameters
+    ----------
+    table : Tensor, shape (1, h, w, C)
+
+    Returns
+    -------
+    Tensor, shape (1, H, W, C)
+    """
+    if table.shape[1:3] == grid_hw:
+        return table
+    return functional.interpolate(table.permute(0, 3, 1, 2), size=grid_hw, mode="bicubic").permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=32)
+def sine_map(channels: int, grid_hw: GridHW, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the fixed sine encoding of a grid, normalised to 2 pi (DETR's), y half then x half.
+
+    Returns
+    -------
+    Tensor, shape (1, channels, H, W)
+    """
+    with torch.inference_mode(False):
+        half = channels // 2
+        rates = _rates(half)
+        y, x = (torch.arange(1, n + 1, dtype=torch.float32) / (n + 1e-6) * (2 * math.pi) for n in grid_hw)
+        parts = []
+        for positions in (y, x):
+            angles = positions[:, None] / rates
+            parts.append(torch.stack((angles[:, 0::2].sin(), angles[:, 1::2].cos()), dim=2).flatten(1))
+        grid = torch.cat(
+            (parts[0][:, None].expand(-1, grid_hw[1], -1), parts[1][None].expand(grid_hw[0], -1, -1)), dim=-1
+        )
+        return grid.permute(2, 0, 1)[None].contiguous().to(device, dtype)
+
+
+def sine_times(times: Tensor, channels: int) -> Tensor:
+    """Return the sine encoding of times: (...,) float32 to (..., channels), sines then cosines."""
+    angles = times[..., None] / _rates(channels // 2).to(times.device)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def _rates(count: int) -> Tensor:
+    index = torch.arange(count, dtype=torch.float32)
+    rates: Tensor = 10000.0 ** (2 * (index // 2) / count)
+    return rates
+
+
+def fourier_points(points: Tensor, matrix: Tensor) -> Tensor:
+    """Return SAM's random Fourier encoding of points.
+
+    Parameters
+    ----------
+    points : Tensor, shape (..., 2), float32
+        x and y, 0 to 1 over the model input.
+    matrix : Tensor, shape (2, F)
+
+    Returns
+    -------
+    Tensor, shape (..., 2 F), float32
+    """
+    angles = (2 * points - 1) @ matrix.float() * (2 * math.pi)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+@lru_cache(maxsize=32)
+def axial_rope(channels: int, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of the rotary encoding of a grid: pairs for x, then pairs for y.
+
+    Returns
+    -------
+    tuple of Tensor, each of shape (H x W, channels / 2), float32
+    """
+    with torch.inference_mode(False):
+        rates = 10000.0 ** -(torch.arange(0, channels, 4, dtype=torch.float32)[: channels // 4] / channels)
+        index = torch.arange(grid_hw[0] * grid_hw[1], device="cpu")
+        x, y = (index % grid_hw[1]).float(), (index // grid_hw[1]).float()
+        angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)
+        return angles.cos().to(device), angles.sin().to(device)
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn neighbouring channel pairs of (..., N, C) tokens by a rotary encoding of N positions."""
+    cos, sin = (table.to(x.dtype) for table in rope)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)

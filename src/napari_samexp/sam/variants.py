@@ -1,0 +1,232 @@
+"""Every size of every family as a row of data, and the row that a state dict's shapes belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from torch import Tensor
+
+from napari_samexp.types import CheckpointError
+
+__all__ = ["VARIANTS", "Sam1Variant", "Sam2Variant", "Variant", "identify", "variant_from_json", "variant_to_json"]
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sam1Variant:
+    """A size of SAM 1; names follow the paper's ViT.
+
+    Parameters
+    ----------
+    image_size : int
+        Native side of the square model input, in pixels.
+    global_blocks : tuple of int
+        Blocks that attend to the whole picture; all others attend in windows of `window_size` tokens.
+    """
+
+    name: str
+    depth: int
+    embed_dim: int
+    num_heads: int
+    global_blocks: tuple[int, ...]
+    image_size: int = 1024
+    window_size: int = 14
+    d_model: int = 256
+    mlp_dim: int = 2048
+    iou_hidden: int = 256
+
+    patch: int = 16
+
+    @property
+    def family(self) -> str:
+        """The family's name as people write it."""
+        return "SAM 1"
+
+    @property
+    def side_multiple(self) -> int:
+        """What an encode side must be a multiple of."""
+        return self.patch
+
+
+@dataclass(frozen=True, slots=True)
+class Sam2Variant:
+    """A size of SAM 2 or SAM 2.1; names follow Meta's configuration files.
+
+    Parameters
+    ----------
+    version : "2.0" or "2.1"
+        2.1 gives pointers a time and lost objects an embedding of their own.
+    stages, window_spec : tuple of 4 int
+        Blocks a stage and window side a stage, in tokens.
+    background_hw : (int, int)
+        Size of the learned background position table.
+    mem_dim : int
+        Channels of a spatial memory; an object pointer has `d_model` channels.
+    """
+
+    name: str
+    version: Literal["2.0", "2.1"]
+    embed_dim: int
+    num_heads: int
+    stages: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    background_hw: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, int, int, int] = (8, 4, 14, 7)
+    image_size: int = 1024
+    d_model: int = 256
+    mem_dim: int = 64
+    mem_ff: int = 2048
+    mem_layers: int = 4
+    mlp_dim: int = 2048
+    iou_hidden: int = 256
+
+    patch: int = 16
+
+    @property
+    def family(self) -> str:
+        """The family's name as people write it."""
+        return "SAM 2" if self.version == "2.0" else "SAM 2.1"
+
+    @property
+    def side_multiple(self) -> int:
+        """What an encode side must be a multiple of: the stride of the last stage."""
+        return 32
+
+
+Variant = Sam1Variant | Sam2Variant
+
+_HIERA: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2), "global_blocks": (5, 7, 9)},
+    "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2), "global_blocks": (7, 10, 13)},
+    "base_plus": {
+        "embed_dim": 112,
+        "num_heads": 2,
+        "stages": (2, 3, 16, 3),
+        "global_blocks": (12, 16, 20),
+        "background_hw": (14, 14),
+    },
+    "large": {
+        "embed_dim": 144,
+        "num_heads": 2,
+        "stages": (2, 6, 36, 4),
+        "global_blocks": (23, 33, 43),
+        "window_spec": (8, 4, 16, 8),
+    },
+}
+_PREFIXES: tuple[tuple[str, Literal["2.0", "2.1"]], ...] = (("sam2_hiera", "2.0"), ("sam2.1_hiera", "2.1"))
+
+VARIANTS: dict[str, Variant] = {
+    row.name: row
+    for row in (
+        Sam1Variant("sam_vit_b", 12, 768, 12, (2, 5, 8, 11)),
+        Sam1Variant("sam_vit_l", 24, 1024, 16, (5, 11, 17, 23)),
+        Sam1Variant("sam_vit_h", 32, 1280, 16, (7, 15, 23, 31)),
+        *(
+            Sam2Variant(name=f"{prefix}_{size}", version=version, **row)
+            for prefix, version in _PREFIXES
+            for size, row in _HIERA.items()
+        ),
+    )
+}
+
+
+def identify(state: State) -> Variant:
+    """Return the variant whose shapes a state dict has.
+
+    Raises
+    ------
+    CheckpointError
+        If the keys are not those of SAM 1, 2 or 2.1, or no known size matches.
+    """
+    if "maskmem_tpos_enc" in state and "image_encoder.trunk.patch_embed.proj.weight" in state:
+        return _identify_sam2(state)
+    if "image_encoder.patch_embed.proj.weight" in state and "mask_decoder.iou_token.weight" in state:
+        return _identify_sam1(state)
+    first = ", ".join(list(state)[:3]) or "no keys at all"
+    raise CheckpointError(
+        f"The file holds {first}; expected the keys of SAM 1, SAM 2 or SAM 2.1. Choose an official or fine-tuned SAM file."
+    )
+
+
+def _identify_sam1(state: State) -> Variant:
+    dim = int(state["image_encoder.patch_embed.proj.weight"].shape[0])
+    depth = _count_blocks(state, "image_encoder.blocks.")
+    for row in VARIANTS.values():
+        if isinstance(row, Sam1Variant) and (row.embed_dim, row.depth) == (dim, depth):
+            return row
+    raise _no_such_size("SAM 1", dim, depth)
+
+
+def _identify_sam2(state: State) -> Variant:
+    version = "2.1" if "no_obj_embed_spatial" in state else "2.0"
+    dim = int(state["image_encoder.trunk.patch_embed.proj.weight"].shape[0])
+    depth = _count_blocks(state, "image_encoder.trunk.blocks.")
+    for row in VARIANTS.values():
+        if isinstance(row, Sam2Variant) and (row.version, row.embed_dim, sum(row.stages)) == (version, dim, depth):
+            return row
+    raise _no_such_size(f"SAM {version}", dim, depth)
+
+
+def _count_blocks(state: State, prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def _no_such_size(family: str, dim: int, depth: int) -> CheckpointError:
+    return CheckpointError(
+        f"The file has the keys of {family} with {depth} encoder blocks of {dim} channels, which is no official size; "
+        "give its configuration (in a safetensors file's metadata, or as an argument)."
+    )
+
+
+def variant_to_json(variant: Variant) -> str:
+    """Return a variant as JSON, the form in which a safetensors file's metadata holds it."""
+    return json.dumps(asdict(variant), sort_keys=True)
+
+
+def variant_from_json(text: str) -> Variant:
+    """Return the variant that JSON text describes.
+
+    Raises
+    ------
+    CheckpointError
+        If the text is not JSON, or lacks or misspells a field.
+    """
+    try:
+        values = json.loads(text)
+        row = Sam2Variant if "version" in values else Sam1Variant
+        known = {field.name for field in fields(row)}
+        if unknown := set(values) - known:
+            raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
+        return _checked(row(**{key: _tupled(value) for key, value in values.items()}))
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"The file's model configuration cannot be used ({error}); expected the fields of a variant.") from None
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _checked(variant: Variant) -> Variant:
+    """Refuse numbers that would build a model of absurd size or fail deep inside a layer."""
+    for field in fields(variant):
+        value = getattr(variant, field.name)
+        if field.name in ("name", "version"):
+            if not isinstance(value, str):
+                raise ValueError(f"{field.name} is {value!r}, expected text")
+            continue
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(type(n) is int and 0 <= n <= 16384 for n in numbers):
+            raise ValueError(f"{field.name} is {value!r}, expected whole numbers up to 16384")
+    if isinstance(variant, Sam2Variant) and (len(variant.stages), len(variant.window_spec), len(variant.background_hw)) != (4, 4, 2):
+        raise ValueError("stages and window_spec need four numbers, background_hw two")
+    if min(variant.embed_dim, variant.num_heads, variant.d_model, variant.image_size, variant.mlp_dim) < 1:
+        raise ValueError("sizes must be at least 1")
+    if variant.d_model % 8 or variant.embed_dim % variant.num_heads or variant.image_size % variant.side_multiple:
+        raise ValueError(f"d_model must be a multiple of 8, embed_dim of num_heads, image_size of {variant.side_multiple}")
+    if isinstance(variant, Sam2Variant) and (variant.mem_dim < 4 or variant.mem_dim % 4 or variant.d_model % variant.mem_dim):
+        raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
+    return variant
