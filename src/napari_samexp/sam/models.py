@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,14 @@ STABLE_DELTA, STABLE_SHARE = 0.05, 0.98
 
 class _Model(nn.Module):
     """What both generations share: pictures in, masks out."""
+
+    weights: str = "unnamed"  # file name of the weights
+    hash_weights: Callable[[], str] = staticmethod(lambda: "")
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights file, which tells whose memories a prior holds."""
+        return self.hash_weights()
 
     @property
     def device(self) -> torch.device:

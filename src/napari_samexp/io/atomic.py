@@ -1,0 +1,80 @@
+"""Files that are either wholly there or not there at all, whatever kills the process or fills the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from napari_samexp.types import StoreError
+
+__all__ = ["absolute_path", "os_errors_as_store_errors", "remove_partials", "sync", "write_atomic"]
+
+# The names of unfinished files, ours and zarr's, so that one sweep finds both.
+PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
+
+
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as the absolute path of what it leads to; `StoreError` if it cannot be one."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise StoreError(f"{path!r} is not a path that can be used: {error}.") from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, so that a reader finds the old content or the new, and never a part.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses; `path` is then as it was.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return once the file or folder `path` is on the disk and would outlive a power cut.
+
+    A folder holds the names of its files, so a new or renamed file needs both.
+    """
+    if os.name == "nt":  # Windows can flush neither a folder nor a file opened for reading
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left unfinished in `folder`, if it exists; only the one writer may."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries if PARTIAL.fullmatch(entry.name)]:
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def os_errors_as_store_errors(
+    doing: str, path: Path, advice: str = "see that the folder can be written and the disk has room"
+) -> Iterator[None]:
+    """Turn an OSError in the block into a `StoreError`: "Could not <doing> <path>: <reason>; <advice>"."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise StoreError(f"Could not {doing} {path}: {reason}; {advice}.") from error

@@ -1,0 +1,116 @@
+"""The right to write at a path: one process at a time, and a new folder replaces an old one whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from napari_samexp.io.atomic import os_errors_as_store_errors, sync
+from napari_samexp.types import StoreError
+
+__all__ = ["Claim", "swap_was_interrupted"]
+
+
+class Claim:
+    """The only writer at `path`, until `release` or the end of the process, however it ends.
+
+    The lock and the folders in the making lie beside `path`, in a hidden folder ``.<name>.samexp``: a lock
+    inside would move away with a folder that is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Where a folder is or shall be; absolute.
+
+    Raises
+    ------
+    StoreError
+        If somebody else writes there, or the place cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._side = _side(path)
+        # The operating system drops this lock with its process. It belongs to the store, not to a thread:
+        # a store may be closed by another thread than the one that opened it.
+        self._lock = FileLock(self._side / "lock", thread_local=False)
+        with os_errors_as_store_errors("write beside", path):
+            self._side.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            try:
+                self._settle()
+            except BaseException:
+                self._lock.release()
+                raise
+
+    @property
+    def building(self) -> Path:
+        """Where to build what `install` then puts in place; on the same disk as the path."""
+        return self._side / "new"
+
+    def install(self) -> None:
+        """Put the folder `building` in the place of the path's folder, and only then remove that one."""
+        sync(self.building)
+        if self._path.exists():
+            self._path.rename(self._side / "old")
+        try:
+            self.building.rename(self._path)
+        except OSError:
+            self._settle()
+            raise
+        with suppress(OSError):  # the new one is in place; what is left of the old goes with a later claim
+            sync(self._path.parent)
+            self._settle()
+
+    def release(self) -> None:
+        """Give up the claim; a second call does nothing."""
+        if not self._lock.is_locked:
+            return
+        with suppress(OSError):
+            self._settle()
+        # Unlinking before releasing leaves nobody holding a lock that others cannot see: filelock gives
+        # up a lock on a file that has lost its name. A file that cannot be unlinked stays and does no harm.
+        with suppress(OSError):
+            (self._side / "lock").unlink()
+        self._lock.release()
+        with suppress(OSError):
+            self._side.rmdir()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"Another process or job writes {self._path}; wait until it ends, or choose another --out."
+            ) from None
+
+    def _settle(self) -> None:
+        """Undo or finish a swap that a kill cut off, and remove what was being built."""
+        old, trash = self._side / "old", self._side / "trash"
+        for leftover in (trash, self.building):
+            _remove(leftover)
+        if not old.exists():
+            return
+        if not self._path.exists():
+            old.rename(self._path)
+            return
+        old.rename(trash)  # so that an `old` is always a whole one, even if a kill cuts off the removal
+        _remove(trash)
+
+
+def swap_was_interrupted(path: Path) -> bool:
+    """Whether `path` is missing because a process was killed while replacing it; a `Claim` brings it back."""
+    return not path.exists() and (_side(path) / "old").exists()
+
+
+def _side(path: Path) -> Path:
+    return path.with_name(f".{path.name}.samexp")
+
+
+def _remove(folder: Path) -> None:
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)

@@ -1,0 +1,265 @@
+"""What a label store says of itself: its labels, what it was made from, and its zarr metadata."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
+
+from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors
+from napari_samexp.types import RunIdentity, StoreError
+
+__all__ = ["StoreHeader", "require_replaceable"]
+
+VERSION = 1
+KEY = "napari_samexp"
+MAX_FRAMES = 10_000_000
+MAX_SIDE = 32_768
+MAX_LABEL = 65_535
+MAX_SCORES = 100_000_000  # frames times labels: all scores are held in memory
+
+# Everything a store can hold; .DS_Store is macOS's doing.
+_OWN_FILES = re.compile(
+    r"zarr\.json|scores\.jsonl|c\.\d+\.0\.0|memory|memory/\d{9}\.safetensors|(.+/)?\.DS_Store"
+)
+_DIFFERENCES = {
+    "video": "another video",
+    "prior": "another prior",
+    "model": "another model",
+    "settings": "other settings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHeader:
+    """All that is fixed when a store is made.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (T, Y, X).
+    names : dict of int to str
+        Each label, 1 to 65535, and its object's name.
+    identity : RunIdentity
+    details : dict
+        Anything JSON can say.
+
+    Raises
+    ------
+    StoreError
+        If any of them is of the wrong type or out of range.
+    """
+
+    shape: tuple[int, int, int]
+    names: dict[int, str]
+    identity: RunIdentity
+    details: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        problem = _shape_problem(self.shape) or _names_problem(self.names) or _details_problem(self.details)
+        if problem is None and not all(isinstance(part, str) for part in asdict(self.identity).values()):
+            problem = "the run's identity must be four texts"
+        if problem is None and self.shape[0] * len(self.names) > MAX_SCORES:
+            problem = f"{self.shape[0]} frames of {len(self.names)} labels are too many"
+        if problem is not None:
+            raise StoreError(f"These labels cannot be stored: {problem}.")
+
+    @classmethod
+    def of(
+        cls,
+        shape: Sequence[int],
+        labels: Sequence[int] | Mapping[int, str],
+        identity: RunIdentity,
+        details: Mapping[str, Any],
+    ) -> StoreHeader:
+        """Return the header for labels with names, or without: then label 3 is called "object 3"."""
+        numbers = _whole_numbers(labels, "labels")
+        if len(set(numbers)) != len(numbers):
+            raise StoreError(f"The labels {numbers} name one twice; give each object its own label.")
+        names = labels.values() if isinstance(labels, Mapping) else [f"object {label}" for label in numbers]
+        sides = _whole_numbers(shape, "shape")
+        return cls(tuple(sides), dict(zip(numbers, names)), identity, dict(details))  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, folder: Path, identity: RunIdentity | None = None) -> StoreHeader:
+        """Return the header of a label store; `StoreError` if it is none, damaged, or of another run."""
+        if not folder.exists():
+            raise StoreError(f"There is no label store {folder}; give the folder that a tracking run wrote.")
+        metadata = _read_metadata(folder)
+        own = _own_attributes(metadata)
+        if own is None:
+            raise StoreError(f"{folder} is not a label store; give the folder that a tracking run wrote.")
+        if own.get("version") != VERSION:
+            raise StoreError(
+                f"The label store {folder} has the format version {own.get('version')!r}, and this "
+                f"napari-samexp reads version {VERSION}; update it, or track again to another --out."
+            )
+        try:
+            header = cls(**_fields(metadata["shape"], own))
+        except (StoreError, LookupError, TypeError, ValueError, AttributeError):
+            raise _damaged(folder) from None
+        if not header._describes(metadata):
+            raise _damaged(folder)
+        if identity is not None:
+            header._require_identity(identity, folder)
+        return header
+
+    @property
+    def dtype(self) -> str:
+        """The smallest unsigned integer type that holds every label."""
+        return "uint8" if max(self.names) <= 255 else "uint16"
+
+    def build(self, folder: Path) -> None:
+        """Write the zarr array's metadata, all frames empty, to the new folder `folder`."""
+        own: dict[str, Any] = {
+            "version": VERSION,
+            "labels": {str(label): name for label, name in self.names.items()},
+            "identity": asdict(self.identity),
+            "details": self.details,
+        }
+        zarr.create_array(
+            LocalStore(folder),
+            shape=self.shape,
+            chunks=(1, *self.shape[1:]),
+            dtype=self.dtype,
+            # Blosc with bit shuffle gives files smaller by a third, which take three times as long to read.
+            compressors=[ZstdCodec(level=3, checksum=True)],
+            fill_value=0,
+            # "c.7.0.0": the usual "c/7/0/0" makes two folders a frame, each larger than the frame.
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=("t", "y", "x"),
+            attributes={KEY: own},
+        )
+
+    def open_array(self, folder: Path, *, writable: bool) -> zarr.Array[Any]:
+        """Return the store's zarr array; `StoreError` if zarr cannot open it."""
+        try:
+            return zarr.open_array(LocalStore(folder, read_only=not writable), mode="r+" if writable else "r")
+        except Exception as error:  # zarr raises all kinds for metadata that are almost right
+            raise _damaged(folder) from error
+
+    def _require_identity(self, identity: RunIdentity, path: Path) -> None:
+        mine, other = asdict(self.identity), asdict(identity)
+        different = [words for part, words in _DIFFERENCES.items() if mine[part] != other[part]]
+        if different:
+            raise StoreError(
+                f"The label store {path} was made with {' and '.join(different)}; "
+                "choose another --out, or --overwrite to replace it."
+            )
+
+    def _describes(self, metadata: dict[str, Any]) -> bool:
+        """Whether zarr would find in `metadata` the array that `build` makes, and no code to run but zstd."""
+        codecs = metadata.get("codecs")
+        names = [codec.get("name") if isinstance(codec, dict) else None for codec in codecs or ()]
+        return names == ["bytes", "zstd"] and {key: metadata.get(key) for key in _FIXED} == {
+            **_FIXED,
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}},
+        }
+
+
+_FIXED = {
+    "zarr_format": 3,
+    "node_type": "array",
+    "data_type": None,
+    "chunk_grid": None,
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+    "fill_value": 0,
+    "storage_transformers": [],
+}
+
+
+def require_replaceable(path: Path, overwrite: bool) -> None:
+    """Raise `StoreError` if there is anything at `path` but a label store that `overwrite` gives up."""
+    if not os.path.lexists(path):
+        return
+    if _own_attributes(_read_metadata(path)) is None:
+        raise StoreError(f"{path} exists and is no label store, so it is not replaced; choose another --out.")
+    if not overwrite:
+        raise StoreError(f"The label store {path} exists; choose another --out, or --overwrite it.")
+    foreign = [name for name in _contents(path) if not any(p.fullmatch(name) for p in (_OWN_FILES, PARTIAL))]
+    if foreign:
+        raise StoreError(
+            f"The label store {path} also holds {min(foreign)}, which overwriting would delete; move it away."
+        )
+
+
+def _contents(folder: Path) -> Iterator[str]:
+    """Yield what lies in a store's folder, and in its "memory" folder as "memory/..."."""
+    with os_errors_as_store_errors("look into", folder):
+        yield from (entry.name for entry in folder.iterdir())
+        if (folder / "memory").is_dir():
+            yield from (f"memory/{entry.name}" for entry in (folder / "memory").iterdir())
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the zarr metadata in `folder`, or an empty dict if there is none that can be read."""
+    try:
+        metadata = json.loads((folder / "zarr.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _own_attributes(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    attributes = metadata.get("attributes")
+    own = attributes.get(KEY) if isinstance(attributes, dict) else None
+    return own if isinstance(own, dict) else None
+
+
+def _fields(shape: Any, own: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "shape": tuple(shape),
+        "names": {int(label): name for label, name in own["labels"].items()},
+        "identity": RunIdentity(**own["identity"]),
+        "details": own["details"],
+    }
+
+
+def _whole_numbers(values: Iterable[Any], what: str) -> list[int]:
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError:
+        raise StoreError(f"The {what} {values!r} are not whole numbers; give integers.") from None
+
+
+def _shape_problem(shape: tuple[Any, ...]) -> str | None:
+    limits = (MAX_FRAMES, MAX_SIDE, MAX_SIDE)
+    if len(shape) == 3 and all(type(n) is int and 1 <= n <= limit for n, limit in zip(shape, limits)):
+        return None
+    return f"the shape is {shape}, expected (T, Y, X) of at least 1 and at most {limits}"
+
+
+def _names_problem(names: dict[Any, Any]) -> str | None:
+    if not names:
+        return "there is no label; give at least one object"
+    for label, name in names.items():
+        if type(label) is not int or not 1 <= label <= MAX_LABEL:
+            return f"{label!r} is no label; use whole numbers from 1 to {MAX_LABEL}"
+        if not isinstance(name, str):
+            return f"the name of label {label} is {name!r}, expected a text"
+    return None
+
+
+def _details_problem(details: Any) -> str | None:
+    try:
+        json.dumps(details, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"the details are not JSON ({error})"
+    return None if isinstance(details, dict) else "the details are not a JSON object"
+
+
+def _damaged(folder: Path) -> StoreError:
+    return StoreError(
+        f"The label store {folder} is damaged: its zarr.json is not what napari-samexp writes; "
+        "track again to another --out, or with --overwrite."
+    )

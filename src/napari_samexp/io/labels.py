@@ -1,0 +1,334 @@
+"""Labels of a tracking run on disk: finished frames outlive a kill, and the run goes on where it stopped."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from napari_samexp.io import frame_memory
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, remove_partials, sync
+from napari_samexp.io.claim import Claim, swap_was_interrupted
+from napari_samexp.io.frame_memory import FrameMemory
+from napari_samexp.io.label_header import StoreHeader, require_replaceable
+from napari_samexp.io.score_journal import ScoreJournal
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+
+__all__ = ["LabelStore"]
+
+
+class LabelStore:
+    """The labels of one video by one tracking run, in a folder that is also a zarr array (T, Y, X).
+
+    Make one with `create` or `open`; either can be used as a context manager. One writer at a time,
+    and readers at any time. In the folder::
+
+        zarr.json    the array, and in its attributes "napari_samexp" the version, labels and identity
+        c.7.0.0      the labels of frame 7, zstd; absent where all are 0
+        scores.jsonl a line for every finished frame, see `ScoreJournal`
+        memory/      what the tracker needs to resume, `save_memory`
+    """
+
+    def __init__(self, path: Path, claim: Claim | None) -> None:
+        self._path = path
+        self._claim = claim
+        self._header = StoreHeader.read(path)
+        self._allowed = np.zeros(1 << 16, np.bool_)
+        self._allowed[[0, *self._header.names]] = True
+        self._array = self._header.open_array(path, writable=claim is not None)
+        if claim is not None:
+            with os_errors_as_store_errors("tidy up", path):
+                remove_partials(path)
+                remove_partials(path / "memory")
+        self._journal = ScoreJournal(path / "scores.jsonl", self.shape[0], self.labels)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        shape: Sequence[int],
+        labels: Sequence[int] | Mapping[int, str],
+        identity: RunIdentity,
+        details: Mapping[str, Any] = MappingProxyType({}),
+        overwrite: bool = False,
+    ) -> LabelStore:
+        """Make an empty store and open it for writing.
+
+        Parameters
+        ----------
+        path : path
+            The new folder; its parents are made where missing.
+        shape : sequence of int
+            (T, Y, X) of the video.
+        labels : sequence of int, or mapping of int to str
+            Every label that frames will have, 1 to 65535, with the objects' names if a mapping.
+        identity : RunIdentity
+            What the run is made from; `open` compares it.
+        details : mapping, optional
+            Anything worth keeping that JSON can say.
+        overwrite : bool
+            Replace a label store at `path`. It is whole until the new one is, and other files or
+            folders are never replaced.
+
+        Raises
+        ------
+        StoreError
+            If `path` exists and may not be replaced, is being written, or cannot be; or if an argument
+            is out of range. Nothing is changed then.
+        """
+        header = StoreHeader.of(shape, labels, identity, details)
+        folder = absolute_path(path)
+        require_replaceable(folder, overwrite)
+        claim = Claim(folder)
+        try:
+            require_replaceable(folder, overwrite)  # again, now that nobody else can change it
+            with os_errors_as_store_errors("create the label store", folder):
+                header.build(claim.building)
+                ScoreJournal.start(claim.building / "scores.jsonl")
+                sync(claim.building / "zarr.json")
+                claim.install()
+            return cls(folder, claim)
+        except BaseException:
+            claim.release()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        identity: RunIdentity | None = None,
+        mode: Literal["a", "r"] = "a",
+    ) -> LabelStore:
+        """Open a store to go on writing, or to read, which is possible while another process writes.
+
+        Parameters
+        ----------
+        path : path
+            The store's folder.
+        identity : RunIdentity, optional
+            The run that wants to go on; the store must have been made by the same.
+        mode : {"a", "r"}
+            "a" to read and write, "r" to read. A reader sees new labels at once, but `done` and the
+            scores as they were when it opened.
+
+        Raises
+        ------
+        StoreError
+            If there is no store, it is damaged, was made by another run, or another process writes it.
+        """
+        if mode not in ("a", "r"):
+            raise StoreError(f"A label store has no mode {mode!r}; use 'a' to write or 'r' to read.")
+        folder = absolute_path(path)
+        if swap_was_interrupted(folder):
+            Claim(folder).release()
+        StoreHeader.read(folder, identity)
+        if mode == "r":
+            return cls(folder, None)
+        claim = Claim(folder)
+        try:
+            StoreHeader.read(folder, identity)  # again, now that nobody else can change it
+            return cls(folder, claim)
+        except BaseException:
+            claim.release()
+            raise
+
+    def write(self, result: FrameResult) -> None:
+        """Store a frame's labels and scores and flag it as done, in this order.
+
+        Whatever ends the process during the call, a frame that is flagged has its own labels and scores.
+
+        Parameters
+        ----------
+        result : FrameResult
+            Its labels are (Y, X) uint16 with no values but 0 and the store's labels, and it has a finite
+            score for each label. A frame that is done already is replaced.
+
+        Raises
+        ------
+        StoreError
+            If the result does not fit the store, and nothing is written; or if the disk refuses, and the
+            frame is then not done, the others as they were.
+        """
+        self._require_writer()
+        index = self._index(result.index)
+        self._require_fitting(result, index)
+        self._journal.require_complete(index, result.scores)
+        if self._journal.done[index]:
+            self.forget([index])  # else a kill between labels and scores would leave new ones with old ones
+        with os_errors_as_store_errors(f"write frame {index} to", self._path):
+            self._array[index] = result.labels.astype(self._header.dtype)
+            self._sync_chunk(index)
+            self._journal.record(index, result.scores)
+
+    def forget(self, frames: Iterable[int]) -> None:
+        """Flag frames as not done, to have them tracked again; their labels stay until then."""
+        self._require_writer()
+        indices = [self._index(index) for index in frames]
+        if indices:
+            with os_errors_as_store_errors("write scores to", self._path):
+                self._journal.forget(indices)
+
+    def missing(self, frames: Iterable[int] | None = None) -> list[int]:
+        """Return those of `frames`, by default of all, that are not done, in their order."""
+        if frames is None:
+            return [int(index) for index in np.flatnonzero(~self._journal.done)]
+        return [index for index in map(self._index, frames) if not self._journal.done[index]]
+
+    def frame(self, index: int) -> npt.NDArray[Any]:
+        """Return the labels of a frame, (Y, X) uint8 or uint16; all 0 where it was never written.
+
+        Raises
+        ------
+        StoreError
+            If there is no such frame, or its file cannot be read or is damaged.
+        """
+        index = self._index(index)
+        try:
+            return np.asarray(self._array[index])
+        except Exception as error:  # zarr and its codecs raise what they like
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise StoreError(
+                f"The labels of frame {index} in {self._path} cannot be read ({reason}); track it again."
+            ) from error
+
+    def write_scores_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table of all done frames: frame, label, name, presence, iou, lost (true or false)."""
+        target = absolute_path(path)
+        with os_errors_as_store_errors("write the scores to", target):
+            self._journal.write_csv(target, self._header.names)
+
+    def save_memory(
+        self, index: int, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, str]
+    ) -> None:
+        """Keep what the tracker remembers of a frame; saved before `write`, every done frame has it.
+
+        Parameters
+        ----------
+        index : int
+            The frame.
+        arrays : mapping of str to array
+            Any shapes; types that safetensors has.
+        meta : mapping of str to str
+            Kept with the arrays.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be stored; an earlier memory of the frame is then still there.
+        """
+        self._require_writer()
+        frame_memory.save_memory(self._path / "memory", self._index(index), arrays, meta)
+
+    def load_memories(self, frames: Collection[int] | None = None) -> dict[int, FrameMemory]:
+        """Return arrays and texts by frame, of all saved memories or of `frames`' only.
+
+        Raises
+        ------
+        StoreError
+            If a file cannot be read or is damaged.
+        """
+        return frame_memory.load_memories(self._path / "memory", frames)
+
+    def prune_memories(self, keep: Collection[int]) -> None:
+        """Remove the memories of all frames but `keep`."""
+        self._require_writer()
+        frame_memory.prune_memories(self._path / "memory", keep)
+
+    def close(self) -> None:
+        """Let others write; reading goes on to work."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._path
+
+    @property
+    def array(self) -> zarr.Array[Any]:
+        """The labels, zarr, (T, Y, X) uint8 or uint16, one frame a chunk; napari's Labels layer takes it."""
+        return self._array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, Y, X)."""
+        return self._header.shape
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Every label that frames can have, without 0."""
+        return tuple(self._header.names)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The objects' names by label."""
+        return dict(self._header.names)
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What the run was made from."""
+        return self._header.identity
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What `create` was given to keep."""
+        return dict(self._header.details)
+
+    @property
+    def done(self) -> npt.NDArray[np.bool_]:
+        """Which frames are finished, (T,) bool, a copy."""
+        return self._journal.done.copy()
+
+    @property
+    def scores(self) -> dict[int, dict[int, ObjectScore]]:
+        """The scores of each finished frame by label, made anew each time."""
+        return dict(self._journal.scores())
+
+    def _require_writer(self) -> None:
+        if self._claim is None:
+            raise StoreError(f"The label store {self._path} is not open for writing; open it with mode 'a'.")
+
+    def _index(self, index: int) -> int:
+        try:
+            number = operator.index(index)
+        except TypeError:
+            number = -1
+        if not 0 <= number < self.shape[0]:
+            raise StoreError(f"{self._path} has no frame {index!r}; its frames are 0 to {self.shape[0] - 1}.")
+        return number
+
+    def _require_fitting(self, result: FrameResult, index: int) -> None:
+        labels = np.asarray(result.labels)
+        if labels.shape != self.shape[1:] or labels.dtype != np.uint16:
+            raise StoreError(
+                f"The labels of frame {index} are {labels.shape} {labels.dtype}; "
+                f"the label store {self._path} takes {self.shape[1:]} uint16."
+            )
+        if not self._allowed[labels].all():
+            other = int(labels[~self._allowed[labels]][0])
+            raise StoreError(f"Frame {index} has the label {other}; {self._path} takes {self.labels} and 0.")
+
+    def _sync_chunk(self, index: int) -> None:
+        # zarr replaces the file whole but lets the system choose when it reaches the disk: not after its flag
+        chunk = self._path / f"c.{index}.0.0"
+        if chunk.exists():
+            sync(chunk)
+        sync(self._path)

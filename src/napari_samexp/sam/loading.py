@@ -1,0 +1,138 @@
+"""From a name or a file to a model that is ready to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state
+from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.variants import Sam1Variant, Sam2Variant, Variant, identify, variant_from_json, variant_to_json
+from napari_samexp.sam.weights import OFFICIAL, Progress, fetch
+from napari_samexp.types import CheckpointError, SettingsError
+
+__all__ = ["CONFIG_KEY", "DEVICES", "DTYPES", "build", "identify_file", "load_model", "metadata_for", "own_keys"]
+
+CONFIG_KEY = "napari_samexp_variant"  # in a safetensors file's metadata
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    variant: Variant | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Sam1 | Sam2:
+    """Return a model by name or from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"starter"``, an official name such as ``"sam2.1_hiera_tiny"`` (downloaded once), or the path of
+        a .pt, .pth or .safetensors file.
+    device : str
+        ``"auto"`` takes a CUDA or Apple GPU where there is one. ``"cuda:1"`` and the like work too.
+    dtype : str
+        ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 on a GPU that computes in
+        it, else float32.
+    variant : Variant or mapping, optional
+        The sizes of a model that is no official one, where the file itself does not say.
+    progress : callable, optional
+        Called with the bytes on disk and in all while downloading.
+
+    Returns
+    -------
+    Sam1 or Sam2
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights cannot be had, or are not those of a SAM model.
+    SettingsError
+        If there is no such device or type.
+    """
+    where = choose_device(device)
+    kind = choose_dtype(dtype, where)
+    file = read_state(fetch(name_or_path, progress=progress))
+    row = _variant(file, variant)
+    model = build(row)
+    load_strict(model, own_keys(file.state, row), source=file.path, dtype=kind)
+    model.requires_grad_(False).eval().to(where)
+    official = OFFICIAL.get(str(name_or_path))
+    model.weights = file.path.name
+    # an official file was verified when it came: hashing gigabytes again would only cost time
+    model.hash_weights = (lambda: official.sha256) if official else (lambda: file.sha256)
+    return model
+
+
+def build(variant: Variant) -> Sam1 | Sam2:
+    """Return a model of a variant on the meta device: right keys and shapes, no numbers yet."""
+    with torch.device("meta"):
+        return Sam1(variant) if isinstance(variant, Sam1Variant) else Sam2(variant)
+
+
+def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
+    """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
+    if isinstance(variant, Sam2Variant):
+        return dict(state)
+    return {key.replace(".mlp.lin1.", ".mlp.layers.0.").replace(".mlp.lin2.", ".mlp.layers.1."): t for key, t in state.items()}
+
+
+def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
+    """Return the variant of a weights file and its content, checked against each other, without loading numbers."""
+    file = read_state(path)
+    row = _variant(file, None)
+    load_strict(build(row), {key: t.to("meta") for key, t in own_keys(file.state, row).items()}, source=file.path)
+    return row, file
+
+
+def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
+    if given is not None:
+        return given if isinstance(given, Sam1Variant | Sam2Variant) else variant_from_json(json.dumps(dict(given)))
+    if text := file.metadata.get(CONFIG_KEY):
+        return variant_from_json(text)
+    try:
+        return identify(file.state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {error}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a name means; raise `SettingsError` if this machine has none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise SettingsError(f"The device {name!r} is unknown; choose {', '.join(DEVICES)}.") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type not in there:
+        raise SettingsError(f"The device {name!r} is not supported; choose {', '.join(DEVICES)}.")
+    if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise SettingsError(f"This machine (or its torch) has no device {name!r}; choose cpu or auto.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the type that a name means on a device."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in kinds:
+        raise SettingsError(f"The number type {name!r} is unknown; choose {', '.join(DTYPES)}.")
+    return kinds[name]
+
+
+def metadata_for(variant: Variant) -> dict[str, str]:
+    """Return the safetensors metadata that lets `load_model` read a file of any size."""
+    return {CONFIG_KEY: variant_to_json(variant)}

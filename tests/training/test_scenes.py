@@ -1,0 +1,226 @@
+"""The scenes that the starter is trained on: seeded, truthful, visible and varied."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_SOURCE = Path(__file__).parents[2] / "training" / "scenes.py"
+_SPEC = importlib.util.spec_from_file_location("training_scenes", _SOURCE)
+assert _SPEC is not None and _SPEC.loader is not None
+scenes = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = scenes  # dataclasses look their module up there
+_SPEC.loader.exec_module(scenes)
+
+SMALL = scenes.SceneConfig(side=64, frames=3)
+FIELDS = ("prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances")
+
+
+def _examples(config, count, start=0):
+    return [scenes.make_example(config, seed) for seed in range(start, start + count)]
+
+
+def _box(mask):
+    return [int(v) for axis in np.nonzero(mask) for v in (axis.min(), axis.max())]
+
+
+@pytest.mark.parametrize("unrelated", [0.0, 1.0])
+def test_one_seed_gives_the_same_bytes_again(unrelated):
+    config = replace(SMALL, unrelated=unrelated)
+    for seed in (0, 3, 17, 1_000_000):
+        first, second = scenes.make_example(config, seed), scenes.make_example(config, seed)
+        for name in FIELDS:
+            assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+def test_what_was_drawn_before_does_not_matter():
+    alone = scenes.make_example(SMALL, 5)
+    _examples(SMALL, 4)
+    assert scenes.make_example(SMALL, 5).frames.tobytes() == alone.frames.tobytes()
+
+
+def test_seeds_differ():
+    assert len({example.prior.tobytes() for example in _examples(SMALL, 20)}) == 20
+
+
+def test_held_out_and_training_seeds_do_not_meet():
+    assert scenes.FIRST_TRAINING_SEED not in scenes.HELD_OUT_SEEDS
+    assert scenes.FIRST_TRAINING_SEED - 1 in scenes.HELD_OUT_SEEDS
+
+
+@pytest.mark.parametrize("side, frames", [(32, 1), (64, 5), (200, 2)])
+@pytest.mark.parametrize("unrelated", [0.0, 1.0])
+def test_shapes_and_types(side, frames, unrelated):
+    config = scenes.SceneConfig(side=side, frames=frames, unrelated=unrelated)
+    for example in _examples(config, 6):
+        assert example.prior.shape == (side, side, 3) and example.prior.dtype == np.uint8
+        assert example.frames.shape == (frames, side, side, 3) and example.frames.dtype == np.uint8
+        assert example.prior_mask.shape == (side, side) and example.prior_mask.dtype == bool
+        assert example.masks.shape == (frames, side, side) and example.masks.dtype == bool
+        assert example.prior_instances.shape == (side, side) and example.prior_instances.dtype == np.uint8
+        assert example.frame_instances.shape == (frames, side, side)
+        assert example.frame_instances.dtype == np.uint8
+
+
+def test_masks_and_instances_agree():
+    for example in _examples(SMALL, 40):
+        assert np.array_equal(example.masks, example.frame_instances == scenes.OBJECT_ID)
+        assert np.array_equal(example.prior_mask, example.prior_instances == scenes.OBJECT_ID)
+        numbers = np.unique(example.prior_instances)
+        assert np.array_equal(numbers, np.arange(len(numbers)))
+
+
+def test_the_prior_shows_the_object_well(monkeypatch):
+    painted = []
+    paint = scenes._paint
+
+    def watched(scene, t):
+        result = paint(scene, t)
+        painted.append((np.count_nonzero(result[1] == scenes.OBJECT_ID), result[2]))
+        return result
+
+    monkeypatch.setattr(scenes, "_paint", watched)
+    for unrelated in (0.0, 1.0):
+        config = scenes.SceneConfig(side=96, frames=2, distractors=(4, 8), unrelated=unrelated)
+        for seed in range(60):
+            example = scenes.make_example(config, seed)
+            seen, alone = painted[-1 - config.frames]  # the last picture before the clip's
+            assert seen == example.prior_mask.sum()
+            assert seen >= 0.9 * alone
+            assert seen >= 0.01 * config.side**2
+
+
+def test_the_prior_has_other_things():
+    examples = _examples(replace(SMALL, distractors=(2, 4)), 40)
+    assert np.mean([example.prior_instances.max() >= 3 for example in examples]) > 0.9
+
+
+@pytest.mark.parametrize("unrelated", [0.0, 1.0])
+def test_absent_is_absent(unrelated):
+    for example in _examples(replace(SMALL, absent=1.0, unrelated=unrelated), 15):
+        assert not example.masks.any()
+        assert example.prior_mask.any()
+
+
+def test_present_is_nearly_always_seen():
+    examples = _examples(replace(SMALL, absent=0.0), 150)
+    assert np.mean([example.masks.any() for example in examples]) > 0.97
+
+
+def test_share_of_absent_clips():
+    examples = _examples(replace(SMALL, absent=0.5, side=32), 200)
+    assert 0.38 < np.mean([not example.masks.any() for example in examples]) < 0.62
+
+
+def test_occluders_hide_part_of_the_object():
+    still = replace(SMALL, frames=6, absent=0.0, distractors=(0, 0), microscopy=0.0)
+
+    def hidden(occlusion):
+        areas = [e.masks.sum((1, 2)) for e in _examples(replace(still, occlusion=occlusion), 40)]
+        return np.mean([area.min() < 0.6 * area.max() for area in areas])
+
+    assert hidden(1.0) > hidden(0.0) + 0.4
+
+
+def test_nothing_moves_without_motion():
+    config = replace(SMALL, motion=0.0, occlusion=0.0)
+    for example in _examples(config, 10):
+        assert np.array_equal(example.frame_instances[0], example.frame_instances[-1])
+
+
+def test_objects_move():
+    examples = _examples(replace(SMALL, absent=0.0, frames=4), 20)
+    moved = [
+        _box(e.masks[0]) != _box(e.masks[-1]) for e in examples if e.masks[0].any() and e.masks[-1].any()
+    ]
+    assert np.mean(moved) > 0.8
+
+
+def test_unrelated_clips_have_another_ground_and_related_ones_the_same():
+    def change(unrelated):
+        config = replace(SMALL, unrelated=unrelated, microscopy=0.0, motion=0.3)
+        differences = []
+        for example in _examples(config, 30):
+            both = (example.prior_instances == 0) & (example.frame_instances[0] == 0)
+            difference = example.prior[both].astype(float) - example.frames[0][both]
+            differences.append(np.abs(difference).mean())
+        return np.median(differences)
+
+    assert change(0.0) < 15 < 40 < change(1.0)
+
+
+def test_the_object_keeps_its_mean_colour_in_an_unrelated_clip():
+    """Across things of all scenes, the object's colour in the clip is nearest to its own in the prior."""
+    config = scenes.SceneConfig(side=64, frames=1, absent=0.0, occlusion=0.0, microscopy=0.0)
+    examples = [e for e in _examples(config, 60) if e.masks[0].sum() > 30]
+    known = np.stack([e.prior[e.prior_mask].mean(0) for e in examples])
+    found = np.stack([e.frames[0][e.masks[0]].mean(0) for e in examples])
+    distance = np.linalg.norm(found[:, None] - known[None], axis=-1)
+    rank = (distance < np.diag(distance)[:, None]).sum(1)
+    assert np.median(rank) <= 0.15 * len(examples)
+
+
+def test_objects_stand_out_from_the_ground():
+    """The pixels on both sides of the edge differ, in prior and clip."""
+    config = scenes.SceneConfig(side=96, frames=1, occlusion=0.0, absent=0.0)
+    gaps = []
+    for example in _examples(config, 80):
+        for picture, ids in (
+            (example.prior, example.prior_instances),
+            (example.frames[0], example.frame_instances[0]),
+        ):
+            # Two pixels inside against two pixels outside, left and right, so that the soft edge is skipped.
+            inner = (ids[:, 4:] == 1) & (ids[:, 2:-2] == 1) & (ids[:, :-4] == 0)
+            if inner.sum() < 4:
+                continue
+            difference = picture[:, 4:].astype(float)[inner] - picture[:, :-4].astype(float)[inner]
+            gaps.append(np.median(np.linalg.norm(difference, axis=1)))
+    assert np.mean(np.array(gaps) < 25) < 0.03
+
+
+def test_microscopy_is_gray_and_continues():
+    for example in _examples(replace(SMALL, microscopy=1.0), 10):
+        assert np.ptp(example.prior.astype(int), axis=-1).max() <= 1
+        assert np.ptp(example.frames.astype(int), axis=-1).max() <= 1
+
+
+def test_scale_is_kept():
+    config = replace(SMALL, scale=(0.2, 0.3), absent=0.0, occlusion=0.0, distractors=(0, 0), motion=0.2)
+    for example in _examples(config, 25):
+        diameter = 2 * np.sqrt(example.prior_mask.sum() / np.pi) / config.side
+        assert 0.17 < diameter < 0.33
+
+
+def test_no_distractors_and_many():
+    none = _examples(replace(SMALL, distractors=(0, 0), occlusion=0.0, microscopy=0.0), 8)
+    assert all(example.prior_instances.max() == 1 for example in none)
+    many = _examples(replace(SMALL, distractors=(12, 12), microscopy=0.0), 4)
+    assert all(example.frame_instances.max() >= 10 for example in many)
+
+
+@pytest.mark.parametrize("kind", list(scenes._SHAPES))
+def test_outlines_have_the_area_of_the_unit_disc(kind):
+    for seed in range(5):
+        outline = scenes._outline(kind, np.random.default_rng(seed).random(32))
+        axis = np.linspace(-outline.reach, outline.reach, 300, dtype=np.float32)
+        x, y = np.meshgrid(axis, axis)
+        area = (outline.distance(x, y) > 0).mean() * (2 * outline.reach) ** 2
+        assert area == pytest.approx(np.pi, rel=0.04)
+        assert outline.reach < 3
+
+
+def test_a_batch_stacks_examples():
+    batch = scenes.make_batch(SMALL, [4, 9])
+    assert set(batch) == set(FIELDS)
+    assert batch["frames"].shape == (2, 3, 64, 64, 3)
+    assert np.array_equal(batch["masks"][1], scenes.make_example(SMALL, 9).masks)
+
+
+def test_the_sheet_has_a_row_for_each_example():
+    examples = _examples(SMALL, 3)
+    sheet = scenes.render_sheet(examples)
+    assert sheet.shape == (3 * 67, 4 * 67 + 6, 3) and sheet.dtype == np.uint8
+    assert not np.array_equal(sheet, scenes.render_sheet(examples, outlined=False))
