@@ -1,1 +1,1 @@
-"""TODO"""
+"""Videos, pictures and labels on disk. No torch."""
