@@ -75,6 +75,9 @@ class SceneConfig:
         Share of distractors that copy the object's surface or its outline (never both).
     microscopy
         Share of gray scenes of bright cells; their clip always carries the prior's scene on.
+    leaving
+        Share of clips of three frames or more in which the object goes out of the picture, or comes into it.
+        At 0 nothing is drawn for it: scenes are those of the configurations that do not know of it.
     """
 
     side: int = 128
@@ -88,6 +91,7 @@ class SceneConfig:
     appearance: float = 1.0
     hard: float = 0.3
     microscopy: float = 0.15
+    leaving: float = 0.0
 
 
 @dataclass
@@ -643,6 +647,20 @@ def _crossing(rng: np.random.Generator, config: SceneConfig, path: _Path, size: 
     return _Path(path.place + t * step + aside, turn, np.full(frames, size), 1.0)
 
 
+def _excursion(rng: np.random.Generator, config: SceneConfig, path: _Path, far: float, lead: int) -> _Path:
+    """The path with a way out over the nearest border and back, so that what leaves may be found again."""
+    frames, side = len(path.angle), config.side
+    peak = rng.uniform(min(lead + 1, frames - 1), frames - 1)
+    # What must stand still in the prior picture's frame is not under way before it.
+    half = rng.uniform(2.0, 6.0) if lead == 0 else min(rng.uniform(2.0, 6.0), peak)
+    x, y = path.place[round(peak)]
+    room, way = min((x, (-1.0, 0.0)), (side - x, (1.0, 0.0)), (y, (0.0, -1.0)), (side - y, (0.0, 1.0)))
+    t = np.clip((np.arange(frames) - peak) / half, -1, 1)
+    # A tenth more than needed: out of sight for a frame or a few around the peak.
+    out = max(0.0, room + 1.2 * far) * 1.1 * np.cos(t * math.pi / 2) ** 2
+    return replace(path, place=path.place + out[:, None] * np.array(way))
+
+
 # --- scenes -----------------------------------------------------------------------------------------------
 
 
@@ -822,6 +840,8 @@ def _cast(
         far = radius * target.outline.reach * 1.1
         place = _find_place(rng, config.side, far, [], 1)
         path = _draw_path(rng, config, frames, radius, place, first, _turn(rng, config), tilt(), pace)
+        if frames > 2 and config.leaving and rng.random() < config.leaving:
+            path = _excursion(rng, config, path, radius * target.outline.reach, lead)
         taken.append((place, 1.5 * radius))
     for number, thing in enumerate(others, OBJECT_ID + 1):
         place = _find_place(rng, config.side, 0.8 * thing.size, taken, 6)

@@ -1,3 +1,54 @@
 """napari-samexp: what SAM models remember and how they see."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_samexp.io.labels import LabelStore
+    from napari_samexp.io.video import open_video
+    from napari_samexp.sam.loading import load_model
+    from napari_samexp.tracking.prior import PriorMemory, record
+    from napari_samexp.tracking.run import open_store, track_into
+    from napari_samexp.tracking.settings import TrackSettings
+    from napari_samexp.tracking.tracker import Tracker
+    from napari_samexp.types import Prompt, SamexpError
+
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "LabelStore",
+    "PriorMemory",
+    "Prompt",
+    "SamexpError",
+    "TrackSettings",
+    "Tracker",
+    "__version__",
+    "load_model",
+    "open_store",
+    "open_video",
+    "record",
+    "track_into",
+]
+
+# loaded when first used, so that importing the package imports neither torch nor Qt
+_HOMES = {
+    "LabelStore": "io.labels",
+    "PriorMemory": "tracking.prior",
+    "Prompt": "types",
+    "SamexpError": "types",
+    "TrackSettings": "tracking.settings",
+    "Tracker": "tracking.tracker",
+    "load_model": "sam.loading",
+    "open_store": "tracking.run",
+    "open_video": "io.video",
+    "record": "tracking.prior",
+    "track_into": "tracking.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -125,6 +125,21 @@ def test_occluders_hide_part_of_the_object():
     assert hidden(1.0) > hidden(0.0) + 0.4
 
 
+@pytest.mark.parametrize("unrelated", [0.0, 1.0])
+def test_what_leaves_is_seen_before_or_after(unrelated):
+    config = replace(SMALL, frames=8, absent=0.0, occlusion=0.0, unrelated=unrelated, leaving=1.0)
+    seen = np.stack([example.masks.any((1, 2)) for example in _examples(config, 40)])
+    assert np.mean(seen.any(1) & ~seen.all(1)) > 0.6
+    assert np.mean(seen.any(1)) > 0.95
+    assert all(example.prior_mask.any() for example in _examples(config, 10))
+
+
+def test_leaving_at_zero_changes_nothing(monkeypatch):
+    before = scenes.make_example(SMALL, 11).frames
+    monkeypatch.setattr(scenes, "_excursion", None)  # calling it would fail
+    assert np.array_equal(scenes.make_example(SMALL, 11).frames, before)
+
+
 def test_nothing_moves_without_motion():
     config = replace(SMALL, motion=0.0, occlusion=0.0)
     for example in _examples(config, 10):

@@ -28,7 +28,8 @@ def save_memory(
     """Write the memory of frame `index` to `folder`, in one go; `StoreError` if it cannot be written."""
     try:
         # safetensors takes an array's bytes as they lie in memory, so a view has to be laid out first
-        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(meta))
+        laid_out = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        data = save(laid_out, dict(meta) or None)  # it writes an empty dict in a way it cannot read
     except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise StoreError(f"The memory of frame {index} cannot be stored: {error}.") from error
     with os_errors_as_store_errors(f"write the memory of frame {index} to", folder):

@@ -159,19 +159,21 @@ class StoreHeader:
     def _describes(self, metadata: dict[str, Any]) -> bool:
         """Whether zarr would find in `metadata` the array that `build` makes, and no code to run but zstd."""
         codecs = metadata.get("codecs")
-        names = [codec.get("name") if isinstance(codec, dict) else None for codec in codecs or ()]
-        return names == ["bytes", "zstd"] and {key: metadata.get(key) for key in _FIXED} == {
-            **_FIXED,
+        if not isinstance(codecs, list) or not all(isinstance(codec, dict) for codec in codecs):
+            return False
+        expected = {
+            **_ALWAYS,
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}},
         }
+        return [codec.get("name") for codec in codecs] == ["bytes", "zstd"] and all(
+            metadata.get(key) == value for key, value in expected.items()
+        )
 
 
-_FIXED = {
+_ALWAYS = {
     "zarr_format": 3,
     "node_type": "array",
-    "data_type": None,
-    "chunk_grid": None,
     "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
     "fill_value": 0,
     "storage_transformers": [],
