@@ -33,8 +33,8 @@ from torch.nn import functional
 
 from napari_samexp.sam.features import MEAN, STD
 from napari_samexp.sam.mask_decoder import Decoded
-from napari_samexp.sam.models import MAX_POINTERS, PRIOR_SLOT, Sam2
-from napari_samexp.sam.variants import Sam2Variant
+from napari_samexp.sam.models import PRIOR_SLOT, Sam2
+from napari_samexp.sam.variants import MAX_POINTERS, Sam2Variant
 
 STARTER = Sam2Variant(
     name="starter",

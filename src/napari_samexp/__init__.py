@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
@@ -32,23 +33,20 @@ __all__ = [
     "track_into",
 ]
 
-# loaded when first used, so that importing the package imports neither torch nor Qt
-_HOMES = {
-    "LabelStore": "io.labels",
-    "PriorMemory": "tracking.prior",
-    "Prompt": "types",
-    "SamexpError": "types",
-    "TrackSettings": "tracking.settings",
-    "Tracker": "tracking.tracker",
-    "load_model": "sam.loading",
-    "open_store": "tracking.run",
-    "open_video": "io.video",
-    "record": "tracking.prior",
-    "track_into": "tracking.run",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# importing the package imports neither torch nor Qt
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "LabelStore": "io.labels",
+        "PriorMemory": "tracking.prior",
+        "Prompt": "types",
+        "SamexpError": "types",
+        "TrackSettings": "tracking.settings",
+        "Tracker": "tracking.tracker",
+        "load_model": "sam.loading",
+        "open_store": "tracking.run",
+        "open_video": "io.video",
+        "record": "tracking.prior",
+        "track_into": "tracking.run",
+    },
+)

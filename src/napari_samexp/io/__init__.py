@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
     from napari_samexp.io.image import read_image
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelStore", "LazyVideo", "open_video", "read_frame", "read_image"]
 
-# loaded when first used: reading a label store needs no video decoder, and the other way round
-_HOMES = {"LabelStore": "labels", "LazyVideo": "video", "open_video": "video", "read_frame": "video", "read_image": "image"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# reading a label store needs no video decoder, and the other way round
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "LabelStore": "labels",
+        "LazyVideo": "video",
+        "open_video": "video",
+        "read_frame": "video",
+        "read_image": "image",
+    },
+)

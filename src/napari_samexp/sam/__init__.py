@@ -1,9 +1,16 @@
 """The models: SAM 1, SAM 2 and SAM 2.1 in plain torch."""
 
-from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
-from napari_samexp.sam.loading import load_model
-from napari_samexp.sam.models import Sam1, Sam2
-from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Sam2Variant, Variant
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_samexp._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
+    from napari_samexp.sam.loading import load_model
+    from napari_samexp.sam.models import Sam1, Sam2
+    from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Sam2Variant, Variant
 
 __all__ = [
     "VARIANTS",
@@ -17,3 +24,20 @@ __all__ = [
     "Variant",
     "load_model",
 ]
+
+# a process without torch may read the tables of sizes and files
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "VARIANTS": "variants",
+        "ImageFeatures": "features",
+        "MaskPrediction": "features",
+        "Memory": "features",
+        "Sam1": "models",
+        "Sam1Variant": "variants",
+        "Sam2": "models",
+        "Sam2Variant": "variants",
+        "Variant": "variants",
+        "load_model": "loading",
+    },
+)

@@ -18,15 +18,13 @@ from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
 from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
 from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
-from napari_samexp.sam.variants import Sam1Variant, Sam2Variant
+from napari_samexp.sam.variants import MAX_RECENT, Sam1Variant, Sam2Variant
 from napari_samexp.sam.vit import ImageEncoderViT
 from napari_samexp.types import ImageError, PriorError, Prompt
 
-__all__ = ["MAX_POINTERS", "MAX_RECENT", "Sam1", "Sam2", "Tracked"]
+__all__ = ["PRIOR_SLOT", "Sam1", "Sam2", "Tracked"]
 
-MAX_RECENT = 6  # memories of the running video that have a learned time of their own
-MAX_POINTERS = 15
-PRIOR_SLOT = 6  # row of `maskmem_tpos_enc` for memories without a place in time
+PRIOR_SLOT = MAX_RECENT  # row of `maskmem_tpos_enc` for memories without a place in time
 ABSENT = -1024.0  # mask logit where the object is not in the frame
 STABLE_DELTA, STABLE_SHARE = 0.05, 0.98
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_samexp.types import CheckpointError
 
-__all__ = ["VARIANTS", "Sam1Variant", "Sam2Variant", "Variant", "identify", "variant_from_json", "variant_to_json"]
+if TYPE_CHECKING:  # sizes are read by processes that never import torch
+    from torch import Tensor
 
-State = Mapping[str, Tensor]
+__all__ = ["MAX_POINTERS", "MAX_RECENT", "VARIANTS", "Sam1Variant", "Sam2Variant", "Variant", "identify", "variant_from_json", "variant_to_json"]
+
+MAX_RECENT = 6  # memories of the running video that have a learned time of their own
+MAX_POINTERS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def identify(state: State) -> Variant:
+def identify(state: Mapping[str, Tensor]) -> Variant:
     """Return the variant whose shapes a state dict has.
 
     Raises
@@ -152,7 +154,7 @@ def identify(state: State) -> Variant:
     )
 
 
-def _identify_sam1(state: State) -> Variant:
+def _identify_sam1(state: Mapping[str, Tensor]) -> Variant:
     dim = int(state["image_encoder.patch_embed.proj.weight"].shape[0])
     depth = _count_blocks(state, "image_encoder.blocks.")
     for row in VARIANTS.values():
@@ -161,7 +163,7 @@ def _identify_sam1(state: State) -> Variant:
     raise _no_such_size("SAM 1", dim, depth)
 
 
-def _identify_sam2(state: State) -> Variant:
+def _identify_sam2(state: Mapping[str, Tensor]) -> Variant:
     version = "2.1" if "no_obj_embed_spatial" in state else "2.0"
     dim = int(state["image_encoder.trunk.patch_embed.proj.weight"].shape[0])
     depth = _count_blocks(state, "image_encoder.trunk.blocks.")
@@ -171,7 +173,7 @@ def _identify_sam2(state: State) -> Variant:
     raise _no_such_size(f"SAM {version}", dim, depth)
 
 
-def _count_blocks(state: State, prefix: str) -> int:
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 

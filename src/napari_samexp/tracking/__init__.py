@@ -1,7 +1,29 @@
 """Priors and the tracker: what is remembered, and how a video is searched for it."""
 
-from napari_samexp.tracking.prior import PriorMemory, Recording, record
-from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.tracking.tracker import Tracker
+from __future__ import annotations
 
-__all__ = ["PriorMemory", "Recording", "TrackSettings", "Tracker", "record"]
+from typing import TYPE_CHECKING
+
+from napari_samexp._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from napari_samexp.tracking.prior import PriorMemory, Recording, record
+    from napari_samexp.tracking.run import open_store, track_into
+    from napari_samexp.tracking.settings import TrackSettings
+    from napari_samexp.tracking.tracker import Tracker
+
+__all__ = ["PriorMemory", "Recording", "TrackSettings", "Tracker", "open_store", "record", "track_into"]
+
+# a process without torch may use the settings
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "PriorMemory": "prior",
+        "Recording": "prior",
+        "TrackSettings": "settings",
+        "Tracker": "tracker",
+        "open_store": "run",
+        "record": "prior",
+        "track_into": "run",
+    },
+)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from napari_samexp.sam.models import MAX_POINTERS, MAX_RECENT
+from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
 from napari_samexp.types import SettingsError
 
 __all__ = ["TrackSettings"]
