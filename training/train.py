@@ -170,7 +170,10 @@ def decoded_loss(losses: Losses, name: str, decoded: Decoded, target: Tensor, pr
     losses.add(f"{name}_mask", (per_item * weight).sum() / weight.sum().clamp(min=1))
     truth = overlap(masks.detach(), target[:, None].expand_as(masks))
     losses.add(f"{name}_iou", ((iou - truth).abs().mean(1) * weight).sum() / weight.sum().clamp(min=1), 0.5)
-    losses.add(f"{name}_presence", functional.binary_cross_entropy_with_logits(presence, weight), 0.3)
+    if name != "click":  # what is clicked on is there
+        losses.add(f"{name}_presence", functional.binary_cross_entropy_with_logits(presence, weight), 0.3)
+    else:
+        losses.add(f"{name}_presence", functional.softplus(-presence).mean(), 0.3)
     rows = torch.arange(len(masks))
     chosen = truth[rows, 1 + iou[:, 1:].argmax(1)]
     losses.figures[f"{name}_J"] = float((chosen * weight).sum() / weight.sum().clamp(min=1))
@@ -205,24 +208,36 @@ def clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np
     return np.array(points, np.float32), np.array(labels, np.int64)
 
 
-def sample_prompts(batch: dict[str, np.ndarray], own: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return points (B, 4, 2), labels (B, 4) and the masks (B, H, W) they ask for.
+def sample_prompts(
+    batch: dict[str, np.ndarray], own: np.ndarray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return points (N, 4, 2), labels (N, 4), the masks (N, H, W) they ask for and whether these are worth asking.
 
-    Where `own`, the prior's object; elsewhere any thing of the prior picture, which teaches clicks.
+    One prompt a picture, N = B (T + 1): the prior picture's is on the prior's object where `own`; all
+    others are on any thing, which teaches clicks.
     """
-    points, labels, targets = [], [], []
-    for i, instances in enumerate(batch["prior_instances"]):
-        target = batch["prior_mask"][i]
-        if not own[i]:
-            ids = np.unique(instances[instances > 0])
-            other = instances == ids[rng.integers(len(ids))]
-            target = other if other.sum() >= 40 else target
-        count = int(rng.integers(1, 4))
-        xy, kind = clicks(target, count, rng)
-        points.append(np.concatenate((xy, np.zeros((4 - count, 2), np.float32))))
-        labels.append(np.concatenate((kind, np.full(4 - count, -1))))
-        targets.append(target)
-    return torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(labels)), torch.from_numpy(np.stack(targets))
+    instances = np.concatenate((batch["prior_instances"][:, None], batch["frame_instances"]), axis=1)
+    points, labels, targets, asked = [], [], [], []
+    for i, pictures in enumerate(instances):
+        for t, things in enumerate(pictures):
+            target = batch["prior_mask"][i] if t == 0 and own[i] else any_thing(things, rng)
+            asked.append(target is not None)
+            if target is None:
+                target = things == 0
+            count = int(rng.integers(1, 4))
+            xy, kind = clicks(target, count, rng)
+            points.append(np.concatenate((xy, np.zeros((4 - count, 2), np.float32))))
+            labels.append(np.concatenate((kind, np.full(4 - count, -1))))
+            targets.append(target)
+    stacked = (torch.from_numpy(np.stack(values)) for values in (points, labels, targets, asked))
+    return tuple(stacked)
+
+
+def any_thing(things: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Return the mask of a random thing that is large enough to click on, None if there is none."""
+    areas = np.bincount(things.ravel())
+    ids = [i for i in range(1, len(areas)) if areas[i] >= 0.003 * things.size]
+    return things == rng.choice(ids) if ids else None
 
 
 def step_losses(model: Starter, batch: dict[str, np.ndarray], stage: Stage, rng: np.random.Generator) -> Losses:
@@ -235,17 +250,19 @@ def step_losses(model: Starter, batch: dict[str, np.ndarray], stage: Stage, rng:
     finer = tuple(x.unflatten(0, (count, frames + 1)) for x in finer)
     losses = Losses(torch.zeros(()), {})
 
-    # 1. clicks on the prior picture
+    # 1. clicks on every picture
     own = rng.random(count) < 0.6
-    points, labels, targets = sample_prompts(batch, own, rng)
-    prior = embedding[:, 0]
+    points, labels, targets, asked = sample_prompts(batch, own, rng)
     decoded = sam.decode(
-        prior + sam.no_mem_embed.transpose(1, 2)[..., None],
-        (finer[0][:, 0], finer[1][:, 0]),
+        embedding.flatten(0, 1) + sam.no_mem_embed.transpose(1, 2)[..., None],
+        tuple(x.flatten(0, 1) for x in finer),
         sam.sam_prompt_encoder.sparse(points, labels, (side, side)),
         sam.sam_prompt_encoder.dense(None),
     )
-    decoded_loss(losses, "click", decoded, shrink(targets, 4), torch.ones(count, dtype=torch.bool))
+    decoded_loss(losses, "click", decoded, shrink(targets, 4), asked)
+    first = torch.arange(count) * (frames + 1)
+    decoded, labels = Decoded(*(part[first] for part in decoded)), labels[first]
+    prior = embedding[:, 0]
 
     # 2. the clip with the prior's memory
     prior_mask = torch.from_numpy(batch["prior_mask"])
