@@ -64,8 +64,11 @@ def load_model(
     kind = choose_dtype(dtype, where)
     file = read_state(fetch(name_or_path, progress=progress))
     row = _variant(file, variant)
-    model = build(row)
-    load_strict(model, own_keys(file.state, row), source=file.path, dtype=kind)
+    model, state = build(row), own_keys(file.state, row)
+    load_strict(model, state, source=file.path, dtype=kind)
+    encoder = "prompt_encoder" if isinstance(model, Sam1) else "sam_prompt_encoder"
+    frequencies = "positional_encoding_gaussian_matrix"  # float32 in every type, see its class
+    setattr(getattr(model, encoder).pe_layer, frequencies, state[f"{encoder}.pe_layer.{frequencies}"].float())
     model.requires_grad_(False).eval().to(where)
     official = OFFICIAL.get(str(name_or_path))
     model.weights = file.path.name

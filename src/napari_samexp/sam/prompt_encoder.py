@@ -65,10 +65,12 @@ class PromptEncoder(nn.Module):
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
         y, x = ((torch.arange(n, device=matrix.device, dtype=torch.float32) + 0.5) / n for n in grid_hw)
         points = torch.stack((x[None, :].expand(grid_hw), y[:, None].expand(grid_hw)), dim=-1)
-        return fourier_points(points, matrix).permute(2, 0, 1)[None].to(matrix.dtype)
+        return fourier_points(points, matrix).permute(2, 0, 1)[None].to(self.no_mask_embed.weight.dtype)
 
 
 class _PointFrequencies(nn.Module):
+    """Random frequencies; they stay float32 in every model, or clicks would be rounded to whole steps."""
+
     positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, frequencies: int) -> None:
