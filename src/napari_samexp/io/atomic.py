@@ -25,8 +25,14 @@ def absolute_path(path: str | os.PathLike[str]) -> Path:
         raise StoreError(f"{path!r} is not a path that can be used: {error}.") from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path`, so that a reader finds the old content or the new, and never a part.
+
+    Parameters
+    ----------
+    durable : bool
+        Return only once it would outlive a power cut, which may take a disk tens of milliseconds;
+        what a kill of the process leaves is whole in both cases.
 
     Raises
     ------
@@ -37,14 +43,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with partial.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

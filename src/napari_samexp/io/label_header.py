@@ -30,6 +30,7 @@ MAX_SCORES = 100_000_000  # frames times labels: all scores are held in memory
 # Everything a store can hold; .DS_Store is macOS's doing.
 _OWN_FILES = re.compile(
     r"zarr\.json|scores\.jsonl|c\.\d+\.0\.0|memory|memory/\d{9}\.safetensors|(.+/)?\.DS_Store"
+    r"|prior\.safetensors|added\.safetensors|edited\.json"
 )
 _DIFFERENCES = {
     "video": "another video",

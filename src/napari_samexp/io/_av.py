@@ -1,0 +1,261 @@
+"""Video files, frame by frame and exact, through PyAV."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samexp.io._av_file import EXPECTED, AvFile, LostPlace
+from napari_samexp.io._cache import FrameCache
+from napari_samexp.io._packets import FrameTable, PacketList
+from napari_samexp.io._paths import content_digest
+from napari_samexp.pixels import to_rgb8
+from napari_samexp.types import VideoError
+
+__all__ = ["AvSource"]
+
+logger = logging.getLogger(__name__)
+
+# A search throws away what the decoder's threads have begun, so a few frames more to decode cost less.
+_DETOUR = 8
+# No codec holds more frames back than this, so after as many later ones a missing frame is lost.
+_PATIENCE = 16
+_INTER_PICTURES = (2, 3, 4, 6)  # P, B and S pictures, made from other frames
+
+Limits = tuple[float, float]
+
+
+class AvSource:
+    """A video file as 8-bit RGB frames.
+
+    Stepping forward decodes on; any other step searches for the last key frame from which the frame
+    can be decoded exactly, and keeps the frames that it passes just before the one asked for.
+
+    Parameters
+    ----------
+    path : Path
+    cache_bytes : int
+        What decoded frames may take; they are kept as the decoder gives them, half as large as RGB or less.
+    limits : (low, high), optional
+        The values for black and white; by default 0 and 255.
+
+    Raises
+    ------
+    VideoError
+        If the file cannot be opened or no frame of it can be decoded.
+    """
+
+    shape: tuple[int, int, int, int]
+    times: npt.NDArray[np.float64]
+    _table: FrameTable
+    _frame_of: npt.NDArray[np.int64]  # by packet
+    _run: Iterator[tuple[int, Any]]  # frames with their indices, being decoded
+    _last: int  # the frame that the run gave last, or -1
+    _back: int  # how many frames passed on the way are kept
+    _size: tuple[int, int]  # stored width and height, before turning
+    _matrix: npt.NDArray[np.int32] | None
+
+    def __init__(self, path: Path, *, cache_bytes: int, limits: Limits | None) -> None:
+        self.name = path.name
+        self._limits = limits
+        self._cache: FrameCache[Any] = FrameCache(cache_bytes)
+        self._file = AvFile(path, "AUTO")
+        try:
+            self._read_table()
+            self._read_first()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def fps(self) -> float | None:
+        """Mean frames a second."""
+        rate = float(self._file.stream.average_rate or 0)
+        if len(self.times) > 1 and self.times[-1] > 0:
+            mean = float((len(self.times) - 1) / self.times[-1])
+            # what the file says is finer than its times, which mkv rounds to milliseconds, but may be wrong
+            return rate if abs(rate - mean) < 0.01 * mean else mean
+        return rate or None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of parts of the file, and of the sizes and times of all its packets."""
+        packets = self._table.packets
+        digest = hashlib.sha256(content_digest(self._file.path).encode())
+        for column in (packets.sizes, packets.pts[self._table.order]):
+            digest.update(column.astype("<i8").tobytes())
+        digest.update(f"{self.shape} {self._limits}".encode())
+        return digest.hexdigest()
+
+    def frame(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array."""
+        frame = self._cache.get(index)
+        if frame is None:
+            frame = self._find(index)
+        if (frame.width, frame.height) != self._size:
+            width, height = self._size
+            raise VideoError(
+                f"Frame {index} of {self.name} is {frame.width} wide and {frame.height} high, but the first "
+                f"is {width} wide and {height} high; convert the video to one size."
+            )
+        rgb = _turned(frame.to_ndarray(format="rgb24"), self._matrix)
+        return np.array(to_rgb8(rgb, self._limits))
+
+    def close(self) -> None:
+        """Let go of the file and the frames."""
+        self._cache.clear()
+        self._run = iter(())
+        self._file.close()
+
+    def _read_table(self) -> None:
+        stream = self._file.stream
+        packets = PacketList.of(self._file.packets(), stream.codec_context.name)
+        if not packets.shown.any():
+            raise self._no_frames()
+        self._table = FrameTable.by_time(packets)
+        if packets.in_doubt:
+            logger.info("%s does not say when its frames are shown; decoding it to find out", self.name)
+            decoded = self._file.frames(packets, 0, self._table.seek_times(0))
+            self._table = FrameTable.by_decoding(packets, (packet for packet, _ in decoded))
+
+    def _read_first(self) -> None:
+        """Decode the first frame: what comes before it cannot be decoded, as after a cut at an open GOP."""
+        index, frame = self._begin_anew()
+        if index:
+            logger.warning("%s: its first %d frames cannot be decoded and are left out", self.name, index)
+            self._table = self._table.from_frame(index)
+            _, frame = self._begin_anew()
+        # not used up: the first frame is still to be asked for
+        self._run = chain([(0, frame)], self._run)
+        self._size = frame.width, frame.height
+        self._matrix = _display_matrix(frame)
+        height, width = _turned(np.empty((frame.height, frame.width)), self._matrix).shape
+        self.shape = (len(self._table), height, width, 3)
+        self.times = self._times()
+        # passing frames may take half of the cache, so that a far jump does not empty it
+        self._back = self._cache.limit_bytes // _nbytes(frame) // 2
+
+    def _begin_anew(self) -> tuple[int, Any]:
+        """Return the first frame that comes of the table as it is now, and its index."""
+        self._frame_of = self._table.frame_of
+        self._begin(0)
+        first = next(self._run, None)
+        if first is None:
+            raise self._no_frames()
+        return first
+
+    def _no_frames(self) -> VideoError:
+        return VideoError(
+            f"{self._file.path} has no frame that can be decoded: it is damaged or cut short. "
+            f"Copy it again or convert it; expected {EXPECTED}."
+        )
+
+    def _times(self) -> npt.NDArray[np.float64]:
+        stream = self._file.stream
+        rate = stream.average_rate or stream.guessed_rate
+        return self._table.times(float(stream.time_base), float(rate) if rate else None)
+
+    def _find(self, index: int) -> Any:
+        """Return frame `index` as decoded; `VideoError` if it cannot be."""
+        frame = self._advance(index) if self._goes_on_to(index) else None
+        if frame is None:
+            frame = self._search(index)
+        if frame is None and self._file.threads == "AUTO":
+            # with frame threads, damage can take along whole frames that are in work beside it
+            self._file.close()
+            self._file.threads = "SLICE"
+            self._file.open()
+            frame = self._search(index)
+        if frame is None:
+            raise VideoError(
+                f"Frame {index} of {self.name} cannot be decoded: its data are damaged. Copy the file again."
+            )
+        return frame
+
+    def _goes_on_to(self, index: int) -> bool:
+        start = self._table.start_for(index)
+        return start is not None and index > self._last and start <= self._file.fed + _DETOUR
+
+    def _search(self, index: int) -> Any:
+        """Return frame `index`, decoding from the key frame before it, or else from the one before that."""
+        before = None
+        while (start := self._table.start_for(index, before=before)) is not None:
+            if self._begin(start):
+                frame = self._advance(index)
+                if frame is not None or before is not None:
+                    return frame
+                before = start
+        return None
+
+    def _begin(self, start: int) -> bool:
+        """Decode from packet `start` on from now on; False if it is no place to start, then it is dropped."""
+        table, frame_of = self._table, self._frame_of
+        self._run = iter(())
+        decoded = self._file.frames(table.packets, start, table.seek_times(start))
+        # what is stored after a key frame but shown before it may lack its references
+        usable = ((p, frame) for p, frame in decoded if start == 0 or table.clock[p] >= table.clock[start])
+        self._last = -1
+        try:
+            first = list(islice(usable, 1))
+        except LostPlace:
+            self._table = table.with_one_key()
+            return start == 0
+        if start and table.packets.shown[start] and not (first and _stands_alone(first[0], start)):
+            self._table = table.without_key(start)
+            return False
+        self._run = ((int(frame_of[p]), frame) for p, frame in chain(first, usable) if frame_of[p] >= 0)
+        return True
+
+    def _advance(self, index: int) -> Any:
+        """Return frame `index` from the run of frames begun last, or None if it does not come."""
+        try:
+            for passed, frame in self._run:
+                self._last = passed
+                if passed > index - self._back or passed == index:
+                    self._cache.put(passed, frame, _nbytes(frame))
+                if passed == index:
+                    return frame
+                if passed > index + _PATIENCE:
+                    break
+        except LostPlace:
+            self._table = self._table.with_one_key()
+        return None
+
+
+def _stands_alone(decoded: tuple[int, Any], start: int) -> bool:
+    """Return whether the first frame decoded is the one sought, made of itself alone.
+
+    A file may also mark places from which the picture only heals bit by bit (intra refresh).
+    """
+    packet, frame = decoded
+    return packet == start and (frame.key_frame or int(frame.pict_type) not in _INTER_PICTURES)
+
+
+def _nbytes(frame: Any) -> int:
+    return sum(plane.buffer_size for plane in frame.planes)
+
+
+def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)
+
+
+def _turned(image: npt.NDArray[Any], matrix: npt.NDArray[np.int32] | None) -> npt.NDArray[Any]:
+    """Return an image as a player shows it: quarter turns and mirrors, as a camera held upright notes them.
+
+    The matrix takes (x, y) to (a x + c y, b x + d y), with a, b in its first row and c, d in its second.
+    """
+    if matrix is None:
+        return image
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if abs(b) > abs(a):
+        image, a, d = np.swapaxes(image, 0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

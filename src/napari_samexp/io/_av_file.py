@@ -1,0 +1,153 @@
+"""An open video file as PyAV sees it: packets, and the frames that they decode to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from napari_samexp.io._packets import NO_TIME, PacketList
+from napari_samexp.types import VideoError
+
+__all__ = ["EXPECTED", "AvFile", "Decoded", "LostPlace"]
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = "mp4, mov, avi, mkv, webm or gif"
+
+# FFmpeg would also take texts, and play lists that name other files. Sound is taken to say that it is sound.
+FORMATS = (
+    "3g2,3gp,aac,apng,asf,avi,dv,flac,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,ogg,rm,wav,webm,wtv,yuv4mpegpipe"
+)
+
+# AV_DISPOSITION_DEFAULT and AV_DISPOSITION_ATTACHED_PIC of libavformat/avformat.h
+_DEFAULT, _COVER = 0x1, 0x400
+
+Decoded = Iterator[tuple[int, Any]]
+
+
+class LostPlace(VideoError):
+    """The packets are not those of the table: a search went astray, or the file was changed."""
+
+
+class AvFile:
+    """An open video file: packets, and the frames that they decode to, from any packet on.
+
+    Parameters
+    ----------
+    path : Path
+    threads : {"AUTO", "SLICE"}
+        Whether several frames may be in work at once, or only parts of one.
+
+    Attributes
+    ----------
+    fed : int
+        The packet that went to the decoder last.
+
+    Raises
+    ------
+    VideoError
+        If the file cannot be opened or has no video.
+    """
+
+    def __init__(self, path: Path, threads: str) -> None:
+        self.path = path
+        self.threads = threads
+        self.fed = -1
+        self.open()
+
+    def open(self) -> None:
+        """Open the file, at its beginning."""
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        try:
+            self.container = av.open(str(self.path), "r", options=options, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(
+                f"{self.path} cannot be opened as a video ({_reason(error)}): it is damaged, cut short or "
+                f"something else. Copy it again or convert it; expected {EXPECTED}."
+            ) from error
+        try:
+            self.stream = self._video_stream()
+        except VideoError:
+            self.container.close()
+            raise
+        self.stream.thread_type = self.threads
+
+    def _video_stream(self) -> Any:
+        # a song's cover is a video stream too
+        streams: list[Any] = list(self.container.streams)
+        pictures = [s for s in streams if s.type == "video" and not _disposition(s) & _COVER]
+        if not pictures:
+            kinds = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
+            raise VideoError(f"{self.path} has no video, only {kinds}; give {EXPECTED} with pictures.")
+        if pictures[0].codec_context is None:
+            raise VideoError(f"FFmpeg does not know how {self.path} is coded; convert it to H.264 mp4.")
+        return max(pictures, key=lambda s: (_disposition(s) & _DEFAULT, s.width * s.height))
+
+    def close(self) -> None:
+        """Close the file; `open` opens it again."""
+        self.container.close()
+
+    def packets(self) -> Iterator[Any]:
+        """Yield the packets from the current place on, up to the end or to damage that hides what follows."""
+        try:
+            # an empty packet would tell the decoder that the video is over
+            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+        except av.error.FFmpegError as error:
+            logger.warning("%s cannot be read to its end: %s", self.path, _reason(error))
+
+    def frames(self, packets: PacketList, start: int, sought: Iterator[int]) -> Decoded:
+        """Yield (packet, frame) in the order of showing, decoding from packet `start` on.
+
+        Packets get their place in the file for a time, which decoders hand on to the frame.
+        """
+        self.fed = start - 1
+        for place, packet in enumerate(self._packets_from(packets, start, sought), start):
+            if place >= len(packets.pts) or _pts(packet) != packets.pts[place]:
+                raise LostPlace(f"{self.path} was changed while it was open; open it again.")
+            self.fed = place
+            if not packet.is_corrupt:
+                packet.pts = place
+                yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _packets_from(self, packets: PacketList, start: int, sought: Iterator[int]) -> Iterator[Any]:
+        for time in sought:
+            try:
+                self.container.seek(time, stream=self.stream)
+            except (av.error.FFmpegError, AssertionError):  # cannot be searched, or could not be opened again
+                break
+            found = self.packets()
+            first = next(found, None)
+            landed = None if first is None else packets.key_places.get(_pts(first))
+            if landed is not None and landed <= start:
+                return islice(chain([first], found), start - landed, None)
+        self.close()
+        self.open()
+        return islice(self.packets(), start, None)
+
+    def _decode(self, packet: Any) -> Decoded:
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.error.FFmpegError as error:  # one damaged packet; those after it may be whole
+            logger.debug("%s: a packet cannot be decoded: %s", self.path, _reason(error))
+            return
+        yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
+
+
+def _disposition(stream: Any) -> int:
+    return int(getattr(getattr(stream, "disposition", None), "value", 0))  # PyAV 13 does not tell
+
+
+def _pts(packet: Any) -> int:
+    return NO_TIME if packet.pts is None else int(packet.pts)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,63 @@
+"""Paths as people give them: checked once, with one sentence for each way that they can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from napari_samexp.types import SamexpError
+
+__all__ = ["content_digest", "existing_path", "natural_key", "readable_file"]
+
+_CHUNK = 1 << 20
+
+
+def existing_path(path: str | os.PathLike[str], error: type[SamexpError], expected: str) -> Path:
+    """Return `path` as an absolute path with ``~`` filled in; raise `error` unless something is there."""
+    try:
+        found = Path(path).expanduser().absolute()
+        exists = found.exists()
+    except (OSError, RuntimeError, TypeError, ValueError) as problem:
+        raise error(f"{path!r} is not a path that can be used ({problem}); give {expected}.") from problem
+    if not exists:
+        raise error(f"{path} does not exist; give {expected}.")
+    return found
+
+
+def readable_file(path: str | os.PathLike[str], error: type[SamexpError], expected: str) -> Path:
+    """Return the path of a file that has content and may be read; raise `error` otherwise."""
+    found = existing_path(path, error, expected)
+    if found.is_dir():
+        raise error(f"{path} is a folder; give {expected}.")
+    if not found.is_file():  # opening a pipe would wait for its writer
+        raise error(f"{path} is not an ordinary file; give {expected}.")
+    try:
+        with found.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({problem.strerror}); check its permissions.") from problem
+    if empty:
+        raise error(f"{path} is empty (0 bytes); copy it again, or give {expected}.")
+    return found
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a sorting key that puts ``frame 2`` before ``frame 10`` and does not mind upper case."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], name
+
+
+def content_digest(path: Path, chunk: int = _CHUNK) -> str:
+    """Return a hash of a file's size and of its first, middle and last `chunk` bytes.
+
+    Quick for files of any size, and the same wherever the file lies.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in (0, size // 2, size - chunk):
+            file.seek(max(0, start))
+            digest.update(file.read(chunk))
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""Labels as a viewer needs them: read while a run writes them, and painted by hand without losing either."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.label_header import StoreHeader
+from napari_samexp.types import StoreError
+
+__all__ = ["EditableLabels", "TooManyLabelsError", "edited_frames"]
+
+MAX_REQUEST_BYTES = 2**30
+_EDITED = "edited.json"
+
+
+class TooManyLabelsError(StoreError, MemoryError):
+    """More frames were asked for at once than may be held in memory; napari recovers from it."""
+
+
+def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
+    """Return the frames of a store that a person painted.
+
+    Raises
+    ------
+    StoreError
+        If the store's list of them cannot be read.
+    """
+    file = Path(path) / _EDITED
+    try:
+        frames = json.loads(file.read_bytes())["frames"]
+        return frozenset(index for index in frames if type(index) is int and index >= 0)
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError(
+            f"{file} does not say which frames were painted ({error}); delete it to track all again."
+        ) from None
+
+
+class EditableLabels:
+    """A label store's labels as an array (T, Y, X) that can be painted, in the form napari's Labels take.
+
+    Writing needs no claim on the store, since a frame is a file of its own that is replaced whole. A frame
+    is noted as painted before it is, and a run leaves such frames alone.
+
+    A run in another process that was about to finish a frame just painted would write over it. While
+    `guarding` is set, what was painted is therefore kept until the run has confirmed that it leaves the
+    frame alone (`settle`), and `repair` puts it back.
+
+    Parameters
+    ----------
+    path : path
+        The store's folder.
+    on_edit : callable, optional
+        Called with the frames that are about to be painted for the first time.
+
+    Attributes
+    ----------
+    guarding : bool
+        Whether a run is writing to the store.
+    """
+
+    ndim = 3
+
+    def __init__(
+        self, path: str | os.PathLike[str], on_edit: Callable[[frozenset[int]], None] | None = None
+    ) -> None:
+        self._path = absolute_path(path)
+        header = StoreHeader.read(self._path)
+        self.shape = header.shape
+        self.names = header.names
+        self.dtype: np.dtype[Any] = np.dtype(header.dtype)
+        self.guarding = False
+        self._array = header.open_array(self._path, writable=True)
+        self._on_edit = on_edit
+        self._edited = edited_frames(self._path)
+        self._unsettled: dict[int, npt.NDArray[Any] | None] = {}
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._path
+
+    @property
+    def size(self) -> int:
+        """Numbers in all frames."""
+        return math.prod(self.shape)
+
+    @property
+    def edited(self) -> frozenset[int]:
+        """The frames that a person painted."""
+        return self._edited
+
+    def mark(self, frames: Collection[int]) -> None:
+        """Note frames as painted, so that no run writes them."""
+        new = frozenset(frames) - self._edited
+        if new:
+            self._note(self._edited | new)
+            if self.guarding:
+                self._unsettled |= dict.fromkeys(new)
+            if self._on_edit is not None:
+                self._on_edit(new)
+
+    def unmark(self, frames: Collection[int]) -> None:
+        """Give frames back to the runs; their labels stay until one writes them."""
+        if not self._edited.isdisjoint(frames):
+            self._note(self._edited - frozenset(frames))
+
+    def settle(self, frames: Collection[int]) -> None:
+        """Note that the run leaves these frames alone from here on."""
+        for index in frames:
+            self._unsettled.pop(index, None)
+
+    def repair(self, index: int) -> bool:
+        """Put back what was painted on a frame that the run has just written; return whether it was."""
+        painted = self._unsettled.get(index)
+        if painted is not None:
+            self._array[index] = painted
+        return painted is not None
+
+    def stop_guarding(self) -> None:
+        """Put back what a run may have written over, now that it has ended."""
+        for index in list(self._unsettled):
+            self.repair(index)
+        self._unsettled.clear()
+        self.guarding = False
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        frames = _frames_of(key, self.shape[0])
+        nbytes = len(frames) * math.prod(self.shape[1:]) * self.dtype.itemsize
+        if nbytes > MAX_REQUEST_BYTES:
+            raise TooManyLabelsError(
+                f"{len(frames)} frames of {self._path} take {nbytes / 2**30:.1f} GiB, more than may be read "
+                "at once; read frame by frame."
+            )
+        return self._array[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        frames = _frames_of(key, self.shape[0])
+        self.mark(frames)
+        self._array[key] = value
+        for index in self._unsettled.keys() & frames:
+            self._unsettled[index] = np.asarray(self._array[index])
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("Labels have to be read from the disk, which copies; leave out copy=False.")
+        return np.asarray(self[:], dtype)
+
+    def _note(self, edited: frozenset[int]) -> None:
+        text = json.dumps({"frames": sorted(edited)})
+        with os_errors_as_store_errors("note painted frames in", self._path):
+            # a viewer cannot wait for the disk at each stroke, and a power cut loses the stroke as well
+            write_atomic(self._path / _EDITED, text.encode(), durable=False)
+        self._edited = edited
+
+
+def _frames_of(key: Any, count: int) -> Collection[int]:
+    """Return the frames that a numpy key touches."""
+    first = key[0] if isinstance(key, tuple) and key else key
+    if first is Ellipsis or isinstance(first, tuple):
+        return range(count)
+    if isinstance(first, slice):
+        return range(*first.indices(count))
+    numbers = np.asarray(first)
+    if numbers.dtype == np.bool_:
+        numbers = np.flatnonzero(numbers.reshape(len(numbers), -1).any(axis=1))
+    frames = {int(index) for index in np.unique(numbers)}
+    if any(not -count <= index < count for index in frames):
+        raise IndexError(f"there are frames 0 to {count - 1}, not {max(frames, key=abs)}")
+    return {index % count for index in frames}
