@@ -38,11 +38,15 @@ class Placement:
     image_hw, content_hw, input_hw : (int, int)
         Height and width of the picture, of the picture within the input, and of the input. Content
         and input differ for SAM 1, which pads at right and bottom.
+    through_input : bool
+        Whether masks are enlarged to the input before they are cut and resized to the picture, as
+        SAM 1 does; SAM 2 resizes once.
     """
 
     image_hw: HW
     content_hw: HW
     input_hw: HW
+    through_input: bool = False
 
     def to_input(self, points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Turn (..., 2) picture pixels into pixels of the model's input, both (x, y)."""
@@ -52,7 +56,7 @@ class Placement:
     def to_image(self, logits: Tensor, image_hw: HW | None = None) -> Tensor:
         """Turn (N, h, w) mask logits of the whole input into (N, H, W) of the picture, float32."""
         full = logits[:, None].float()
-        if self.content_hw != self.input_hw:
+        if self.through_input:
             full = _resize(full, self.input_hw)[..., : self.content_hw[0], : self.content_hw[1]]
         return _resize(full, image_hw or self.image_hw)[:, 0]
 
@@ -88,7 +92,7 @@ def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool 
     if isinstance(variant, Sam1Variant):
         height, width = (max(1, int(n * side / longest + 0.5)) for n in image_hw)
         padded = (side, side) if square else (-(-height // step) * step, -(-width // step) * step)
-        return Placement(image_hw, (height, width), padded)
+        return Placement(image_hw, (height, width), padded, through_input=True)
     if square:
         return Placement(image_hw, (side, side), (side, side))
     height, width = (max(step, round(n * side / longest / step) * step) for n in image_hw)

@@ -100,7 +100,7 @@ def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
 
 def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
     if given is not None:
-        return given if isinstance(given, Sam1Variant | Sam2Variant) else variant_from_json(json.dumps(dict(given)))
+        return given if isinstance(given, Sam1Variant | Sam2Variant) else variant_from_json(json.dumps(dict(given), default=repr))
     if text := file.metadata.get(CONFIG_KEY):
         return variant_from_json(text)
     try:

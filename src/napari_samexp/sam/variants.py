@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_samexp.sam.download import plain
 from napari_samexp.types import CheckpointError
 
 if TYPE_CHECKING:  # sizes are read by processes that never import torch
@@ -148,14 +149,14 @@ def identify(state: Mapping[str, Tensor]) -> Variant:
         return _identify_sam2(state)
     if "image_encoder.patch_embed.proj.weight" in state and "mask_decoder.iou_token.weight" in state:
         return _identify_sam1(state)
-    first = ", ".join(list(state)[:3]) or "no keys at all"
+    first = ", ".join(plain(key, 80) for key in list(state)[:3]) or "no keys at all"
     raise CheckpointError(
         f"The file holds {first}; expected the keys of SAM 1, SAM 2 or SAM 2.1. Choose an official or fine-tuned SAM file."
     )
 
 
 def _identify_sam1(state: Mapping[str, Tensor]) -> Variant:
-    dim = int(state["image_encoder.patch_embed.proj.weight"].shape[0])
+    dim = _channels(state["image_encoder.patch_embed.proj.weight"])
     depth = _count_blocks(state, "image_encoder.blocks.")
     for row in VARIANTS.values():
         if isinstance(row, Sam1Variant) and (row.embed_dim, row.depth) == (dim, depth):
@@ -165,12 +166,16 @@ def _identify_sam1(state: Mapping[str, Tensor]) -> Variant:
 
 def _identify_sam2(state: Mapping[str, Tensor]) -> Variant:
     version = "2.1" if "no_obj_embed_spatial" in state else "2.0"
-    dim = int(state["image_encoder.trunk.patch_embed.proj.weight"].shape[0])
+    dim = _channels(state["image_encoder.trunk.patch_embed.proj.weight"])
     depth = _count_blocks(state, "image_encoder.trunk.blocks.")
     for row in VARIANTS.values():
         if isinstance(row, Sam2Variant) and (row.version, row.embed_dim, sum(row.stages)) == (version, dim, depth):
             return row
     raise _no_such_size(f"SAM {version}", dim, depth)
+
+
+def _channels(weight: Tensor) -> int:
+    return int(weight.shape[0]) if weight.ndim else 0
 
 
 def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -202,10 +207,13 @@ def variant_from_json(text: str) -> Variant:
         row = Sam2Variant if "version" in values else Sam1Variant
         known = {field.name for field in fields(row)}
         if unknown := set(values) - known:
-            raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
+            raise ValueError(f"unknown field {plain(min(unknown), 60)!r}")
         return _checked(row(**{key: _tupled(value) for key, value in values.items()}))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"The file's model configuration cannot be used ({error}); expected the fields of a variant.") from None
+        why = plain(error)
+        raise CheckpointError(
+            f"The file's model configuration cannot be used ({why}); expected the fields of a variant."
+        ) from None
 
 
 def _tupled(value: Any) -> Any:
@@ -215,20 +223,36 @@ def _tupled(value: Any) -> Any:
 def _checked(variant: Variant) -> Variant:
     """Refuse numbers that would build a model of absurd size or fail deep inside a layer."""
     for field in fields(variant):
-        value = getattr(variant, field.name)
-        if field.name in ("name", "version"):
-            if not isinstance(value, str):
-                raise ValueError(f"{field.name} is {value!r}, expected text")
-            continue
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(type(n) is int and 0 <= n <= 16384 for n in numbers):
-            raise ValueError(f"{field.name} is {value!r}, expected whole numbers up to 16384")
-    if isinstance(variant, Sam2Variant) and (len(variant.stages), len(variant.window_spec), len(variant.background_hw)) != (4, 4, 2):
-        raise ValueError("stages and window_spec need four numbers, background_hw two")
-    if min(variant.embed_dim, variant.num_heads, variant.d_model, variant.image_size, variant.mlp_dim) < 1:
-        raise ValueError("sizes must be at least 1")
-    if variant.d_model % 8 or variant.embed_dim % variant.num_heads or variant.image_size % variant.side_multiple:
-        raise ValueError(f"d_model must be a multiple of 8, embed_dim of num_heads, image_size of {variant.side_multiple}")
-    if isinstance(variant, Sam2Variant) and (variant.mem_dim < 4 or variant.mem_dim % 4 or variant.d_model % variant.mem_dim):
-        raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
+        _check_field(field.name, getattr(variant, field.name))
+    if variant.d_model % 16 or variant.embed_dim % variant.num_heads:
+        raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
+    if variant.image_size % variant.side_multiple:
+        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}")
+    if isinstance(variant, Sam2Variant):
+        if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
+            raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
+        if variant.patch != 16 or any(side % 2 for side in variant.window_spec[:3]):
+            raise ValueError("patch must be 16, and the first three of window_spec even")
     return variant
+
+
+_COUNTS = {"stages": 4, "background_hw": 2, "window_spec": 4, "global_blocks": None}  # numbers in a tuple
+_LAYERS = ("depth", "stages", "mem_layers")
+
+
+def _check_field(name: str, value: Any) -> None:
+    if name == "name":
+        if not isinstance(value, str):
+            raise ValueError("name is no text")
+    elif name == "version":
+        if value not in ("2.0", "2.1"):
+            raise ValueError(f"version is {plain(value)}, expected 2.0 or 2.1 as text")
+    elif isinstance(value, tuple) != (name in _COUNTS):
+        raise ValueError(f"{name} is {plain(value)}, expected {'a list' if name in _COUNTS else 'one number'}")
+    else:
+        numbers = value if isinstance(value, tuple) else (value,)
+        low, high = int(name != "global_blocks"), 512 if name in _LAYERS else 16384
+        if len(numbers) != (_COUNTS.get(name, 1) or len(numbers)):
+            raise ValueError(f"{name} has {len(numbers)} numbers, expected {_COUNTS[name]}")
+        if not all(type(n) is int and low <= n <= high for n in numbers):
+            raise ValueError(f"{name} is {plain(value)}, expected whole numbers from {low} to {high}")

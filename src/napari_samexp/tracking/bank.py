@@ -51,8 +51,17 @@ class MemoryBank:
 
     def __init__(self, prior: Sequence[Memory], settings: TrackSettings) -> None:
         self._prior = list(prior)
+        self._given = len(self._prior)
         self._settings = settings
         self._recent: deque[tuple[int, Memory]] = deque(maxlen=max(settings.recent, settings.pointers))
+
+    def add_prior(self, memory: Memory) -> None:
+        """Add a memory that is never forgotten, after those of the prior."""
+        self._prior.append(memory)
+
+    def forget_added(self) -> None:
+        """Forget what `add_prior` added."""
+        del self._prior[self._given :]
 
     def store(self, index: int, memory: Memory) -> None:
         """Remember frame `index`; the oldest recent memory makes place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from safetensors.torch import save as to_safetensors
 
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.pixels import to_rgb8
+from napari_samexp.sam.download import plain
 from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.types import PriorError, PriorMismatch, Prompt, PromptError
 
-__all__ = ["MAX_LABEL", "MAX_RECORDINGS", "PriorMemory", "Recording", "image_hash", "record"]
+__all__ = ["MAX_LABEL", "MAX_RECORDINGS", "PriorMemory", "Recording", "image_hash", "record", "record_mask"]
 
 MAX_RECORDINGS = 32  # a label
 MAX_LABEL = 65_535
@@ -62,6 +64,10 @@ class Recording:
     side : int
     square : bool
         How the picture was encoded.
+    enabled : bool
+        Whether runs use the recording; one that is switched off is kept and saved all the same.
+    mask : array, shape (H, W), bool, or None
+        The mask that a person painted, in the place of a prompt.
     """
 
     label: int
@@ -78,10 +84,15 @@ class Recording:
     iou: float = 0.0
     presence: float = 0.0
     thumbnail: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
+    enabled: bool = True
+    mask: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.label, bool) or not isinstance(self.label, int | np.integer) or not 1 <= self.label <= MAX_LABEL:
-            raise PriorError(f"The label is {self.label!r}; expected a whole number from 1 to {MAX_LABEL}.")
+            raise PriorError(f"The label is {plain(self.label)}; expected a whole number from 1 to {MAX_LABEL}.")
+        for key in ("label", "side", "mask_index"):  # numpy's integers are no JSON
+            if isinstance(value := getattr(self, key), np.integer):
+                object.__setattr__(self, key, int(value))
 
 
 def record(
@@ -129,6 +140,34 @@ def record(
     return recording, memory
 
 
+def record_mask(
+    model: Sam2,
+    image: npt.ArrayLike,
+    features: ImageFeatures,
+    mask: npt.NDArray[np.bool_],
+    *,
+    label: int = 1,
+    name: str = "",
+    image_name: str = "",
+    side: int | None = None,
+    square: bool = True,
+) -> tuple[Recording, Memory]:
+    """Return a recording of a painted (H, W) mask and its memory, as `record` does of a prompt.
+
+    Raises
+    ------
+    ImageError, PriorError
+        If the mask has another size than the picture, or nothing in it.
+    """
+    if not mask.any():
+        raise PriorError("The painted mask is empty; paint the object before it is remembered.")
+    recording, memory = record(
+        model, image, features, Prompt(), model.from_mask(features, mask),
+        label=label, name=name, image_name=image_name, side=side, square=square,
+    )  # fmt: skip
+    return replace(recording, mask=mask), memory
+
+
 def _thumbnail(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     picture = Image.fromarray(rgb)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -171,28 +210,49 @@ class PriorMemory:
             (*self.recordings[:index], *self.recordings[index + 1 :]), (*self.memories[:index], *self.memories[index + 1 :])
         )
 
+    def with_change(
+        self, index: int, *, label: int | None = None, name: str | None = None, enabled: bool | None = None
+    ) -> PriorMemory:
+        """Return the prior with recording number `index` given another label or name, or switched on or off."""
+        if not 0 <= index < len(self.recordings):
+            raise PriorError(f"There is no recording {index}; the prior has {len(self.recordings)}, counted from 0.")
+        old = self.recordings[index]
+        changed = replace(
+            old,
+            label=old.label if label is None else label,
+            name=old.name if name is None else name,
+            enabled=old.enabled if enabled is None else enabled,
+        )
+        if sum(other.label == changed.label for i, other in enumerate(self.recordings) if i != index) >= MAX_RECORDINGS:
+            raise PriorError(f"Label {changed.label} has {MAX_RECORDINGS} recordings already, which is the most.")
+        return PriorMemory((*self.recordings[:index], changed, *self.recordings[index + 1 :]), self.memories)
+
     @property
     def labels(self) -> tuple[int, ...]:
-        """The labels that have recordings, ascending."""
-        return tuple(sorted({recording.label for recording in self.recordings}))
+        """The labels that have recordings which are switched on, ascending."""
+        return tuple(sorted({recording.label for recording in self.recordings if recording.enabled}))
 
     @property
     def names(self) -> dict[int, str]:
         """What each label is called: the last name that was given to it."""
         names = dict.fromkeys(self.labels, "")
         for recording in self.recordings:
-            names[recording.label] = recording.name or names[recording.label]
+            if recording.enabled:
+                names[recording.label] = recording.name or names[recording.label]
         return names
 
     def of_label(self, label: int) -> list[Memory]:
-        """Return the memories of one label, in the order of recording."""
-        return [memory for entry, memory in zip(self.recordings, self.memories) if entry.label == label]
+        """Return the memories of one label's recordings that are switched on, in the order of recording."""
+        pairs = zip(self.recordings, self.memories)
+        return [memory for entry, memory in pairs if entry.enabled and entry.label == label]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over labels and memories: equal for priors that track equally."""
         digest = hashlib.sha256()
         for recording, memory in zip(self.recordings, self.memories):
+            if not recording.enabled:
+                continue
             digest.update(str(recording.label).encode())
             for part in (memory.spatial, memory.pointer):
                 digest.update(part.detach().float().cpu().numpy().tobytes())
@@ -212,6 +272,8 @@ class PriorMemory:
             raise PriorError(f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model.")
         if not self.recordings:
             raise PriorError("The prior holds no recording; record at least one prompt first.")
+        if not self.labels:
+            raise PriorError("Every recording of the prior is switched off; switch at least one on.")
         made_by = self.recordings[0]
         if made_by.weights != model.weights_sha256:
             raise PriorMismatch(
@@ -219,6 +281,9 @@ class PriorMemory:
                 f"{model.variant.name} (weights {model.weights_sha256[:12]}); choose that model, or give the recorded "
                 "pictures so that the prompts can be encoded again."
             )
+        sizes = (model.variant.mem_dim, model.variant.d_model)
+        if any((len(memory.spatial), len(memory.pointer)) != sizes for memory in self.memories):
+            raise PriorError(f"The prior's memories have not the sizes of {made_by.model}, so they are damaged; record again.")
 
     def encoded_again(self, model: Sam2, images: Mapping[str, npt.ArrayLike]) -> PriorMemory:
         """Return the same prompts with the memories of another model.
@@ -240,12 +305,7 @@ class PriorMemory:
             own = recording.model == model.variant.name
             side = recording.side if own else model.variant.image_size
             features = model.encode(image, side=side, square=recording.square)
-            prediction = model.segment(features, recording.prompt)
-            fresh, memory = record(
-                model, image, features, recording.prompt, prediction, label=recording.label, name=recording.name,
-                image_name=recording.image_name, mask_index=recording.mask_index, side=side, square=recording.square,
-            )  # fmt: skip
-            again = again.with_recording(fresh, memory)
+            again = again.with_recording(*_recorded_again(model, image, features, recording, side))
         return again
 
     def save(self, path: str | Path) -> None:
@@ -263,6 +323,8 @@ class PriorMemory:
             tensors[f"{i}.spatial"] = memory.spatial.detach().cpu().contiguous()
             tensors[f"{i}.pointer"] = memory.pointer.detach().cpu().contiguous()
             tensors[f"{i}.thumbnail"] = torch.tensor(recording.thumbnail)
+            if recording.mask is not None:
+                tensors[f"{i}.mask"] = torch.from_numpy(np.packbits(recording.mask))
         text = json.dumps({"version": VERSION, "recordings": [_to_json(entry) for entry in self.recordings]})
         try:
             write_atomic(Path(path), to_safetensors(tensors, {FORMAT: text}))
@@ -280,13 +342,32 @@ class PriorMemory:
         """
         path = Path(path)
         entries, tensors = _read(path)
-        prior = cls()
-        for i, entry in enumerate(entries):
-            recording, memory = _from_json(path, i, entry, tensors)
-            prior = prior.with_recording(recording, memory)
-        if not prior.recordings:
+        if not entries:
             raise PriorError(f"{path} is a prior without recordings; record at least one prompt first.")
-        return prior
+        pairs = [_from_json(path, i, entry, tensors) for i, entry in enumerate(entries)]
+        label, count = Counter(recording.label for recording, _ in pairs).most_common(1)[0]
+        if count > MAX_RECORDINGS:
+            raise PriorError(f"{path} has {count} recordings of label {label}, more than {MAX_RECORDINGS}; record it again.")
+        if len({recording.weights for recording, _ in pairs}) > 1:
+            raise PriorMismatch(f"{path} holds recordings of several models; record them again with one.")
+        return cls(tuple(recording for recording, _ in pairs), tuple(memory for _, memory in pairs))
+
+
+def _recorded_again(
+    model: Sam2, image: npt.ArrayLike, features: ImageFeatures, recording: Recording, side: int
+) -> tuple[Recording, Memory]:
+    if recording.mask is not None:
+        fresh, memory = record_mask(
+            model, image, features, recording.mask, label=recording.label, name=recording.name,
+            image_name=recording.image_name, side=side, square=recording.square,
+        )  # fmt: skip
+    else:
+        prediction = model.segment(features, recording.prompt)
+        fresh, memory = record(
+            model, image, features, recording.prompt, prediction, label=recording.label, name=recording.name,
+            image_name=recording.image_name, mask_index=recording.mask_index, side=side, square=recording.square,
+        )  # fmt: skip
+    return replace(fresh, enabled=recording.enabled), memory
 
 
 def _recorded_image(recording: Recording, images: Mapping[str, npt.ArrayLike]) -> npt.ArrayLike:
@@ -305,9 +386,9 @@ def _recorded_image(recording: Recording, images: Mapping[str, npt.ArrayLike]) -
 
 def _to_json(recording: Recording) -> dict[str, Any]:
     prompt = recording.prompt
-    plain = {key: getattr(recording, key) for key in _PLAIN}
     return {
-        **plain,
+        **{key: getattr(recording, key) for key in _PLAIN},
+        "enabled": recording.enabled,
         "image_hw": list(recording.image_hw),
         "points_xy": prompt.points_xy.tolist(),
         "point_labels": prompt.labels.tolist(),
@@ -339,9 +420,10 @@ def _read(path: Path) -> tuple[list[Any], dict[str, torch.Tensor]]:
             raise PriorError(f"{wrong}: it is larger than 4 GB; give a file that `record` wrote.")
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[FORMAT])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no iterator
+            # copies: Windows cannot replace a file that is still mapped
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no iterator
         if header["version"] != VERSION:
-            raise PriorError(f"{path} has prior version {header['version']!r}, but this program reads {VERSION}; update it.")
+            raise PriorError(f"{path} has prior version {plain(header['version'])}, but this program reads {VERSION}; update it.")
         entries = header["recordings"]
         if not isinstance(entries, list):
             raise ValueError("its list of recordings is missing")
@@ -359,19 +441,29 @@ def _from_json(path: Path, i: int, entry: Any, tensors: dict[str, torch.Tensor])
                 raise ValueError(key)
         height, width = (int(n) for n in entry["image_hw"])
         box = entry["box_xyxy"]
-        prompt = Prompt(np.array(entry["points_xy"], np.float32), np.array(entry["point_labels"]), box)
+        prompt = Prompt(entry["points_xy"], entry["point_labels"], box)
         memory = Memory(tensors[f"{i}.spatial"], tensors[f"{i}.pointer"])
         thumbnail = tensors[f"{i}.thumbnail"].numpy()
-        if memory.spatial.ndim != 3 or memory.pointer.ndim != 1 or thumbnail.ndim != 3 or thumbnail.dtype != np.uint8:
+        if memory.spatial.ndim != 3 or memory.pointer.ndim != 1 or not memory.spatial.numel():
             raise ValueError("shapes")
+        if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
+            raise ValueError("thumbnail")
+        if not (memory.spatial.is_floating_point() and memory.pointer.is_floating_point()):
+            raise ValueError("memories that are no floats")
         if not (memory.spatial.isfinite().all() and memory.pointer.isfinite().all()):
             raise ValueError("numbers that are not finite")
-        plain = {key: entry[key] for key in _PLAIN}
-        return Recording(prompt=prompt, image_hw=(height, width), thumbnail=thumbnail, **plain), memory
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, PromptError) as error:
-        raise PriorError(f"Recording {i} of {path} is damaged ({error}); record it again.") from None
+        values = {key: entry[key] for key in _PLAIN}
+        values["enabled"] = entry.get("enabled", True) is not False  # files of the first days lack it
+        values["mask"] = _unpacked(tensors.get(f"{i}.mask"), (height, width))
+        return Recording(prompt=prompt, image_hw=(height, width), thumbnail=thumbnail, **values), memory
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, PromptError, PriorError) as error:
+        raise PriorError(f"Recording {i} of {path} is damaged ({plain(error)}); record it again.") from None
 
 
-def relabelled(recording: Recording, label: int, name: str) -> Recording:
-    """Return a recording for another label and name; its memory stays the same."""
-    return replace(recording, label=label, name=name)
+def _unpacked(bits: torch.Tensor | None, image_hw: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    if bits is None:
+        return None
+    count = image_hw[0] * image_hw[1]
+    if bits.dtype != torch.uint8 or bits.ndim != 1 or min(image_hw) < 1 or len(bits) != -(-count // 8):
+        raise ValueError("a mask of another size than its picture")
+    return np.unpackbits(bits.numpy(), count=count).astype(np.bool_).reshape(image_hw)

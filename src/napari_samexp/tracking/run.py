@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
-from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import FrameResult, RunIdentity, StoreError, VideoSource
+from napari_samexp.types import FrameResult, PriorError, RunIdentity, StoreError, VideoSource
 
-__all__ = ["identity_of", "open_store", "track_into"]
+__all__ = ["Run", "add_to_run", "identity_of", "open_store", "run_prior", "track_into"]
+
+# In the store's folder: what the run began with, and what a person had it remember on the way.
+_PRIOR, _ADDED = "prior.safetensors", "added.safetensors"
 
 
 def identity_of(model: Sam2, prior: PriorMemory, settings: TrackSettings, video: VideoSource) -> RunIdentity:
-    """Return what tells this run from others. The direction is no part: a store may be filled from both ends."""
+    """Return what tells this run from others.
+
+    The direction is no part: a store may be filled from both ends.
+    """
     values = json.loads(settings.to_json())
     del values["direction"]
     return RunIdentity(
@@ -32,10 +42,22 @@ def identity_of(model: Sam2, prior: PriorMemory, settings: TrackSettings, video:
 
 
 def open_store(
-    path: str | Path, model: Sam2, prior: PriorMemory, settings: TrackSettings, video: VideoSource,
-    *, resume: bool = False, overwrite: bool = False,
-) -> LabelStore:  # fmt: skip
+    path: str | Path,
+    model: Sam2,
+    prior: PriorMemory,
+    settings: TrackSettings,
+    video: VideoSource,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    details: Mapping[str, Any] = MappingProxyType({}),
+) -> LabelStore:
     """Return a store for a run: a new one, or with `resume` the one that the same run left.
+
+    Parameters
+    ----------
+    details : mapping
+        More to keep in a new store, beside the settings and the video's name.
 
     Raises
     ------
@@ -45,18 +67,45 @@ def open_store(
     identity = identity_of(model, prior, settings, video)
     if resume and Path(path).exists():
         return LabelStore.open(path, identity=identity)
-    return LabelStore.create(
+    store = LabelStore.create(
         path,
         shape=video.shape[:3],
         labels=prior.names,
         identity=identity,
-        details={"settings": json.loads(settings.to_json()), "video": getattr(video, "name", "")},
+        details={"settings": json.loads(settings.to_json()), "video": getattr(video, "name", ""), **details},
         overwrite=overwrite,
     )
+    try:
+        prior.save(store.path / _PRIOR)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
-def track_into(store: LabelStore, tracker: Tracker, video: VideoSource, frames: Sequence[int]) -> Iterator[FrameResult]:
+def run_prior(path: str | Path) -> PriorMemory | None:
+    """Return the prior that the run of a store began with, or None if the store holds none.
+
+    Raises
+    ------
+    PriorError
+        If the store's prior is damaged.
+    """
+    return _load_if_there(Path(path) / _PRIOR)
+
+
+def track_into(
+    store: LabelStore, tracker: Tracker, video: VideoSource, frames: Sequence[int]
+) -> Iterator[FrameResult]:
     """Track those of `frames` that the store lacks, and yield each result once it is safe on disk.
+
+    The same as iterating over a `Run`.
+    """
+    yield from Run(store, tracker, video, frames)
+
+
+class Run:
+    """The frames that a store lacks; iterating tracks them and yields each result once it is safe on disk.
 
     The order on disk is memory, labels, scores and flag; so what a killed run left continues as if
     it had not been stopped. Frames that are done already are neither tracked nor remembered anew.
@@ -65,32 +114,110 @@ def track_into(store: LabelStore, tracker: Tracker, video: VideoSource, frames: 
     ----------
     frames : sequence of int
         All frames of the run in their order, also those that an earlier part of it has finished.
+    keep : collection of int
+        Frames that are left as they are, such as those that a person painted.
+
+    Attributes
+    ----------
+    keep : set of int
+        May be added to between two frames.
+    todo : list of int
+        The frames to track, without those kept when the run was made.
     """
-    missing = set(store.missing(frames))
-    todo = [index for index in frames if index in missing]
-    if not todo:
-        return
-    done = frames[: list(frames).index(todo[0])]
-    run = str(frames[0])
-    others = _restore(store, tracker, run, done)
-    for index in todo:
-        result = tracker.step(video.frame(index), index)
-        if tracker.last_memories:
-            store.save_memory(index, _to_arrays(tracker.last_memories), {"run": run})
-        store.write(result)
-        store.prune_memories(tracker.remembered | others)
-        yield result
+
+    def __init__(
+        self,
+        store: LabelStore,
+        tracker: Tracker,
+        video: VideoSource,
+        frames: Sequence[int],
+        keep: Collection[int] = (),
+    ) -> None:
+        self._store, self._tracker, self._video = store, tracker, video
+        self.keep = set(keep)
+        missing = set(store.missing(frames)) - self.keep
+        self.todo = [index for index in frames if index in missing]
+        self._others: set[int] = set()
+        if self.todo:
+            # runs both ways from one frame are two runs: neither may see or remove the other's memories
+            self._name = f"{frames[0]} backward" if frames[-1] < frames[0] else str(frames[0])
+            self._restore(frames[0], frames[: list(frames).index(self.todo[0])])
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        for index in self.todo:
+            if index not in self.keep:
+                yield self._step(index)
+
+    def reset_recent(self) -> None:
+        """Forget the running video; the next frame sees the prior alone, also after a stop."""
+        self._tracker.reset_recent()
+        self._store.prune_memories(self._others)
+
+    def remember(self, recording: Recording, memory: Memory) -> None:
+        """Let the frames from here on, also of a later part of the run, see one more memory.
+
+        Raises
+        ------
+        PriorError
+            If the run does not follow the recording's label, or the disk refuses.
+        """
+        if add_to_run(self._store, recording, memory):
+            self._tracker.add_prior(recording.label, memory)
+
+    def _step(self, index: int) -> FrameResult:
+        result = self._tracker.step(self._video.frame(index), index)
+        if self._tracker.last_memories:
+            self._store.save_memory(index, _to_arrays(self._tracker.last_memories), {"run": self._name})
+        self._store.write(result)
+        self._store.prune_memories(self._tracker.remembered | self._others)
+        return result
+
+    def _restore(self, first: int, done: Sequence[int]) -> None:
+        """Give the tracker what it knew after the frames `done`, and note whose memories others need."""
+        saved = self._store.load_memories()
+        own = {
+            index: _from_arrays(index, arrays)
+            for index, (arrays, meta) in saved.items()
+            if meta.get("run") == self._name
+        }
+        known = [index for index in done if index in own]
+        self._tracker.restore(first, own, known)
+        for recording, memory in _pairs(_load_if_there(self._store.path / _ADDED)):
+            self._tracker.add_prior(recording.label, memory)
+        self._others = set(saved) - set(known)  # also of later frames, that were done before
 
 
-def _restore(store: LabelStore, tracker: Tracker, run: str, done: Sequence[int]) -> set[int]:
-    """Give the tracker the memories of the frames `done`; return the frames that other runs still need."""
-    saved = store.load_memories()
-    own = {index: _from_arrays(index, arrays) for index, (arrays, meta) in saved.items() if meta.get("run") == run}
-    tracker.restore(int(run), own, [index for index in done if index in own])
-    return set(saved) - set(own)
+def add_to_run(store: LabelStore, recording: Recording, memory: Memory) -> bool:
+    """Keep one more memory for a store's run; return False if the run has it already.
+
+    Raises
+    ------
+    PriorError
+        If the run does not follow the recording's label, or the disk refuses.
+    """
+    if recording.label not in store.labels:
+        known = ", ".join(map(str, store.labels))
+        raise PriorError(
+            f"This run follows the labels {known} and not {recording.label}; track anew to add it."
+        )
+    path = store.path / _ADDED
+    added = _load_if_there(path) or PriorMemory()
+    for other, held in _pairs(added):
+        if other.label == recording.label and torch.equal(held.spatial, memory.spatial.cpu()):
+            return False
+    added.with_recording(recording, memory).save(path)
+    return True
 
 
-def _to_arrays(memories: dict[int, Memory]) -> dict[str, object]:
+def _load_if_there(path: Path) -> PriorMemory | None:
+    return PriorMemory.load(path) if path.exists() else None
+
+
+def _pairs(prior: PriorMemory | None) -> list[tuple[Recording, Memory]]:
+    return [] if prior is None else list(zip(prior.recordings, prior.memories))
+
+
+def _to_arrays(memories: Mapping[int, Memory]) -> dict[str, npt.NDArray[np.float32]]:
     # float32 holds every bfloat16 and float16 number exactly, and numpy has no bfloat16
     return {
         f"{label}.{part}": getattr(memory, part).float().cpu().numpy()
@@ -99,12 +226,16 @@ def _to_arrays(memories: dict[int, Memory]) -> dict[str, object]:
     }
 
 
-def _from_arrays(index: int, arrays: dict[str, object]) -> dict[int, Memory]:
+def _from_arrays(index: int, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[int, Memory]:
     try:
         labels = sorted({int(key.split(".")[0]) for key in arrays})
         return {
-            label: Memory(torch.from_numpy(arrays[f"{label}.spatial"]), torch.from_numpy(arrays[f"{label}.pointer"]))
+            label: Memory(
+                torch.from_numpy(arrays[f"{label}.spatial"]), torch.from_numpy(arrays[f"{label}.pointer"])
+            )
             for label in labels
         }
     except (KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"The stored memory of frame {index} is damaged ({error}); start the run again with overwrite.") from None
+        raise StoreError(
+            f"The stored memory of frame {index} is damaged ({error}); start the run again with overwrite."
+        ) from None

@@ -15,7 +15,7 @@ from napari_samexp.sam.models import Sam2, Tracked
 from napari_samexp.tracking.bank import MemoryBank
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import FrameResult, ObjectScore, SettingsError, VideoSource
+from napari_samexp.types import FrameResult, ObjectScore, PriorError, SettingsError, VideoSource
 
 __all__ = ["Tracker"]
 
@@ -81,13 +81,26 @@ class Tracker:
         }
         return FrameResult(index, self._paint(features, tracked), scores)
 
+    def add_prior(self, label: int, memory: Memory) -> None:
+        """Let the frames from here on see one more memory of a label, as if it had been in the prior.
+
+        Raises
+        ------
+        PriorError
+            If the run does not follow that label.
+        """
+        if label not in self._banks:
+            known = ", ".join(map(str, self.labels))
+            raise PriorError(f"This run follows the labels {known} and not {label}; track anew to add an object.")
+        self._banks[label].add_prior(self._placed(memory))
+
     def reset_recent(self) -> None:
         """Forget the running video; the next frame sees the prior alone."""
         for bank in self._banks.values():
             bank.reset()
 
     def restore(self, first: int, memories: Mapping[int, FrameMemories], order: Sequence[int]) -> None:
-        """Continue an interrupted run.
+        """Continue an interrupted run; what `add_prior` added is forgotten and has to be added again.
 
         Parameters
         ----------
@@ -99,6 +112,8 @@ class Tracker:
             Those frames in the order in which they were tracked.
         """
         self.reset_recent()
+        for bank in self._banks.values():
+            bank.forget_added()
         self._first = first
         for index in order:
             for label, memory in memories.get(index, {}).items():
