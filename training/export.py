@@ -27,6 +27,7 @@ def main() -> None:
     weights = {key: saved["average"][f"sam.{key}"].half().contiguous() for key in wanted}
     notes = {"steps": str(saved["step"]), "licence": "Apache-2.0", "made_by": "training/train.py"}
     save_file(weights, args.out, metadata_for(variant) | notes)
+    args.out.chmod(0o644)  # safetensors writes files that only their owner can read
     parameters = sum(p.numel() for p in load_model(args.out, device="cpu").parameters())
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {parameters / 1e6:.2f} M parameters, step {saved['step']}")
 

@@ -1,0 +1,159 @@
+"""The command line: ``napari-samexp info | record | track | demo``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from napari_samexp import __version__
+from napari_samexp.cli import demo, info, record, track
+from napari_samexp.cli.progress import Stopped
+from napari_samexp.cli.tables import one_line
+from napari_samexp.types import SamexpError
+
+__all__ = ["app", "main", "run"]
+
+OK, FAILED, BAD_INPUT, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
+PROGRAM = "napari-samexp"
+DEBUG = "--debug"
+
+# the base of Typer's own complaints about arguments; Typer exports only this heir of it
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name=PROGRAM,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for _command in (info.info, record.record, track.track, demo.demo):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show where an error came from; also after a command.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Track what one picture shows through videos that were never prompted, with SAM 2's memory.
+
+    Record a prompt on a picture, keep it as a prior, and track any number of videos with it:
+
+    \b
+      napari-samexp record cat.jpg --point 320,200 --out cat.safetensors
+      napari-samexp track fox.mp4 --prior cat.safetensors --out fox.zarr --overlay fox_labels.mp4
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    if not sys.warnoptions and DEBUG not in sys.argv:
+        warnings.simplefilter("ignore")  # libraries talk to programmers there
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names that the terminal cannot show
+    status = run(sys.argv[1:])
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status.
+
+    Returns
+    -------
+    int
+        0; 2 after bad input and 130 after Ctrl-C, with one sentence on standard error; 1 for what
+        should not have happened; 141 where a reader of the output has gone.
+    """
+    debug, given = _without_debug(arguments)
+    try:
+        status = _invoke(given)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _drop_output()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _failed("Stopped.", STOPPED)
+    except Stopped as stop:
+        return _failed(str(stop), STOPPED)
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        return _failed(*_explained(error))
+
+
+def _invoke(arguments: list[str]) -> int:
+    # Typer's own way of running a command prints errors in boxes and turns Ctrl-C into an exit
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(PROGRAM, arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return OK
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    if isinstance(error, SamexpError):
+        return str(error), BAD_INPUT
+    if isinstance(error, _UsageError):
+        return _usage(error), BAD_INPUT
+    what = one_line(error) or "no reason given"
+    return (
+        f"{type(error).__name__}: {what}; this is a fault of napari-samexp, which {DEBUG} shows in full.",
+        FAILED,
+    )
+
+
+def _usage(error: Exception) -> str:
+    sentence = one_line(error.format_message())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    where = f"{context.command_path} --help" if context else f"{PROGRAM} --help"
+    return sentence if sentence.endswith(("?", ")")) else f"{sentence.rstrip('.')}; see {where}."
+
+
+def _failed(sentence: str, status: int) -> int:
+    try:
+        typer.echo(f"{PROGRAM}: {one_line(sentence)}", err=True)
+    except BrokenPipeError:
+        _drop_output()
+    return status
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Take ``--debug`` out of the arguments, wherever it stands before a ``--``."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != DEBUG]
+    return len(options) < end, [*options, *arguments[end:]]
+
+
+def _drop_output() -> None:
+    """Point standard output and error nowhere, else the interpreter complains of them when it ends."""
+    import os
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(nowhere, stream.fileno())
+        except (OSError, ValueError):  # a stream that is no file, as in tests
+            continue

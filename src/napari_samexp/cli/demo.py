@@ -1,0 +1,148 @@
+"""``napari-samexp demo``: the main job on the bundled sample, with nothing to download."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from napari_samexp.cli.models import load
+from napari_samexp.cli.outputs import Outputs
+from napari_samexp.cli.tables import one_line
+from napari_samexp.cli.track import model_facts, summary, text, track_frames
+from napari_samexp.sam.weights import STARTER
+from napari_samexp.types import SettingsError
+
+if TYPE_CHECKING:
+    from napari_samexp.io.labels import LabelStore
+    from napari_samexp.sam.models import Sam2
+    from napari_samexp.samples import Sample
+    from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.types import VideoSource
+
+__all__ = ["demo"]
+
+PRIOR_PICTURE, PRIOR, CLIP, SHEET = "prior.png", "prior.safetensors", "clip.mp4", "contact_sheet.png"
+LABELS, SCORES, OVERLAY = "labels.zarr", "scores.csv", "overlay.mp4"
+FILES = (PRIOR_PICTURE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
+NAME = "the object"
+A_ROW = 12  # frames in a line of J
+
+Mask = npt.NDArray[np.bool_]
+
+
+def demo(
+    headless: Annotated[bool, typer.Option("--headless", help="Without a window.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to write to; an older demo there is replaced.")
+    ] = Path("napari-samexp-demo"),
+) -> None:
+    """Track a bundled clip and compare with the truth.
+
+    Records a click on the bundled picture of a drawn object with the bundled weights, and looks for the
+    object in a clip that was never prompted. Writes the prior, the labels, the scores, an overlay video
+    and a contact sheet, and prints J (intersection over union with the truth) of each frame.
+    """
+    if not headless:
+        typer.echo("The napari window comes with a later version; the demo goes on without one.", err=True)
+    _require_own(out)
+
+    from napari_samexp.io.video import open_video
+    from napari_samexp.samples import load_sample
+    from napari_samexp.tracking.run import open_store
+    from napari_samexp.tracking.settings import TrackSettings
+    from napari_samexp.tracking.tracker import Tracker
+
+    sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(sample.clip_path, out / CLIP)
+    prior, mask = _recorded(model, sample)
+    prior.save(out / PRIOR)
+    settings, outputs = TrackSettings(), Outputs(out / LABELS, out / SCORES, out / OVERLAY)
+    with (
+        open_video(out / CLIP) as video,
+        open_store(outputs.labels, model, prior, settings, video, overwrite=True) as store,
+    ):
+        frames = range(len(video))
+        facts = track_frames(store, Tracker(model, prior, settings), video, frames, quiet=False)
+        outputs.write(store, video, frames, quiet=False)
+        _write_pictures(out, sample, mask, video, store)
+        facts |= summary(store, frames) | model_facts(model) | outputs.paths
+        report = _report(out, sample, mask, store)
+    typer.echo(f"{text(facts)}\n{report}")
+
+
+def _require_own(out: Path) -> None:
+    """Raise unless the folder is new, or holds nothing but what a demo writes and may replace."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise SettingsError(f"--out {out} is a file; give a folder.")
+    others = sorted(entry.name for entry in out.iterdir() if entry.name not in FILES)
+    if others:
+        raise SettingsError(
+            f"The folder {out} also holds {others[0]}, which no demo wrote; choose another --out."
+        )
+
+
+def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
+    """Return the prior that the sample's clicks make, and the mask that was recorded."""
+    from napari_samexp.tracking.prior import PriorMemory, record
+    from napari_samexp.types import Prompt
+
+    prompt = Prompt(sample.points_xy, sample.labels)
+    features = model.encode(sample.prior)
+    prediction = model.segment(features, prompt)
+    made = record(model, sample.prior, features, prompt, prediction, name=NAME, image_name=PRIOR_PICTURE)
+    return PriorMemory().with_recording(*made), prediction.mask()
+
+
+def _jaccard(found: Mask, truth: Mask) -> float:
+    """Return intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(found | truth)
+    return np.count_nonzero(found & truth) / union if union else 1.0
+
+
+def _scores(store: LabelStore, sample: Sample) -> list[float]:
+    """Return J of each frame."""
+    return [_jaccard(store.frame(index) == 1, truth) for index, truth in enumerate(sample.truth)]
+
+
+def _write_pictures(out: Path, sample: Sample, mask: Mask, video: VideoSource, store: LabelStore) -> None:
+    from PIL import Image, ImageDraw
+
+    from napari_samexp.io.overlay import contact_sheet, paint, write_png
+
+    picture = Image.fromarray(paint(sample.prior, mask.astype(np.uint8)))
+    draw = ImageDraw.Draw(picture)
+    for (x, y), label in zip(sample.points_xy.tolist(), sample.labels.tolist()):
+        draw.circle((x, y), 5, fill=(255, 255, 255) if label else (200, 0, 0), outline=(0, 0, 0), width=2)
+    scores = enumerate(_scores(store, sample))
+    notes = {index: f"J {score:.2f}" for index, score in scores if sample.truth[index].any()}
+    sheet = contact_sheet(video, store, count=23, notes=notes, lead=[(np.asarray(picture), "the prompt")])
+    write_png(out / PRIOR_PICTURE, sample.prior)
+    write_png(out / SHEET, sheet)
+
+
+def _report(out: Path, sample: Sample, mask: Mask, store: LabelStore) -> str:
+    scores, said = _scores(store, sample), store.scores
+    visible = [bool(truth.any()) for truth in sample.truth]
+    shown = [f"{score:.2f}" if seen else "   -" for score, seen in zip(scores, visible)]
+    found = [score for score, seen in zip(scores, visible) if seen]
+    right = sum(said[index][1].lost != seen for index, seen in enumerate(visible))
+    lines = [
+        f"prior    {one_line(out / PRIOR)}",
+        f"sheet    {one_line(out / SHEET)}",
+        "",
+        "frame  J, intersection over union with the truth; - where the object is out of sight",
+        *(f"{i:>5}  {' '.join(shown[i : i + A_ROW])}" for i in range(0, len(shown), A_ROW)),
+        "",
+        f"mean J {sum(found) / len(found):.3f} over the {len(found)} frames that show the object",
+        f"J {_jaccard(mask, sample.prior_mask):.3f} on the picture with the click",
+        f"presence is right in {right} of {len(visible)} frames",
+    ]
+    return "\n".join(lines)

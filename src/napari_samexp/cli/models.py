@@ -1,0 +1,73 @@
+"""Getting a model ready, with a bar while it is downloaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_samexp.cli.arguments import require_memory
+from napari_samexp.cli.progress import progress
+from napari_samexp.cli.tables import one_line
+from napari_samexp.sam.weights import OFFICIAL, STARTER, fetch
+from napari_samexp.types import PriorError, PriorMismatch
+
+if TYPE_CHECKING:
+    from napari_samexp.sam.models import Sam2
+    from napari_samexp.tracking.prior import PriorMemory
+
+__all__ = ["load", "name_for"]
+
+
+def load(name: str, *, device: str, dtype: str, quiet: bool) -> Sam2:
+    """Return a model that can remember.
+
+    Raises
+    ------
+    PriorError
+        If it is one of SAM 1.
+    CheckpointError, SettingsError
+        As `load_model`.
+    """
+    from napari_samexp.sam.loading import choose_device, choose_dtype, load_model
+    from napari_samexp.sam.models import Sam1
+
+    require_memory(name)
+    choose_dtype(dtype, choose_device(device))
+    with progress(f"Downloading {one_line(name)}", "bytes", quiet=quiet) as update:
+        fetch(name, progress=update)
+    model = load_model(name, device=device, dtype=dtype)
+    if isinstance(model, Sam1):
+        model.remember()  # says that it cannot
+        raise AssertionError
+    return model
+
+
+def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
+    """Return the name or path of the model to track with: the one given, or the one that made the prior.
+
+    Parameters
+    ----------
+    again : bool
+        Whether the recorded pictures are there, to be encoded again by another model.
+
+    Raises
+    ------
+    PriorError, PriorMismatch
+        If the prior does not lead to a known file, or an official model is given that did not make it.
+    """
+    made_by = prior.recordings[0]
+    wanted = OFFICIAL.get(given or made_by.model)
+    if given is None:
+        if made_by.model == STARTER or (wanted is not None and wanted.sha256 == made_by.weights):
+            return made_by.model
+        raise PriorError(
+            f"The prior was recorded with weights of your own ({one_line(made_by.model)}, "
+            f"SHA-256 {one_line(made_by.weights[:12])}...); give their path with --model."
+        )
+    require_memory(given)
+    if wanted is not None and not again and wanted.sha256 != made_by.weights:
+        # known before gigabytes are downloaded
+        raise PriorMismatch(
+            f"The prior was recorded with {one_line(made_by.model)}, not with {given}; leave out --model, "
+            "or give the recorded pictures with --image."
+        )
+    return given
