@@ -69,7 +69,9 @@ def track(frames: int, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="starter")
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--size", type=int, default=256, help="side of the frames, in pixels")
@@ -80,7 +82,9 @@ def main() -> None:
         return
     peaks = {}
     for frames in (SHORT, LONG):
-        run = subprocess.run([sys.executable, *sys.argv, "--frames", str(frames)], capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            [sys.executable, *sys.argv, "--frames", str(frames)], capture_output=True, text=True, check=True
+        )
         peaks[frames] = json.loads(run.stdout)["peak_MiB"]
         print(run.stdout.strip(), flush=True)
     print(json.dumps({"growth_MiB": round(peaks[LONG] - peaks[SHORT], 1)}))

@@ -46,12 +46,16 @@ class Compared(NamedTuple):
     allowed: float
 
 
+reference = lru_cache(maxsize=8)(load_reference)  # to be left as it is
+load_cached = lru_cache(maxsize=64)(load)
+
+
 @lru_cache(maxsize=64)
 def reproduced(folder: Path, family: str, part: str) -> dict[str, Tensor]:
     """Return our tensors under the golden names."""
-    golden = load(folder, f"{FAMILIES[family]}_{part}")
+    golden = load_cached(folder, f"{FAMILIES[family]}_{part}")
     with torch.inference_mode():
-        model = None if part == "hiera_pos_embed" else load_reference(folder, family)
+        model = None if part == "hiera_pos_embed" else reference(folder, family)
         if part in RUNS:
             return tracked(folder, family, part.removeprefix("e2e_")).tensors
         return dict(PARTS[family][part](model, golden))
@@ -61,8 +65,8 @@ def reproduced(folder: Path, family: str, part: str) -> dict[str, Tensor]:
 def tracked(folder: Path, family: str, case: str) -> Run:
     """Return one of our end-to-end runs."""
     stem = FAMILIES[family]
-    frames = load(folder, f"{stem}_e2e_long")["frames_resized_u8"].numpy()
-    return end_to_end(load_reference(folder, family), load(folder, f"{stem}_e2e_{case}"), frames, case)
+    frames = load_cached(folder, f"{stem}_e2e_long")["frames_resized_u8"].numpy()
+    return end_to_end(reference(folder, family), load_cached(folder, f"{stem}_e2e_{case}"), frames, case)
 
 
 def outputs(golden: Golden) -> list[str]:
@@ -78,9 +82,6 @@ def compared(folder: Path, family: str, part: str, name: str) -> Compared:
         raise ValueError(f"{family} {part} {name} is {tuple(ours.shape)} instead of {tuple(theirs.shape)}")
     difference = (ours.double() - theirs.double()).abs().nan_to_num(nan=float("inf")).max()
     return Compared(name, float(difference) / scale(golden, name), allowed(part, name))
-
-
-load_cached = lru_cache(maxsize=64)(load)
 
 
 def scale(golden: Golden, name: str) -> float:
@@ -114,7 +115,7 @@ def painted_wrongly(folder: Path, family: str, case: str) -> dict[int, int]:
     Pixels within 1e-3 of a mask's largest logit may fall on either side.
     """
     stem = FAMILIES[family]
-    golden, run, wrong = load(folder, f"{stem}_e2e_{case}"), tracked(folder, family, case), {}
+    golden, run, wrong = load_cached(folder, f"{stem}_e2e_{case}"), tracked(folder, family, case), {}
     for index, labels in run.labels.items():
         logits = golden.get(f"frame{index:02d}.pred_masks")
         if logits is not None:
@@ -133,7 +134,7 @@ def main(folder: Path) -> int:
     print("| family | part | tensors | worst error | of | allowed |\n|---|---|--:|--:|---|--:|")
     for family in FAMILIES:
         for part in parts_of(family):
-            names = outputs(load(folder, f"{FAMILIES[family]}_{part}"))
+            names = outputs(load_cached(folder, f"{FAMILIES[family]}_{part}"))
             rows = [compared(folder, family, part, name) for name in names]
             worst = max(rows, key=lambda row: row.error / row.allowed)
             beyond += sum(row.error > row.allowed for row in rows)

@@ -23,7 +23,12 @@ def _register(path: Path) -> None:
 
 
 # in the order in which they import each other
-for _script in ("benchmarks/golden.py", "benchmarks/reproduce.py", "benchmarks/parity.py", "tests/tiny_run.py"):
+for _script in (
+    "benchmarks/golden.py",
+    "benchmarks/reproduce.py",
+    "benchmarks/parity.py",
+    "tests/tiny_run.py",
+):
     _register(ROOT / _script)
 
 import golden  # noqa: E402

@@ -129,7 +129,9 @@ def test_values_near_the_largest_double_make_no_warning() -> None:
     assert to_rgb8(np.array([[1e308, -1e308, 0]])).shape == (1, 3, 3)
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 2), (2, 3, 5), (2, 3, 3, 3), (0, 3), (3, 0, 3), (2, 3, 0)])
+@pytest.mark.parametrize(
+    "shape", [(), (4,), (2, 3, 2), (2, 3, 5), (2, 3, 3, 3), (0, 3), (3, 0, 3), (2, 3, 0)]
+)
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="shape"):
         to_rgb8(np.zeros(shape, np.uint8))

@@ -49,7 +49,9 @@ def test_lists_become_arrays_objects_first() -> None:
     assert not prompt.is_empty
 
 
-@pytest.mark.parametrize("labels", [[1, 0], np.array([1, 0], np.uint8), [True, False], [1.0, 0.0], np.array([[1], [0]])])
+@pytest.mark.parametrize(
+    "labels", [[1, 0], np.array([1, 0], np.uint8), [True, False], [1.0, 0.0], np.array([[1], [0]])]
+)
 def test_labels_may_be_any_numbers_that_are_0_or_1(labels: Any) -> None:
     prompt = Prompt([[1, 2], [3, 4]], labels)
     assert prompt.labels.tolist() == [1, 0]

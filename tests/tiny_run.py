@@ -21,7 +21,7 @@ from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import Prompt
 
-FRAMES, HEIGHT, WIDTH = 14, 48, 64
+FRAMES, HEIGHT, WIDTH = 10, 48, 64
 SIDE = 64
 
 
@@ -80,7 +80,9 @@ def prior_of(model: Sam2, prompts: Sequence[tuple[int, Prompt]], side: int = SID
     features = model.encode(picture, side=side)
     prior = PriorMemory()
     for label, prompt in prompts:
-        made = record(model, picture, features, prompt, model.segment(features, prompt), label=label, side=side)
+        made = record(
+            model, picture, features, prompt, model.segment(features, prompt), label=label, side=side
+        )
         prior = prior.with_recording(*made)
     return prior
 

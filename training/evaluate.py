@@ -56,7 +56,9 @@ def evaluate_clip(model, example: scenes.Example, rng: np.random.Generator, sett
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("weights", nargs="?", default="starter")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--frames", type=int, default=12)
@@ -73,15 +75,22 @@ def main() -> None:
     config = replace(scenes.SceneConfig(side=args.picture), frames=args.frames)
     started, clips = time.monotonic(), []
     for seed in range(args.first_seed, args.first_seed + args.clips):
-        clips.append(evaluate_clip(model, scenes.make_example(config, seed), np.random.default_rng(seed), settings))
-    flat = {key: np.concatenate([clip[key] for clip in clips]) for key in ("J", "chance", "presence", "iou_error")}
+        clips.append(
+            evaluate_clip(model, scenes.make_example(config, seed), np.random.default_rng(seed), settings)
+        )
+    flat = {
+        key: np.concatenate([clip[key] for clip in clips]) for key in ("J", "chance", "presence", "iou_error")
+    }
     report = {
         "weights": str(args.weights),
         "clips": args.clips,
         "frames": args.frames,
         "seeds": [args.first_seed, args.first_seed + args.clips - 1],
         "encode_side": args.side or model.variant.image_size,
-        **{f"prior_J_{n}_points": round(float(np.mean([c[f"prior_J_{n}"] for c in clips])), 4) for n in (1, 2, 3)},
+        **{
+            f"prior_J_{n}_points": round(float(np.mean([c[f"prior_J_{n}"] for c in clips])), 4)
+            for n in (1, 2, 3)
+        },
         "prior_J": round(float(np.mean([c[f"prior_J_{n}"] for c in clips for n in (1, 2, 3)])), 4),
         "track_J_visible": round(float(flat["J"].mean()), 4),
         "track_J_visible_by_clip": round(float(np.mean([np.mean(c["J"]) for c in clips if c["J"]])), 4),

@@ -29,7 +29,9 @@ def main() -> None:
     save_file(weights, args.out, metadata_for(variant) | notes)
     args.out.chmod(0o644)  # safetensors writes files that only their owner can read
     parameters = sum(p.numel() for p in load_model(args.out, device="cpu").parameters())
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {parameters / 1e6:.2f} M parameters, step {saved['step']}")
+    print(
+        f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {parameters / 1e6:.2f} M parameters, step {saved['step']}"
+    )
 
 
 if __name__ == "__main__":

@@ -240,7 +240,9 @@ def any_thing(things: np.ndarray, rng: np.random.Generator) -> np.ndarray | None
     return things == rng.choice(ids) if ids else None
 
 
-def step_losses(model: Starter, batch: dict[str, np.ndarray], stage: Stage, rng: np.random.Generator) -> Losses:
+def step_losses(
+    model: Starter, batch: dict[str, np.ndarray], stage: Stage, rng: np.random.Generator
+) -> Losses:
     """Return the losses of one batch."""
     sam, side = model.sam, stage.scene.side
     count, frames = batch["frames"].shape[:2]
@@ -303,11 +305,19 @@ def step_losses(model: Starter, batch: dict[str, np.ndarray], stage: Stage, rng:
 
 
 def token_loss(
-    model: Starter, prior: Tensor, clip: Tensor, prior_share: Tensor, share: Tensor, present: Tensor, frames: int
+    model: Starter,
+    prior: Tensor,
+    clip: Tensor,
+    prior_share: Tensor,
+    share: Tensor,
+    present: Tensor,
+    frames: int,
 ) -> Tensor:
     """Ask that the clip's tokens of the object, and no others, resemble the mean of the prior's."""
     weight = prior_share / prior_share.sum((1, 2), keepdim=True)
-    mean = functional.normalize((prior.float() * weight[:, None]).sum((2, 3)), dim=1).repeat_interleave(frames, 0)
+    mean = functional.normalize((prior.float() * weight[:, None]).sum((2, 3)), dim=1).repeat_interleave(
+        frames, 0
+    )
     alike = (functional.normalize(clip.float(), dim=1) * mean[:, :, None, None]).sum(1)
     logits = alike * model.token_scale[0] + model.token_scale[1]
     return (mask_loss(logits, share) * present).sum() / present.sum().clamp(min=1)
@@ -330,7 +340,9 @@ def recents_loss(
     best = 1 + first.iou[:, 1:].argmax(1)
     logits = torch.where((first.presence > 0)[:, None, None], first.masks[rows, best], -1024.0).detach()
     flat = embedding[:, 1:].flatten(0, 1)
-    memories = sam.encode_memory(flat, logits[:, None], first.presence.detach(), binary=False).unflatten(0, (count, frames))
+    memories = sam.encode_memory(flat, logits[:, None], first.presence.detach(), binary=False).unflatten(
+        0, (count, frames)
+    )
     pointers = sam.pointers(first)[rows, best].unflatten(0, (count, frames))
     again: list[Decoded] = []
     side = stage.scene.side
@@ -358,26 +370,26 @@ def stage_at(recipe: list[Stage], step: int, steps: int) -> Stage:
     return next(stage for stage in recipe if step / steps < stage.until)
 
 
-def produce(queue: Any, recipe: list[Stage], first: int, steps: int) -> None:
+def produce(queue: Any, recipe: list[Stage], first: int, steps: int, skipped: int) -> None:
     """Draw batches into a queue; batch k is the same whenever and wherever it is drawn."""
     os.nice(2)
     for step in range(first, steps):
         stage = stage_at(recipe, step, steps)
-        seeds = [FIRST_SEED + step * 64 + i for i in range(stage.batch)]
+        seeds = [FIRST_SEED + (skipped + step) * 64 + i for i in range(stage.batch)]
         queue.put(scenes.make_batch(stage.scene, seeds))
 
 
-def batches(recipe: list[Stage], first: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
+def batches(recipe: list[Stage], first: int, steps: int, skipped: int) -> Iterator[dict[str, np.ndarray]]:
     context = multiprocessing.get_context("fork")
     queue = context.Queue(maxsize=6)
-    process = context.Process(target=produce, args=(queue, recipe, first, steps), daemon=True)
+    process = context.Process(target=produce, args=(queue, recipe, first, steps, skipped), daemon=True)
     process.start()
     for _ in range(first, steps):
         yield queue.get()
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    warm = min(1.0, (step + 1) / 150)
+    warm = min(1.0, (step + 1) / min(150, steps / 10))
     return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
@@ -404,9 +416,9 @@ def train(args: argparse.Namespace) -> None:
         if state_file.exists():
             optimiser.load_state_dict(saved["optimiser"])
             first = saved["step"]
-    recipe = stages(args.side)
+    recipe = stages(args.side)[args.stage :]
     log, started, sums, n = args.run / "log.jsonl", time.monotonic(), {}, 0
-    for step, batch in zip(range(first, args.steps), batches(recipe, first, args.steps)):
+    for step, batch in zip(range(first, args.steps), batches(recipe, first, args.steps, args.skip)):
         stage = stage_at(recipe, step, args.steps)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr)
@@ -425,7 +437,11 @@ def train(args: argparse.Namespace) -> None:
             sums[key] = sums.get(key, 0.0) + value
         n += 1
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
-            line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1), "norm": round(float(norm), 3)}
+            line = {
+                "step": step + 1,
+                "seconds": round(time.monotonic() - started, 1),
+                "norm": round(float(norm), 3),
+            }
             line |= {key: round(value / n, 4) for key, value in sums.items()}
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -439,11 +455,19 @@ def train(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, default=Path(__file__).parent / "runs" / "starter")
     parser.add_argument("--start", type=Path, help="a state.pt of another run to begin from")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument(
+        "--stage", type=int, default=0, help="first stage of the recipe; 2 for the last alone"
+    )
+    parser.add_argument(
+        "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

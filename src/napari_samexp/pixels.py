@@ -36,7 +36,8 @@ def value_limits(image: npt.NDArray[Any]) -> Limits:
     if image.dtype.kind == "f" and finite.min() >= 0 and finite.max() <= 1:
         return 0.0, 1.0
     step = max(1, finite.size // 1_000_000)
-    low, high = np.percentile(finite[::step].astype(np.float64), (0.1, 99.9))
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.percentile(finite[::step].astype(np.float64), (0.1, 99.9))
     if high <= low:  # the few brightest pixels are all there is to see
         low, high = float(finite.min()), float(finite.max())
     return float(low), float(high)
@@ -60,7 +61,9 @@ def to_rgb8(image: npt.ArrayLike, limits: Limits | None = None) -> npt.NDArray[n
     """
     array = np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"The picture has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
+        raise ImageError(
+            f"The picture has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."
+        )
     if array.size == 0:
         raise ImageError(f"The picture of shape {array.shape} is empty; give one with at least one pixel.")
     if array.dtype.kind not in "buif":
@@ -75,7 +78,12 @@ def _to_8_bit(colour: npt.NDArray[Any], limits: Limits | None) -> npt.NDArray[np
         return colour
     low, high = value_limits(colour) if limits is None else limits
     scale = 255.0 / (high - low) if high > low else 0.0
+    # float32 cannot tell large numbers apart that differ by little
+    wide = np.float32 if colour.dtype.itemsize <= 2 or colour.dtype == np.float32 else np.float64
     with np.errstate(invalid="ignore", over="ignore"):
-        stretched = (colour.astype(np.float32) - low) * scale
+        stretched = (colour.astype(wide) - low) * scale
+    if colour.dtype.kind == "f":
+        stretched[~np.isfinite(colour)] = 0
     # nan first: clip keeps it, and its conversion to an integer is undefined
-    return np.clip(np.nan_to_num(stretched, nan=0.0), 0, 255).round().astype(np.uint8)
+    out: npt.NDArray[np.uint8] = np.clip(np.nan_to_num(stretched, nan=0.0), 0, 255).round().astype(np.uint8)
+    return out

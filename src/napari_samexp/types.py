@@ -90,10 +90,12 @@ class Prompt:
     box_xyxy: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        points = _floats(self.points_xy, "points").reshape(-1, 2) if np.size(self.points_xy) else np.zeros((0, 2), np.float32)
-        labels = np.asarray(self.labels).reshape(-1)
+        points = _floats(self.points_xy, "points").reshape(-1, 2)
+        labels = _numbers(self.labels)
         if len(points) != len(labels):
-            raise PromptError(f"The prompt has {len(points)} points but {len(labels)} labels; give one label a point.")
+            raise PromptError(
+                f"The prompt has {len(points)} points but {len(labels)} labels; give one label a point."
+            )
         if not np.isin(labels, (0, 1)).all():
             bad = labels[~np.isin(labels, (0, 1))][0]
             raise PromptError(f"A point has the label {bad}; use 1 for the object and 0 for background.")
@@ -112,7 +114,7 @@ class Prompt:
         """Return a prompt from object points, background points (both (x, y)) and a box."""
         points = [*objects, *background]
         return cls(
-            points_xy=_floats(points, "points") if points else np.zeros((0, 2), np.float32),
+            points_xy=_floats(points, "points"),
             labels=np.array([1] * len(objects) + [0] * len(background), np.int64),
             box_xyxy=None if box is None else _floats(box, "box"),
         )
@@ -142,14 +144,26 @@ class Prompt:
 
 def _floats(values: Any, what: str) -> FloatArray:
     try:
-        array = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, which is refused below
+            array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         raise PromptError(f"The prompt's {what} are not all numbers; give x and y in pixels.") from None
     if not np.isfinite(array).all():
-        raise PromptError(f"The prompt's {what} hold a value that is not a finite number; give x and y in pixels.")
-    if what == "points" and (array.size % 2 or (array.ndim > 1 and array.shape[-1] != 2)):
+        raise PromptError(
+            f"The prompt's {what} hold a value that is not a finite number; give x and y in pixels."
+        )
+    if what == "points" and array.size and (array.size % 2 or (array.ndim > 1 and array.shape[-1] != 2)):
         raise PromptError(f"The prompt's points have shape {array.shape}; expected (N, 2), x and y.")
     return array
+
+
+def _numbers(labels: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(labels).reshape(-1)
+    except ValueError:
+        raise PromptError(
+            "The prompt's labels are not one number a point; use 1 for the object and 0 for background."
+        ) from None
 
 
 def _box(values: Any) -> FloatArray:

@@ -161,7 +161,9 @@ def test_the_cpu_is_always_there() -> None:
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cudaa", "cpu:x", "cpu:7", "cuda:-1", "cuda:99", "xpu", "meta", "vulkan:0"])
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "cudaa", "cpu:x", "cpu:7", "cuda:-1", "cuda:99", "xpu", "meta", "vulkan:0"]
+)
 def test_an_unknown_device_is_a_settings_error(name: str) -> None:
     with pytest.raises(SettingsError, match="device"):
         choose_device(name)

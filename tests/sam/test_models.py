@@ -41,8 +41,12 @@ def step_of(model: Any) -> int:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64, np.float16, bool])
 @pytest.mark.parametrize("axes", [(), (1,), (3,), (4,)], ids=["grey", "1", "3", "4"])
-def test_any_picture_is_encoded_as_its_8_bit_colours(any_model: Any, axes: tuple[int, ...], dtype: Any) -> None:
-    image = (RANDOM.random((HEIGHT, WIDTH, *axes)) * (1 if np.dtype(dtype).kind == "f" else 255)).astype(dtype)
+def test_any_picture_is_encoded_as_its_8_bit_colours(
+    any_model: Any, axes: tuple[int, ...], dtype: Any
+) -> None:
+    image = (RANDOM.random((HEIGHT, WIDTH, *axes)) * (1 if np.dtype(dtype).kind == "f" else 255)).astype(
+        dtype
+    )
     features = any_model.encode(image, side=64)
     assert features.embedding.shape == (1, any_model.variant.d_model, 4, 4)
     assert features.placement.image_hw == (HEIGHT, WIDTH)
@@ -193,8 +197,12 @@ def test_prompts_tell_masks_apart(any_model: Any) -> None:
         assert not any(torch.equal(one, other) for other in shown[:i])
 
 
-@pytest.mark.parametrize(("name", "several"), [("one click", True), ("nothing", True), ("clicks", False), ("box", False)])
-def test_alternatives_are_for_prompts_that_may_mean_several_things(sam1: Any, name: str, several: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "several"), [("one click", True), ("nothing", True), ("clicks", False), ("box", False)]
+)
+def test_alternatives_are_for_prompts_that_may_mean_several_things(
+    sam1: Any, name: str, several: bool
+) -> None:
     prediction = sam1.segment(sam1.encode(RGB, side=64), PROMPTS[name])
     best = 1 + int(prediction.iou[1:].argmax())
     assert prediction.best == (best if several else 0)
@@ -333,7 +341,10 @@ def test_a_mask_of_another_size_is_refused(memory_model: Any, shape: tuple[int, 
 def added_by_encoder(model: Any, side: int, square: bool) -> torch.Tensor:
     """Return what the encoder adds between its patch embedding and its first block, (C, h, w)."""
     encoder = model.image_encoder if model.variant.family == "SAM 1" else model.image_encoder.trunk
-    with golden.outputs_of({"patches": encoder.patch_embed}) as out, golden.inputs_of({"tokens": encoder.blocks[0]}) as given:
+    with (
+        golden.outputs_of({"patches": encoder.patch_embed}) as out,
+        golden.inputs_of({"tokens": encoder.blocks[0]}) as given,
+    ):
         model.encode(RGB, side=side, square=square)
     return (given["tokens"][0].double() - out["patches"].double())[0].permute(2, 0, 1)
 
@@ -365,7 +376,9 @@ def test_the_tile_is_the_window_table_repeated(memory_model: Any, grid: tuple[in
 
 def test_without_the_tile_a_tables_own_grid_is_the_table(memory_model: Any) -> None:
     table = memory_model.image_encoder.trunk.pos_embed[0]
-    assert torch.allclose(memory_model.position_encoding(tuple(table.shape[1:]), window_tile=False), table, atol=1e-6)
+    assert torch.allclose(
+        memory_model.position_encoding(tuple(table.shape[1:]), window_tile=False), table, atol=1e-6
+    )
 
 
 def test_sam_1_has_a_table_and_no_tile(sam1: Any) -> None:
@@ -415,9 +428,7 @@ def test_masks_drift_little(family: str, dtype: str, models: dict[str, Any], hal
         exact, rounded = models[family], half_models[family, dtype]
         features = exact.encode(image), rounded.encode(image)
         for name in ("one click", "clicks", "box"):
-            predictions = [
-                model.segment(of, PROMPTS[name]) for model, of in zip((exact, rounded), features)
-            ]
+            predictions = [model.segment(of, PROMPTS[name]) for model, of in zip((exact, rounded), features)]
             for choice in range(4):
                 one, other = (prediction.mask(choice) for prediction in predictions)
                 both, either = both + (one & other).sum(), either + (one | other).sum()
@@ -451,7 +462,9 @@ def test_no_layer_changes_the_number_type(family: str, dtype: str, half_models: 
     """What a layer with weights is given and gives is of the weights' own type."""
     model = half_models[family, dtype]
     before = {name: (tensor.dtype, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
-    leaves = {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+    leaves = {
+        name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))
+    }
     leaves = {name: module for name, module in leaves.items() if not list(module.children())}
     with golden.outputs_of(leaves) as out, golden.inputs_of(leaves) as given:
         features = model.encode(RGB)

@@ -98,7 +98,9 @@ def test_without_a_side_the_models_own_is_recorded(sam21: Sam2) -> None:
     assert entry.side == sam21.variant.image_size
 
 
-@pytest.mark.parametrize(("hw", "expected"), [((300, 400), (72, 96)), ((400, 100), (96, 24)), ((20, 30), (20, 30))])
+@pytest.mark.parametrize(
+    ("hw", "expected"), [((300, 400), (72, 96)), ((400, 100), (96, 24)), ((20, 30), (20, 30))]
+)
 def test_the_thumbnail_is_small_and_keeps_the_aspect(sam21: Sam2, hw: Any, expected: Any) -> None:
     image = np.zeros((*hw, 3), np.uint8)
     features = sam21.encode(image, side=32)
@@ -304,7 +306,9 @@ def test_a_painted_mask_is_encoded_again(models: dict[str, Any]) -> None:
     again = prior.encoded_again(new, {image_hash(PICTURE): PICTURE})
     assert (again.recordings[0].mask == mask).all()
     features = new.encode(PICTURE)
-    assert torch.equal(again.memories[0].spatial, new.remember(features, new.from_mask(features, mask)).spatial)
+    assert torch.equal(
+        again.memories[0].spatial, new.remember(features, new.from_mask(features, mask)).spatial
+    )
 
 
 def test_missing_and_other_pictures_are_mismatches(models: dict[str, Any]) -> None:
@@ -329,7 +333,9 @@ def test_every_field_survives(sam21: Sam2, tmp_path: Path) -> None:
     mask = np.zeros(PICTURE.shape[:2], bool)
     mask[3:11, 7:20] = True
     painted = record_mask(sam21, PICTURE, sam21.encode(PICTURE), mask, label=65_535)
-    entry, memory = made(sam21, label=np.uint16(9), name="Katze \u2603 \n", image_name="../../x", mask_index=np.int64(3))
+    entry, memory = made(
+        sam21, label=np.uint16(9), name="Katze \u2603 \n", image_name="../../x", mask_index=np.int64(3)
+    )
     prior = PriorMemory().with_recording(entry, memory).with_recording(*painted).with_change(1, enabled=False)
     prior.save(tmp_path / "p")
     loaded = PriorMemory.load(tmp_path / "p")
@@ -372,7 +378,9 @@ def test_nothing_recorded_is_nothing_to_save(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["missing/p", ".", "file/p"])
-def test_a_place_that_cannot_be_written_is_a_prior_error(prior: PriorMemory, tmp_path: Path, place: str) -> None:
+def test_a_place_that_cannot_be_written_is_a_prior_error(
+    prior: PriorMemory, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(PriorError, match="cannot be written"):
         prior.save(tmp_path / place)
@@ -435,7 +443,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / ("long" * 80))
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"PK\3\4", b"{}", b"\xff" * 100, b"\0" * 8 + b"{}", b"\x80\x04cos\nsystem\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"PK\3\4", b"{}", b"\xff" * 100, b"\0" * 8 + b"{}", b"\x80\x04cos\nsystem\n"]
+)
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(content)
     refused(tmp_path / "p", "no prior file or is damaged")
@@ -494,7 +504,10 @@ def take(name: str) -> Callable[[Any, Any], None]:
 
 
 DAMAGES: dict[str, Callable[[Any, Any], Any]] = {
-    **{f"without {key}": drop(key) for key in (*prior_module._PLAIN, "image_hw", "points_xy", "point_labels", "box_xyxy")},
+    **{
+        f"without {key}": drop(key)
+        for key in (*prior_module._PLAIN, "image_hw", "points_xy", "point_labels", "box_xyxy")
+    },
     **{
         f"{key} = {ascii(value)[:24]}": change_entry(**{key: value})
         for key, values in {
@@ -508,7 +521,16 @@ DAMAGES: dict[str, Callable[[Any, Any], Any]] = {
             "iou": ("high", None, True),
             "presence": ([], None),
             "image_hw": (None, 3, [3], [1, 2, 3], "ab", [1e400, 1], [None, 1], {}),
-            "points_xy": ("here", [[1, 2, 3]], [[1, "a"]], [[1, None]], [[1, 1e39]], [[10**400, 1]], {"x": 1}, 5),
+            "points_xy": (
+                "here",
+                [[1, 2, 3]],
+                [[1, "a"]],
+                [[1, None]],
+                [[1, 1e39]],
+                [[10**400, 1]],
+                {"x": 1},
+                5,
+            ),
             "point_labels": ([7], [[1, 2]], "1", [None], {}, [1, 1, 1, 1, 1, 1]),
             "box_xyxy": ([1, 2], [4, 4, 1, 1], "box", [1, 2, 3, 1e400], {}, [[1], [2, 3]]),
         }.items()
@@ -565,7 +587,17 @@ def test_a_file_without_recordings_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", '"text"', "3", "{", "[" * 200_000, '{"version":' * 50_000, '{"version": 1e99999, "recordings": 1}'],
+    [
+        "",
+        "[]",
+        "null",
+        '"text"',
+        "3",
+        "{",
+        "[" * 200_000,
+        '{"version":' * 50_000,
+        '{"version": 1e99999, "recordings": 1}',
+    ],
     ids=lambda text: text[:12],
 )
 def test_metadata_that_are_no_header_are_refused(tmp_path: Path, text: str) -> None:

@@ -26,7 +26,9 @@ def test_every_knob_explains_itself() -> None:
         assert (knob.metadata["min"] is not None) == (is_number or knob.name == "side")
 
 
-@pytest.mark.parametrize("knob", [knob for knob in fields(TrackSettings) if knob.metadata["max"]], ids=lambda k: k.name)
+@pytest.mark.parametrize(
+    "knob", [knob for knob in fields(TrackSettings) if knob.metadata["max"]], ids=lambda k: k.name
+)
 def test_numbers_have_bounds(knob: Any) -> None:
     low, high = knob.metadata["min"], knob.metadata["max"]
     for value in (low, high):
@@ -43,7 +45,9 @@ def test_switches_are_true_or_false(name: str, value: Any) -> None:
         TrackSettings(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "choices"), [("prior_time", "fixed or elapsed"), ("direction", "forward or backward")])
+@pytest.mark.parametrize(
+    ("name", "choices"), [("prior_time", "fixed or elapsed"), ("direction", "forward or backward")]
+)
 @pytest.mark.parametrize("value", ["", "Fixed", None, 1, ["fixed"]])
 def test_choices_are_named(name: str, choices: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"{name} is .*choose {choices}"):

@@ -76,8 +76,16 @@ def check_side(variant: Variant, side: int | None) -> int:
     if side is None:
         return variant.image_size
     step = variant.side_multiple
-    if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < step or side % step or side > LIMIT:
-        raise SettingsError(f"The encode side is {side!r}; {variant.name} needs a multiple of {step} from {step} to {LIMIT}.")
+    if (
+        isinstance(side, bool)
+        or not isinstance(side, int | np.integer)
+        or side < step
+        or side % step
+        or side > LIMIT
+    ):
+        raise SettingsError(
+            f"The encode side is {side!r}; {variant.name} needs a multiple of {step} from {step} to {LIMIT}."
+        )
     return int(side)
 
 
@@ -99,7 +107,9 @@ def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool 
     return Placement(image_hw, (height, width), (height, width))
 
 
-def prepare(image: npt.ArrayLike, variant: Variant, side: int | None, square: bool) -> tuple[npt.NDArray[np.float32], Placement]:
+def prepare(
+    image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
+) -> tuple[npt.NDArray[np.float32], Placement]:
     """Return the model's input (1, 3, H, W), float32, and how the picture lies in it.
 
     Source: SAM 1 resizes 8-bit pixels with PIL's bilinear filter and pads zeros after normalising;
@@ -111,7 +121,9 @@ def prepare(image: npt.ArrayLike, variant: Variant, side: int | None, square: bo
         return _prepare_sam1(rgb, placement), placement
     pixels = torch.tensor(rgb).permute(2, 0, 1)[None].float() / 255  # a copy: pictures may be read-only
     if placement.input_hw != placement.image_hw:
-        pixels = functional.interpolate(pixels, placement.input_hw, mode="bilinear", align_corners=False, antialias=True)
+        pixels = functional.interpolate(
+            pixels, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
+        )
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return ((pixels - mean) / std).numpy(), placement
 
@@ -189,7 +201,9 @@ class MaskPrediction:
         if index is None:
             return self.best
         if not 0 <= index < len(self.logits):
-            raise SettingsError(f"The mask choice is {index}; this prediction has choices 0 to {len(self.logits) - 1}.")
+            raise SettingsError(
+                f"The mask choice is {index}; this prediction has choices 0 to {len(self.logits) - 1}."
+            )
         return index
 
     def mask(self, index: int | None = None) -> npt.NDArray[np.bool_]:

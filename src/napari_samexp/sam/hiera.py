@@ -139,9 +139,7 @@ class _Neck(nn.Module):
 
     def __init__(self, variant: Sam2Variant) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Sequential() for _ in range(4)
-        )
+        self.convs = nn.ModuleList(nn.Sequential() for _ in range(4))
         for level, conv in enumerate(self.convs):
             conv.add_module("conv", nn.Conv2d(variant.embed_dim * 2 ** (3 - level), variant.d_model, 1))
 

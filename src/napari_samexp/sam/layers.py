@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ class Mlp(nn.Module):
         Input, hidden and output channels, at least two numbers.
     """
 
-    def __init__(self, widths: Sequence[int], activation: Callable[[Tensor], Tensor] = functional.relu) -> None:
+    def __init__(
+        self, widths: Sequence[int], activation: Callable[[Tensor], Tensor] = functional.relu
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +48,9 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
         last = x.permute(0, 2, 3, 1)
-        return functional.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return functional.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(
+            0, 3, 1, 2
+        )
 
 
 class Attention(nn.Module):
@@ -59,7 +64,9 @@ class Attention(nn.Module):
         Channels of keys and values where they differ from the queries'.
     """
 
-    def __init__(self, channels: int, num_heads: int, inner: int | None = None, source: int | None = None) -> None:
+    def __init__(
+        self, channels: int, num_heads: int, inner: int | None = None, source: int | None = None
+    ) -> None:
         super().__init__()
         inner, source = inner or channels, source or channels
         self.num_heads = num_heads
@@ -70,7 +77,9 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, C), (B, M, S), (B, M, S) to (B, N, C)."""
-        heads = (self._split(project(x)) for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)))
+        heads = (
+            self._split(project(x)) for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        )
         mixed = functional.scaled_dot_product_attention(*heads)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out

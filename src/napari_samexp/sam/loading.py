@@ -12,11 +12,27 @@ from torch import Tensor
 
 from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state
 from napari_samexp.sam.models import Sam1, Sam2
-from napari_samexp.sam.variants import Sam1Variant, Sam2Variant, Variant, identify, variant_from_json, variant_to_json
+from napari_samexp.sam.variants import (
+    Sam1Variant,
+    Sam2Variant,
+    Variant,
+    identify,
+    variant_from_json,
+    variant_to_json,
+)
 from napari_samexp.sam.weights import OFFICIAL, Progress, fetch
 from napari_samexp.types import CheckpointError, SettingsError
 
-__all__ = ["CONFIG_KEY", "DEVICES", "DTYPES", "build", "identify_file", "load_model", "metadata_for", "own_keys"]
+__all__ = [
+    "CONFIG_KEY",
+    "DEVICES",
+    "DTYPES",
+    "build",
+    "identify_file",
+    "load_model",
+    "metadata_for",
+    "own_keys",
+]
 
 CONFIG_KEY = "napari_samexp_variant"  # in a safetensors file's metadata
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -87,20 +103,29 @@ def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]
     """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
     if isinstance(variant, Sam2Variant):
         return dict(state)
-    return {key.replace(".mlp.lin1.", ".mlp.layers.0.").replace(".mlp.lin2.", ".mlp.layers.1."): t for key, t in state.items()}
+    return {
+        key.replace(".mlp.lin1.", ".mlp.layers.0.").replace(".mlp.lin2.", ".mlp.layers.1."): t
+        for key, t in state.items()
+    }
 
 
 def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
     """Return the variant of a weights file and its content, checked against each other, without loading numbers."""
     file = read_state(path)
     row = _variant(file, None)
-    load_strict(build(row), {key: t.to("meta") for key, t in own_keys(file.state, row).items()}, source=file.path)
+    load_strict(
+        build(row), {key: t.to("meta") for key, t in own_keys(file.state, row).items()}, source=file.path
+    )
     return row, file
 
 
 def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
     if given is not None:
-        return given if isinstance(given, Sam1Variant | Sam2Variant) else variant_from_json(json.dumps(dict(given), default=repr))
+        return (
+            given
+            if isinstance(given, Sam1Variant | Sam2Variant)
+            else variant_from_json(json.dumps(dict(given), default=repr))
+        )
     if text := file.metadata.get(CONFIG_KEY):
         return variant_from_json(text)
     try:
@@ -112,7 +137,9 @@ def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) ->
 def choose_device(name: str) -> torch.device:
     """Return the device that a name means; raise `SettingsError` if this machine has none."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):

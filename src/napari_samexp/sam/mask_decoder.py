@@ -69,7 +69,12 @@ class MaskDecoder(nn.Module):
             self.pred_obj_score_head = Mlp((channels, channels, channels, 1))
 
     def forward(
-        self, features: Tensor, grid: Tensor, sparse: Tensor, dense: Tensor, finer: tuple[Tensor, Tensor] | None
+        self,
+        features: Tensor,
+        grid: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        finer: tuple[Tensor, Tensor] | None,
     ) -> Decoded:
         """Decode N prompts.
 
@@ -91,7 +96,9 @@ class MaskDecoder(nn.Module):
         out, source_tokens = self.transformer(source, grid, tokens)
         upscaled = self._upscale(source_tokens.transpose(1, 2).unflatten(2, source.shape[-2:]), finer)
         mask_tokens = out[:, first : first + MASKS]
-        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        weights = torch.stack(
+            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )
         iou = self.iou_prediction_head(out[:, first - 1])
         return Decoded(
             masks=(weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:]),
@@ -142,7 +149,9 @@ class _TwoWayLayer(nn.Module):
         self.norm4 = nn.LayerNorm(channels)
         self.cross_attn_image_to_token = Attention(channels, HEADS, channels // 2)
 
-    def forward(self, queries: Tensor, keys: Tensor, query_pos: Tensor, key_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, keys: Tensor, query_pos: Tensor, key_pos: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.first:  # the tokens are their own position encoding: nothing to add it to yet
             queries = self.self_attn(queries, queries, queries)
         else:
@@ -152,4 +161,6 @@ class _TwoWayLayer(nn.Module):
         placed = keys + key_pos
         queries = self.norm2(queries + self.cross_attn_token_to_image(queries + query_pos, placed, keys))
         queries = self.norm3(queries + self.mlp(queries))
-        return queries, self.norm4(keys + self.cross_attn_image_to_token(placed, queries + query_pos, queries))
+        return queries, self.norm4(
+            keys + self.cross_attn_image_to_token(placed, queries + query_pos, queries)
+        )

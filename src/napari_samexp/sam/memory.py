@@ -38,7 +38,11 @@ class _MaskDownSampler(nn.Module):
         super().__init__()
         parts: list[nn.Module] = []
         for i in range(4):
-            parts += [nn.Conv2d(4**i, 4 ** (i + 1), 3, stride=2, padding=1), LayerNorm2d(4 ** (i + 1)), nn.GELU()]
+            parts += [
+                nn.Conv2d(4**i, 4 ** (i + 1), 3, stride=2, padding=1),
+                LayerNorm2d(4 ** (i + 1)),
+                nn.GELU(),
+            ]
         self.encoder = nn.Sequential(*parts, nn.Conv2d(4**4, dim, 1))
 
     def forward(self, mask: Tensor) -> Tensor:
@@ -117,7 +121,9 @@ class _MemoryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
+    ) -> Tensor:
         y = self.norm1(x)
         x = x + self.self_attn.on_grids(y, y, y, grid_hw, [grid_hw])
         x = x + self.cross_attn_image.on_grids(self.norm2(x), keys, memory, grid_hw, grids)

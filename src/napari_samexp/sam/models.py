@@ -66,11 +66,15 @@ class _Model(nn.Module):
         points = torch.from_numpy(placement.to_input(xy))[None]
         return points.to(self.device), torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
 
-    def _mask_input(self, mask_logits: npt.NDArray[np.float32] | None, grid_hw: tuple[int, int]) -> Tensor | None:
+    def _mask_input(
+        self, mask_logits: npt.NDArray[np.float32] | None, grid_hw: tuple[int, int]
+    ) -> Tensor | None:
         if mask_logits is None:
             return None
         if mask_logits.ndim != 2 or mask_logits.size == 0:
-            raise ImageError(f"The mask logits have shape {mask_logits.shape}; expected (h, w), as a prediction gives them.")
+            raise ImageError(
+                f"The mask logits have shape {mask_logits.shape}; expected (h, w), as a prediction gives them."
+            )
         wanted = (4 * grid_hw[0], 4 * grid_hw[1])
         mask = torch.from_numpy(np.ascontiguousarray(mask_logits, np.float32))[None, None]
         if mask.shape[2:] != wanted:
@@ -120,7 +124,9 @@ class Sam1(_Model):
 
     def remember(self, *_: object, **__: object) -> Memory:
         """Raise `PriorError`: SAM 1 has no memory."""
-        raise PriorError(f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model to record.")
+        raise PriorError(
+            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model to record."
+        )
 
     def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
         """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out."""
@@ -253,26 +259,36 @@ class Sam2(_Model):
         """
         placement = features.placement
         if mask.shape != placement.image_hw:
-            raise ImageError(f"The mask has shape {mask.shape} but the picture {placement.image_hw}; give one value a pixel.")
+            raise ImageError(
+                f"The mask has shape {mask.shape} but the picture {placement.image_hw}; give one value a pixel."
+            )
         binary = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
         if placement.input_hw != placement.image_hw:
             # Meta's video code resizes a mask smoothly and cuts it at one half
-            smooth = functional.interpolate(binary, placement.input_hw, mode="bilinear", align_corners=False, antialias=True)
+            smooth = functional.interpolate(
+                binary, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
+            )
             binary = (smooth >= 0.5).float()
         binary = binary.to(self.device, self.dtype)
         low = functional.interpolate(
             binary.float() * 20 - 10, scale_factor=0.25, mode="bilinear", align_corners=False, antialias=True
         )
         nothing = torch.full((1, 2), NO_POINT, device=self.device)
-        sparse = self.sam_prompt_encoder.sparse(torch.zeros(1, 2, 2, device=self.device), nothing, placement.input_hw)
+        sparse = self.sam_prompt_encoder.sparse(
+            torch.zeros(1, 2, 2, device=self.device), nothing, placement.input_hw
+        )
         dense = self.sam_prompt_encoder.dense(self.mask_downsample(binary))
         decoded = self.decode(features.embedding, features.finer, sparse, dense)
         present = bool(mask.any())
         pointer = self.pointers(decoded)[:, 0] if present else self.no_obj_ptr
-        return MaskPrediction(low[0], np.ones(1, np.float32), 10.0 if present else -10.0, 0, placement, pointer)
+        return MaskPrediction(
+            low[0], np.ones(1, np.float32), 10.0 if present else -10.0, 0, placement, pointer
+        )
 
     @torch.inference_mode()
-    def remember(self, features: ImageFeatures, prediction: MaskPrediction, index: int | None = None) -> Memory:
+    def remember(
+        self, features: ImageFeatures, prediction: MaskPrediction, index: int | None = None
+    ) -> Memory:
         """Return the memory of a prompted picture.
 
         Parameters
@@ -300,7 +316,9 @@ class Sam2(_Model):
         decoder = self.sam_mask_decoder
         return s16, (decoder.conv_s0(s4), decoder.conv_s1(s8))
 
-    def decode(self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor) -> Decoded:
+    def decode(
+        self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor
+    ) -> Decoded:
         """Decode N prompts on N or one embedding; see `MaskDecoder.forward`."""
         grid = self.sam_prompt_encoder.grid((embedding.shape[2], embedding.shape[3]))
         out: Decoded = self.sam_mask_decoder(embedding, grid, sparse, dense, finer)
@@ -312,7 +330,9 @@ class Sam2(_Model):
         present = (decoded.presence > 0)[:, None, None]
         return torch.where(present, self.obj_ptr_proj(decoded.tokens), self.no_obj_ptr)
 
-    def recall(self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor) -> Tensor:
+    def recall(
+        self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor
+    ) -> Tensor:
         """Condition features on memories.
 
         Parameters
@@ -335,7 +355,8 @@ class Sam2(_Model):
         tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
         mem_dim = self.variant.mem_dim
         places = [
-            sine_map(mem_dim, grid, embedding.device, embedding.dtype).flatten(2).transpose(1, 2) + learned[:, i]
+            sine_map(mem_dim, grid, embedding.device, embedding.dtype).flatten(2).transpose(1, 2)
+            + learned[:, i]
             for i, grid in enumerate(grids)
         ]
         split = pointers.unflatten(2, (-1, mem_dim))  # a pointer is as many tokens as its channels fill
@@ -361,7 +382,9 @@ class Sam2(_Model):
         """
         count = len(recalled)
         nothing = torch.full((count, 2), NO_POINT, device=recalled.device)
-        sparse = self.sam_prompt_encoder.sparse(torch.zeros(count, 2, 2, device=recalled.device), nothing, input_hw)
+        sparse = self.sam_prompt_encoder.sparse(
+            torch.zeros(count, 2, 2, device=recalled.device), nothing, input_hw
+        )
         decoded = self.decode(recalled, finer, sparse, self.sam_prompt_encoder.dense(None))
         assert decoded.presence is not None
         best = 1 + decoded.iou[:, 1:].argmax(dim=1)

@@ -13,7 +13,17 @@ from napari_samexp.types import CheckpointError
 if TYPE_CHECKING:  # sizes are read by processes that never import torch
     from torch import Tensor
 
-__all__ = ["MAX_POINTERS", "MAX_RECENT", "VARIANTS", "Sam1Variant", "Sam2Variant", "Variant", "identify", "variant_from_json", "variant_to_json"]
+__all__ = [
+    "MAX_POINTERS",
+    "MAX_RECENT",
+    "VARIANTS",
+    "Sam1Variant",
+    "Sam2Variant",
+    "Variant",
+    "identify",
+    "variant_from_json",
+    "variant_to_json",
+]
 
 MAX_RECENT = 6  # memories of the running video that have a learned time of their own
 MAX_POINTERS = 15
@@ -169,7 +179,11 @@ def _identify_sam2(state: Mapping[str, Tensor]) -> Variant:
     dim = _channels(state["image_encoder.trunk.patch_embed.proj.weight"])
     depth = _count_blocks(state, "image_encoder.trunk.blocks.")
     for row in VARIANTS.values():
-        if isinstance(row, Sam2Variant) and (row.version, row.embed_dim, sum(row.stages)) == (version, dim, depth):
+        if isinstance(row, Sam2Variant) and (row.version, row.embed_dim, sum(row.stages)) == (
+            version,
+            dim,
+            depth,
+        ):
             return row
     raise _no_such_size(f"SAM {version}", dim, depth)
 
@@ -248,7 +262,9 @@ def _check_field(name: str, value: Any) -> None:
         if value not in ("2.0", "2.1"):
             raise ValueError(f"version is {plain(value)}, expected 2.0 or 2.1 as text")
     elif isinstance(value, tuple) != (name in _COUNTS):
-        raise ValueError(f"{name} is {plain(value)}, expected {'a list' if name in _COUNTS else 'one number'}")
+        raise ValueError(
+            f"{name} is {plain(value)}, expected {'a list' if name in _COUNTS else 'one number'}"
+        )
     else:
         numbers = value if isinstance(value, tuple) else (value,)
         low, high = int(name != "global_blocks"), 512 if name in _LAYERS else 16384

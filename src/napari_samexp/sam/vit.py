@@ -25,7 +25,8 @@ class ImageEncoderViT(nn.Module):
         self.patch_embed = _PatchEmbed(variant.embed_dim, variant.patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, variant.embed_dim))
         self.blocks = nn.ModuleList(
-            _Block(variant, grid, 0 if i in variant.global_blocks else variant.window_size) for i in range(variant.depth)
+            _Block(variant, grid, 0 if i in variant.global_blocks else variant.window_size)
+            for i in range(variant.depth)
         )
         self.neck = nn.Sequential(
             nn.Conv2d(variant.embed_dim, variant.d_model, 1, bias=False),

@@ -92,11 +92,16 @@ class MemoryBank:
         recent = newest[: self._settings.recent][::-1]
         pointing = list(reversed(self._recent))[: self._settings.pointers]
         span = self._settings.pointer_span
-        distances = [*self._prior_distances(steps), *(min(abs(index - at), MAX_POINTERS) for at, _ in pointing)]
+        distances = [
+            *self._prior_distances(steps),
+            *(min(abs(index - at), MAX_POINTERS) for at, _ in pointing),
+        ]
         return Recall(
             spatial=[memory.spatial for memory in (*self._prior, *recent)],
             slots=[PRIOR_SLOT] * len(self._prior) + list(range(len(recent) - 1, -1, -1)),
-            pointers=torch.stack([memory.pointer for memory in (*self._prior, *(memory for _, memory in pointing))]),
+            pointers=torch.stack(
+                [memory.pointer for memory in (*self._prior, *(memory for _, memory in pointing))]
+            ),
             times=[distance / span for distance in distances],
         )
 

@@ -88,8 +88,14 @@ class Recording:
     mask: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.label, bool) or not isinstance(self.label, int | np.integer) or not 1 <= self.label <= MAX_LABEL:
-            raise PriorError(f"The label is {plain(self.label)}; expected a whole number from 1 to {MAX_LABEL}.")
+        if (
+            isinstance(self.label, bool)
+            or not isinstance(self.label, int | np.integer)
+            or not 1 <= self.label <= MAX_LABEL
+        ):
+            raise PriorError(
+                f"The label is {plain(self.label)}; expected a whole number from 1 to {MAX_LABEL}."
+            )
         for key in ("label", "side", "mask_index"):  # numpy's integers are no JSON
             if isinstance(value := getattr(self, key), np.integer):
                 object.__setattr__(self, key, int(value))
@@ -205,9 +211,12 @@ class PriorMemory:
     def without(self, index: int) -> PriorMemory:
         """Return the prior without recording number `index`."""
         if not 0 <= index < len(self.recordings):
-            raise PriorError(f"There is no recording {index}; the prior has {len(self.recordings)}, counted from 0.")
+            raise PriorError(
+                f"There is no recording {index}; the prior has {len(self.recordings)}, counted from 0."
+            )
         return PriorMemory(
-            (*self.recordings[:index], *self.recordings[index + 1 :]), (*self.memories[:index], *self.memories[index + 1 :])
+            (*self.recordings[:index], *self.recordings[index + 1 :]),
+            (*self.memories[:index], *self.memories[index + 1 :]),
         )
 
     def with_change(
@@ -215,7 +224,9 @@ class PriorMemory:
     ) -> PriorMemory:
         """Return the prior with recording number `index` given another label or name, or switched on or off."""
         if not 0 <= index < len(self.recordings):
-            raise PriorError(f"There is no recording {index}; the prior has {len(self.recordings)}, counted from 0.")
+            raise PriorError(
+                f"There is no recording {index}; the prior has {len(self.recordings)}, counted from 0."
+            )
         old = self.recordings[index]
         changed = replace(
             old,
@@ -223,8 +234,13 @@ class PriorMemory:
             name=old.name if name is None else name,
             enabled=old.enabled if enabled is None else enabled,
         )
-        if sum(other.label == changed.label for i, other in enumerate(self.recordings) if i != index) >= MAX_RECORDINGS:
-            raise PriorError(f"Label {changed.label} has {MAX_RECORDINGS} recordings already, which is the most.")
+        if (
+            sum(other.label == changed.label for i, other in enumerate(self.recordings) if i != index)
+            >= MAX_RECORDINGS
+        ):
+            raise PriorError(
+                f"Label {changed.label} has {MAX_RECORDINGS} recordings already, which is the most."
+            )
         return PriorMemory((*self.recordings[:index], changed, *self.recordings[index + 1 :]), self.memories)
 
     @property
@@ -269,7 +285,9 @@ class PriorMemory:
             If another model made the memories.
         """
         if isinstance(model, Sam1):
-            raise PriorError(f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model.")
+            raise PriorError(
+                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model."
+            )
         if not self.recordings:
             raise PriorError("The prior holds no recording; record at least one prompt first.")
         if not self.labels:
@@ -283,7 +301,9 @@ class PriorMemory:
             )
         sizes = (model.variant.mem_dim, model.variant.d_model)
         if any((len(memory.spatial), len(memory.pointer)) != sizes for memory in self.memories):
-            raise PriorError(f"The prior's memories have not the sizes of {made_by.model}, so they are damaged; record again.")
+            raise PriorError(
+                f"The prior's memories have not the sizes of {made_by.model}, so they are damaged; record again."
+            )
 
     def encoded_again(self, model: Sam2, images: Mapping[str, npt.ArrayLike]) -> PriorMemory:
         """Return the same prompts with the memories of another model.
@@ -317,7 +337,9 @@ class PriorMemory:
             If nothing is recorded or the file cannot be written.
         """
         if not self.recordings:
-            raise PriorError("The prior holds no recording, so there is nothing to save; record at least one prompt first.")
+            raise PriorError(
+                "The prior holds no recording, so there is nothing to save; record at least one prompt first."
+            )
         tensors: dict[str, torch.Tensor] = {}
         for i, (recording, memory) in enumerate(zip(self.recordings, self.memories)):
             tensors[f"{i}.spatial"] = memory.spatial.detach().cpu().contiguous()
@@ -329,7 +351,9 @@ class PriorMemory:
         try:
             write_atomic(Path(path), to_safetensors(tensors, {FORMAT: text}))
         except OSError as error:
-            raise PriorError(f"The prior cannot be written to {path} ({error.strerror or error}); choose another place.") from error
+            raise PriorError(
+                f"The prior cannot be written to {path} ({error.strerror or error}); choose another place."
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> PriorMemory:
@@ -347,7 +371,9 @@ class PriorMemory:
         pairs = [_from_json(path, i, entry, tensors) for i, entry in enumerate(entries)]
         label, count = Counter(recording.label for recording, _ in pairs).most_common(1)[0]
         if count > MAX_RECORDINGS:
-            raise PriorError(f"{path} has {count} recordings of label {label}, more than {MAX_RECORDINGS}; record it again.")
+            raise PriorError(
+                f"{path} has {count} recordings of label {label}, more than {MAX_RECORDINGS}; record it again."
+            )
         if len({recording.weights for recording, _ in pairs}) > 1:
             raise PriorMismatch(f"{path} holds recordings of several models; record them again with one.")
         return cls(tuple(recording for recording, _ in pairs), tuple(memory for _, memory in pairs))
@@ -375,9 +401,13 @@ def _recorded_image(recording: Recording, images: Mapping[str, npt.ArrayLike]) -
     if image is None:
         image = images.get(recording.image_name)
     if image is None:
-        raise PriorMismatch(f"The recorded picture {recording.image_name!r} is not among the given ones; give it as well.")
+        raise PriorMismatch(
+            f"The recorded picture {recording.image_name!r} is not among the given ones; give it as well."
+        )
     if image_hash(image) != recording.image_hash:
-        raise PriorMismatch(f"The picture {recording.image_name!r} has other pixels than the recorded one; give the original.")
+        raise PriorMismatch(
+            f"The picture {recording.image_name!r} has other pixels than the recorded one; give the original."
+        )
     return image
 
 
@@ -423,14 +453,20 @@ def _read(path: Path) -> tuple[list[Any], dict[str, torch.Tensor]]:
             # copies: Windows cannot replace a file that is still mapped
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no iterator
         if header["version"] != VERSION:
-            raise PriorError(f"{path} has prior version {plain(header['version'])}, but this program reads {VERSION}; update it.")
+            raise PriorError(
+                f"{path} has prior version {plain(header['version'])}, but this program reads {VERSION}; update it."
+            )
         entries = header["recordings"]
         if not isinstance(entries, list):
             raise ValueError("its list of recordings is missing")
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PriorError(f"{wrong} or is damaged ({type(error).__name__}); give a file that `record` wrote.") from None
+        raise PriorError(
+            f"{wrong} or is damaged ({type(error).__name__}); give a file that `record` wrote."
+        ) from None
     except OSError as error:
-        raise PriorError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
+        raise PriorError(
+            f"{path} cannot be read ({error.strerror or error}); check the path and its permissions."
+        ) from error
     return entries, tensors
 
 

@@ -169,6 +169,7 @@ class Run:
         if self._tracker.last_memories:
             self._store.save_memory(index, _to_arrays(self._tracker.last_memories), {"run": self._name})
         self._store.write(result)
+        self._others.discard(index)
         self._store.prune_memories(self._tracker.remembered | self._others)
         return result
 

@@ -28,18 +28,28 @@ class TrackSettings:
         If a value is outside its range.
     """
 
-    recent: int = _knob(MAX_RECENT, "Recent frames whose memory is looked at, beside the prior.", 0, MAX_RECENT)
+    recent: int = _knob(
+        MAX_RECENT, "Recent frames whose memory is looked at, beside the prior.", 0, MAX_RECENT
+    )
     pointers: int = _knob(MAX_POINTERS, "Recent frames whose object pointer is looked at.", 0, MAX_POINTERS)
     store_memories: bool = _knob(True, "Remember tracked frames; off, every frame sees the prior alone.")
     keep_lost: bool = _knob(False, "Remember also frames in which the object was lost (presence below 0).")
-    side: int | None = _knob(None, "Side of the model's input in pixels; empty for the model's own.", 32, 4096)
-    square: bool = _knob(True, "Stretch frames to a square, as the model was trained; off keeps their aspect.")
+    side: int | None = _knob(
+        None, "Side of the model's input in pixels; empty for the model's own.", 32, 4096
+    )
+    square: bool = _knob(
+        True, "Stretch frames to a square, as the model was trained; off keeps their aspect."
+    )
     prior_time: Literal["fixed", "elapsed"] = _knob(
-        "fixed", "Distance in time of the prior's pointers: the same in every frame, or growing as in Meta's code."
+        "fixed",
+        "Distance in time of the prior's pointers: the same in every frame, or growing as in Meta's code.",
     )
     prior_distance: int = _knob(1, "The fixed distance of the prior's pointers, in frames.", 0, 1000)
     pointer_span: int = _knob(
-        MAX_POINTERS, "Frames by which pointer distances are divided; Meta takes min(frames, 16) - 1.", 1, MAX_POINTERS
+        MAX_POINTERS,
+        "Frames by which pointer distances are divided; Meta takes min(frames, 16) - 1.",
+        1,
+        MAX_POINTERS,
     )
     round_memories: bool = _knob(False, "Round spatial memories to bfloat16, as Meta's video code does.")
     direction: Literal["forward", "backward"] = _knob("forward", "Order in which frames are tracked.")
@@ -64,7 +74,9 @@ class TrackSettings:
         try:
             return cls(**json.loads(text))
         except (TypeError, ValueError, RecursionError):
-            raise SettingsError("The settings cannot be read; expected the JSON text of tracking settings.") from None
+            raise SettingsError(
+                "The settings cannot be read; expected the JSON text of tracking settings."
+            ) from None
 
 
 CHOICES = {"prior_time": ("fixed", "elapsed"), "direction": ("forward", "backward")}

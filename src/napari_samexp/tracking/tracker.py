@@ -56,7 +56,9 @@ class Tracker:
     def run(self, video: VideoSource, frames: Iterable[int] | None = None) -> Iterator[FrameResult]:
         """Yield the results of frames, in their order, or of all frames in the settings' direction."""
         if frames is None:
-            frames = range(len(video)) if self.settings.direction == "forward" else range(len(video) - 1, -1, -1)
+            frames = (
+                range(len(video)) if self.settings.direction == "forward" else range(len(video) - 1, -1, -1)
+            )
         for index in frames:
             yield self.step(video.frame(index), index)
 
@@ -77,7 +79,8 @@ class Tracker:
         tracked = self._find(features, index)
         self._remember(features, index, tracked)
         scores = {
-            label: ObjectScore(float(tracked.presence[i]), float(tracked.iou[i])) for i, label in enumerate(self.labels)
+            label: ObjectScore(float(tracked.presence[i]), float(tracked.iou[i]))
+            for i, label in enumerate(self.labels)
         }
         return FrameResult(index, self._paint(features, tracked), scores)
 
@@ -91,7 +94,9 @@ class Tracker:
         """
         if label not in self._banks:
             known = ", ".join(map(str, self.labels))
-            raise PriorError(f"This run follows the labels {known} and not {label}; track anew to add an object.")
+            raise PriorError(
+                f"This run follows the labels {known} and not {label}; track anew to add an object."
+            )
         self._banks[label].add_prior(self._placed(memory))
 
     def reset_recent(self) -> None:
@@ -118,7 +123,9 @@ class Tracker:
         for index in order:
             for label, memory in memories.get(index, {}).items():
                 if label not in self._banks:
-                    raise SettingsError(f"A stored memory has the label {label}, which the prior lacks; start the run again.")
+                    raise SettingsError(
+                        f"A stored memory has the label {label}, which the prior lacks; start the run again."
+                    )
                 self._banks[label].store(index, self._placed(memory))
 
     @property
@@ -152,7 +159,9 @@ class Tracker:
 
     def _remember(self, features: ImageFeatures, index: int, tracked: Tracked) -> None:
         self.last_memories = {}
-        keep = [i for i, _ in enumerate(self.labels) if self.settings.keep_lost or float(tracked.presence[i]) > 0]
+        keep = [
+            i for i, _ in enumerate(self.labels) if self.settings.keep_lost or float(tracked.presence[i]) > 0
+        ]
         if not (self.settings.store_memories and keep and max(self.settings.recent, self.settings.pointers)):
             return
         spatial = self.model.encode_memory(
