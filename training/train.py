@@ -447,7 +447,7 @@ def train(args: argparse.Namespace) -> None:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
             sums, n = {}, 0
-        if (step + 1) % 200 == 0 or step + 1 == args.steps:
+        if (step + 1) % 100 == 0 or step + 1 == args.steps:
             part = state_file.with_suffix(".part")
             torch.save({"model": model.state_dict(), "average": average, "optimiser": optimiser.state_dict(),
                         "step": step + 1}, part)  # fmt: skip

@@ -79,9 +79,10 @@ def _to_8_bit(colour: npt.NDArray[Any], limits: Limits | None) -> npt.NDArray[np
     low, high = value_limits(colour) if limits is None else limits
     scale = 255.0 / (high - low) if high > low else 0.0
     # float32 cannot tell large numbers apart that differ by little
-    wide = np.float32 if colour.dtype.itemsize <= 2 or colour.dtype == np.float32 else np.float64
+    narrow = colour.dtype.itemsize <= 2 or colour.dtype == np.float32
+    wide: npt.NDArray[Any] = colour.astype(np.float32 if narrow else np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        stretched = (colour.astype(wide) - low) * scale
+        stretched = (wide - low) * scale
     if colour.dtype.kind == "f":
         stretched[~np.isfinite(colour)] = 0
     # nan first: clip keeps it, and its conversion to an integer is undefined

@@ -133,7 +133,7 @@ def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArr
     resized = rgb
     if placement.content_hw != placement.image_hw:
         resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
-    values = (resized.astype(np.float32) - np.float32(MEAN_255)) / np.float32(STD_255)
+    values = (resized.astype(np.float32) - np.array(MEAN_255, np.float32)) / np.array(STD_255, np.float32)
     padded = np.zeros((1, 3, *placement.input_hw), np.float32)
     padded[0, :, :height, :width] = values.transpose(2, 0, 1)
     return padded

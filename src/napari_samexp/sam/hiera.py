@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.layers import Mlp, from_windows, to_windows
+from napari_samexp.sam.layers import Mlp, from_windows, split_heads, to_windows
 from napari_samexp.sam.posenc import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
 
@@ -105,7 +105,8 @@ class _Block(nn.Module):
         else:
             y = self.attn(y)
         x = x + y
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class _PooledAttention(nn.Module):
@@ -121,12 +122,10 @@ class _PooledAttention(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.pool:
             q = _halve(q)
-        mixed = functional.scaled_dot_product_attention(*(self._split(part) for part in (q, k, v)))
+        heads = [split_heads(part.flatten(1, 2), self.heads) for part in (q, k, v)]
+        mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*q.shape))
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 def _halve(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Attention", "LayerNorm2d", "Mlp", "from_windows", "to_windows"]
+__all__ = ["Attention", "LayerNorm2d", "Mlp", "from_windows", "split_heads", "to_windows"]
 
 
 class Mlp(nn.Module):
@@ -77,15 +77,17 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, C), (B, M, S), (B, M, S) to (B, N, C)."""
-        heads = (
-            self._split(project(x)) for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
-        )
-        mixed = functional.scaled_dot_product_attention(*heads)
+        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, C) to (B, heads, N, C / heads)."""
+    out: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return out
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

@@ -73,7 +73,8 @@ class _ConvNextBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         y = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(y)))
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class MemoryAttention(nn.Module):
@@ -105,8 +106,8 @@ class MemoryAttention(nn.Module):
         keys = memory + memory_pos
         for layer in self.layers:
             x = layer(x, keys, memory, grid_hw, grids)
-        out: Tensor = self.norm(x)
-        return out.transpose(1, 2).unflatten(2, grid_hw)
+        out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, grid_hw)
+        return out
 
 
 class _MemoryLayer(nn.Module):
@@ -127,7 +128,8 @@ class _MemoryLayer(nn.Module):
         y = self.norm1(x)
         x = x + self.self_attn.on_grids(y, y, y, grid_hw, [grid_hw])
         x = x + self.cross_attn_image.on_grids(self.norm2(x), keys, memory, grid_hw, grids)
-        return x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
+        out: Tensor = x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
+        return out
 
 
 class _RotaryAttention(Attention):

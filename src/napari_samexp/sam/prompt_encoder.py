@@ -49,9 +49,7 @@ class PromptEncoder(nn.Module):
         """
         size = points_xy.new_tensor((input_hw[1], input_hw[0]))
         encoded = fourier_points((points_xy + 0.5) / size, self.pe_layer.positional_encoding_gaussian_matrix)
-        tables = torch.cat(
-            [self.not_a_point_embed.weight, *(table.weight for table in self.point_embeddings)]
-        )
+        tables = torch.cat([table.weight for table in (self.not_a_point_embed, *self.point_embeddings)])
         kind = tables[labels.long() + 1]
         return encoded.to(kind.dtype) * (labels >= 0)[..., None].to(kind.dtype) + kind
 

@@ -132,19 +132,17 @@ _HIERA: dict[str, dict[str, Any]] = {
 }
 _PREFIXES: tuple[tuple[str, Literal["2.0", "2.1"]], ...] = (("sam2_hiera", "2.0"), ("sam2.1_hiera", "2.1"))
 
-VARIANTS: dict[str, Variant] = {
-    row.name: row
-    for row in (
-        Sam1Variant("sam_vit_b", 12, 768, 12, (2, 5, 8, 11)),
-        Sam1Variant("sam_vit_l", 24, 1024, 16, (5, 11, 17, 23)),
-        Sam1Variant("sam_vit_h", 32, 1280, 16, (7, 15, 23, 31)),
-        *(
-            Sam2Variant(name=f"{prefix}_{size}", version=version, **row)
-            for prefix, version in _PREFIXES
-            for size, row in _HIERA.items()
-        ),
-    )
-}
+_ROWS: list[Variant] = [
+    Sam1Variant("sam_vit_b", 12, 768, 12, (2, 5, 8, 11)),
+    Sam1Variant("sam_vit_l", 24, 1024, 16, (5, 11, 17, 23)),
+    Sam1Variant("sam_vit_h", 32, 1280, 16, (7, 15, 23, 31)),
+    *(
+        Sam2Variant(name=f"{prefix}_{size}", version=version, **row)
+        for prefix, version in _PREFIXES
+        for size, row in _HIERA.items()
+    ),
+]
+VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def identify(state: Mapping[str, Tensor]) -> Variant:

@@ -77,7 +77,8 @@ class _Block(nn.Module):
         else:
             y = self.attn(y)
         x = x + y
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class _RelativeAttention(nn.Module):
@@ -96,13 +97,13 @@ class _RelativeAttention(nn.Module):
         qkv = self.qkv(x).view(batch, height * width, 3, self.num_heads, -1)
         tables = _distances(self.rel_pos_h, height), _distances(self.rel_pos_w, width)
         # one head at a time: all heads' logits of a 64 x 64 grid together take a gigabyte
-        heads = [self._one_head(*qkv[..., i, :].unbind(2), tables) for i in range(self.num_heads)]
+        heads = [self._one_head(qkv[..., i, :], tables) for i in range(self.num_heads)]
         out: Tensor = self.proj(torch.cat(heads, dim=-1).view(batch, height, width, -1))
         return out
 
     @staticmethod
-    def _one_head(q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        rows, columns = tables
+    def _one_head(qkv: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        (q, k, v), (rows, columns) = qkv.unbind(2), tables
         grid = q.unflatten(1, (rows.shape[0], columns.shape[0]))
         bias_h = torch.einsum("bhwc,hkc->bhwk", grid, rows)
         bias_w = torch.einsum("bhwc,wkc->bhwk", grid, columns)
