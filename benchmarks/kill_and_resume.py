@@ -41,7 +41,9 @@ def killed_run(command: list[object], store: Path, kills: int, pause: float, rng
     """Run `command` to its end through `kills` kills; return how many frames were done after each."""
     done: list[int] = []
     for _ in range(kills):
-        process = subprocess.Popen([*map(str, command), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*map(str, command), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         before = finished(store)
         while process.poll() is None and finished(store) <= before:
             time.sleep(0.02)
@@ -59,7 +61,9 @@ def finished(store: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument("prior", nargs="?", type=Path)
     parser.add_argument("--kills", type=int, default=5)
@@ -79,7 +83,11 @@ def main() -> None:
             frames = [int(i) for i in np.flatnonzero(a.done)]
             labels = all(np.array_equal(a.frame(i), b.frame(i)) for i in frames)
             report = {"frames": len(frames), "done_after_each_kill": done, "labels_equal": labels}
-            print(json.dumps(report | {"scores_equal": a.scores == b.scores, "memories_left": len(b.load_memories())}))
+            print(
+                json.dumps(
+                    report | {"scores_equal": a.scores == b.scores, "memories_left": len(b.load_memories())}
+                )
+            )
 
 
 if __name__ == "__main__":

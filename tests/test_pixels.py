@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from napari_samexp.pixels import to_rgb8, value_limits
 from napari_samexp.types import ImageError
 

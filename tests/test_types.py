@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_run
+
 from napari_samexp import types
 from napari_samexp.types import (
     FrameResult,

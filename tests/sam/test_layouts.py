@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from napari_samexp.sam import VARIANTS, Sam1, Sam2, load_model
 from napari_samexp.sam.checkpoint import load_strict
 from napari_samexp.sam.loading import build, identify_file, own_keys
 from napari_samexp.sam.variants import identify
 from napari_samexp.sam.weights import OFFICIAL
 from napari_samexp.types import CheckpointError, Prompt
-from torch import Tensor
 
 LAYOUTS: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "data" / "layouts.json.gz").read_bytes())

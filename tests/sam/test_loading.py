@@ -13,6 +13,8 @@ import numpy as np
 import parity
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from napari_samexp.sam import Sam1, Sam2, load_model
 from napari_samexp.sam.loading import (
     CONFIG_KEY,
@@ -23,7 +25,6 @@ from napari_samexp.sam.loading import (
     metadata_for,
 )
 from napari_samexp.types import CheckpointError, Prompt, SettingsError
-from safetensors.torch import load_file, save_file
 
 STATES = {family: parity.SELECTION / f"{stem}_state.safetensors" for family, stem in golden.FAMILIES.items()}
 PICTURE = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)

@@ -11,6 +11,7 @@ import parity
 import pytest
 import tiny_run
 import torch
+
 from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam import Memory, load_model
 from napari_samexp.sam.features import place

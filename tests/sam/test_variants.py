@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from napari_samexp.sam import VARIANTS, Sam1Variant, Sam2Variant
 from napari_samexp.sam.loading import build
 from napari_samexp.sam.variants import identify, variant_from_json, variant_to_json
@@ -103,7 +104,7 @@ def test_there_are_two_versions(version: Any) -> None:
 
 
 BAD = [0, -1, 1.5, True, None, "8", 10**9, 10**400, [], [1], [[1]], {}, [-1, 0, 0, 0], [1, 1, 1, 1, 1], "NaN"]
-TRIED = [3, 8, 24, [0, 1, 1, 1], [3, 3, 3, 3], [8, 4, 7, 7], [2, 2, 2, 1], [1, 2], [8, 4], [2, 2, 2, 2, 2]]
+TRIED = [3, 24, [0, 1, 1, 1], [3, 3, 3, 3], [8, 4, 7, 7], [2, 2, 2, 1], [1, 2], [8, 4], [2, 2, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("small", [SMALL1, SMALL2], ids=["SAM 1", "SAM 2.1"])
@@ -127,8 +128,10 @@ def test_a_configuration_is_refused_or_makes_a_model_that_works(small: dict[str,
 
 
 def works(variant: Sam1Variant | Sam2Variant) -> None:
-    """Run every part of a model of random weights."""
-    model = type(build(variant))(variant).eval()
+    """Run every part of a model."""
+    model = build(variant).to_empty(device="cpu").requires_grad_(False)
+    for tensor in model.state_dict().values():
+        tensor.fill_(0.01)
     features = model.encode(torch.zeros(20, 30, 3, dtype=torch.uint8).numpy())
     prediction = model.segment(features, Prompt.from_lists([[3, 3]]))
     assert prediction.mask().shape == (20, 30)
@@ -157,9 +160,9 @@ def test_a_state_of_another_size_says_how_to_go_on(name: str) -> None:
     state = state_of(name)
     first = "trunk." if "hiera" in name else ""
     state[f"image_encoder.{first}blocks.77.norm1.weight"] = torch.zeros(1)
-    with pytest.raises(CheckpointError, match="no official size.*configuration") as error:
+    with pytest.raises(CheckpointError, match=r"no official size.*configuration") as error:
         identify(state)
-    assert VARIANTS[name].family.removesuffix(" 2") in str(error.value)
+    assert VARIANTS[name].family in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from napari_samexp.sam import Memory
 from napari_samexp.sam.models import PRIOR_SLOT
 from napari_samexp.tracking import TrackSettings

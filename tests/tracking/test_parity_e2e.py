@@ -6,6 +6,7 @@ import golden
 import parity
 import pytest
 import reproduce
+
 from napari_samexp.sam import MaskPrediction
 from napari_samexp.sam.features import Placement
 

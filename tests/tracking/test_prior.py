@@ -16,12 +16,14 @@ import parity
 import pytest
 import tiny_run
 import torch
-from napari_samexp.sam import Memory, Sam2
-from napari_samexp.tracking import PriorMemory, Recording, Tracker, prior as prior_module, record
-from napari_samexp.tracking.prior import FORMAT, MAX_RECORDINGS, image_hash, record_mask
-from napari_samexp.types import ImageError, PriorError, PriorMismatch, Prompt, SettingsError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from napari_samexp.sam import Memory, Sam2
+from napari_samexp.tracking import PriorMemory, Recording, Tracker, record
+from napari_samexp.tracking import prior as prior_module
+from napari_samexp.tracking.prior import FORMAT, MAX_RECORDINGS, image_hash, record_mask
+from napari_samexp.types import ImageError, PriorError, PriorMismatch, Prompt, SettingsError
 
 PICTURE = tiny_run.drawn_frames(1)[0]
 CLICKS = Prompt.from_lists([[50, 24], [52, 25]], [[3, 4]], [40, 10, 60, 40])

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+
 from napari_samexp.tracking import TrackSettings
 from napari_samexp.types import SettingsError
 

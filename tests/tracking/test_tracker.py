@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_run
 import torch
+
 from napari_samexp.sam import Sam2
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import FrameResult, ImageError, ObjectScore, PriorError, Prompt, SettingsError
@@ -315,13 +316,13 @@ def test_a_reset_lets_the_next_frame_see_the_prior_alone(
 def test_a_run_can_be_continued_from_its_memories(memory_model: Sam2, prior: PriorMemory, video: Any) -> None:
     made = settings(prior_time="elapsed", recent=2, pointers=3)
     whole, memories = Tracker(memory_model, prior, made), {}
-    for index in range(8):
+    for index in range(6):
         whole.step(video.frame(index), index)
         memories[index] = whole.last_memories
     other = Tracker(memory_model, prior, made)
-    other.restore(0, memories, range(8))
+    other.restore(0, memories, range(6))
     assert other.remembered == whole.remembered
-    rest = [[tracker.step(video.frame(index), index) for index in range(8, 12)] for tracker in (whole, other)]
+    rest = [[tracker.step(video.frame(index), index) for index in range(6, 9)] for tracker in (whole, other)]
     assert same(*rest)
 
 

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.tracking.prior import PriorMemory, Recording, record
+    from napari_samexp.tracking.prior import PriorMemory, Recording, record, record_mask
     from napari_samexp.tracking.run import open_store, track_into
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
 
-__all__ = ["PriorMemory", "Recording", "TrackSettings", "Tracker", "open_store", "record", "track_into"]
+__all__ = [
+    "PriorMemory",
+    "Recording",
+    "TrackSettings",
+    "Tracker",
+    "open_store",
+    "record",
+    "record_mask",
+    "track_into",
+]
 
 # a process without torch may use the settings
 __getattr__ = lazy_names(
@@ -24,6 +33,7 @@ __getattr__ = lazy_names(
         "Tracker": "tracker",
         "open_store": "run",
         "record": "prior",
+        "record_mask": "prior",
         "track_into": "run",
     },
 )
