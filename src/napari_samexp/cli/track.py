@@ -109,7 +109,9 @@ def track(
     from napari_samexp.tracking.tracker import Tracker
 
     recorded = PriorMemory.load(prior)
-    with open_video(video) as source:
+    # frames are read once and in order; only the other way round, a group of pictures has to be kept
+    kept = 2**28 if backward else 2**26
+    with open_video(video, cache_bytes=kept) as source:
         chosen = frame_numbers(wanted, len(source), backward=backward)
         name = name_for(recorded, model, again=bool(image))
         pictures = _pictures(image or ())
