@@ -222,6 +222,25 @@ def test_a_file_loads_in_every_number_type(family: str, dtype: str, models: dict
     assert isinstance(model, Sam1 if family == "SAM 1" else Sam2)
     assert model.dtype == expected
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
+    exact, encoder = models[family], "prompt_encoder" if family == "SAM 1" else "sam_prompt_encoder"
+    ours, theirs = (getattr(m, encoder).pe_layer.positional_encoding_gaussian_matrix for m in (model, exact))
+    assert ours.dtype == torch.float32  # rounded, clicks would be as well
+    assert torch.equal(ours, theirs)
     features = model.encode(PICTURE)
     assert features.embedding.dtype == expected
     assert model.segment(features, Prompt.from_lists([[9, 9]])).mask().shape == (40, 60)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_file_of_halves_loads_in_any_type(dtype: str, sam21: Sam2, tmp_path: Path) -> None:
+    path, state = tmp_path / "half.safetensors", load_file(STATES["SAM 2.1"])
+    save_file({key: tensor.half() for key, tensor in state.items()}, path, metadata_for(sam21.variant))
+    model = load_model(path, device="cpu", dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+    matrix = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    assert matrix.dtype == torch.float32
+    assert torch.allclose(
+        matrix, sam21.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, rtol=1e-3
+    )
+    ours, theirs = (m.encode(PICTURE).embedding.float() for m in (model, sam21))
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 0.05

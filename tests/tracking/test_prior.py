@@ -367,6 +367,14 @@ def test_a_prior_replaces_the_file_it_came_from(saved: Path) -> None:
     assert len(PriorMemory.load(saved).recordings) == len(loaded.recordings) - 1
 
 
+def test_what_was_read_does_not_follow_the_file(saved: Path, prior: PriorMemory) -> None:
+    """A file that stays mapped could not be replaced on Windows."""
+    loaded = PriorMemory.load(saved)
+    with saved.open("r+b") as file:
+        file.write(b"\0" * saved.stat().st_size)
+    assert same(loaded, prior)
+
+
 def test_files_of_the_first_days_are_read(saved: Path, prior: PriorMemory) -> None:
     """They had no switch."""
     edited(saved, lambda header, _: [entry.pop("enabled") for entry in header["recordings"]])

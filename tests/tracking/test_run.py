@@ -95,6 +95,12 @@ def forward(model: Sam2, prior: PriorMemory) -> Setup:
 
 
 @pytest.fixture(scope="module")
+def keeping(model: Sam2, prior: PriorMemory) -> Setup:
+    """A run that remembers every frame."""
+    return Setup(model, prior, tiny_run.settings_of(keep_lost=True))
+
+
+@pytest.fixture(scope="module")
 def whole(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an uninterrupted run."""
     path = tmp_path_factory.mktemp("whole") / "labels.zarr"
@@ -180,7 +186,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("at", [1, 5])
 def test_a_stop_between_two_writes_loses_nothing(
-    forward: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, before: bool, at: int
+    keeping: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, before: bool, at: int
 ) -> None:
     real, calls = getattr(LabelStore, method), []
 
@@ -195,11 +201,11 @@ def test_a_stop_between_two_writes_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(LabelStore, method, stopped)
         with pytest.raises(Stop):
-            forward.track(tmp_path / "s")
+            keeping.track(tmp_path / "s")
     finished = np.flatnonzero(content(tmp_path / "s")[2])
-    tracked = forward.track(tmp_path / "s")
+    tracked = keeping.track(tmp_path / "s")
     assert set(finished).isdisjoint(tracked)
-    forward.track(tmp_path / "whole")
+    keeping.track(tmp_path / "whole")
     assert content(tmp_path / "s") == content(tmp_path / "whole")
     assert memories(tmp_path / "s") == memories(tmp_path / "whole")
 
@@ -293,15 +299,14 @@ def test_both_ways_from_one_frame_are_two_runs(model: Sam2, prior: PriorMemory, 
 
 
 def test_a_frame_that_is_tracked_again_leaves_the_later_ones_their_past(
-    model: Sam2, prior: PriorMemory, tmp_path: Path
+    keeping: Setup, tmp_path: Path
 ) -> None:
-    setup = Setup(model, prior, tiny_run.settings_of(keep_lost=True))
-    setup.track(tmp_path / "s", range(6))
+    keeping.track(tmp_path / "s", range(6))
     before = memories(tmp_path / "s")
     assert set(before) == {2, 3, 4, 5}
-    with setup.store(tmp_path / "s") as store:
+    with keeping.store(tmp_path / "s") as store:
         store.forget([2])
-    assert setup.track(tmp_path / "s", range(6)) == [2]
+    assert keeping.track(tmp_path / "s", range(6)) == [2]
     after = memories(tmp_path / "s")
     assert set(after) == set(before)
     assert all(after[index] == before[index] for index in (3, 4, 5))
@@ -323,13 +328,11 @@ def test_frames_to_keep_are_left_alone(forward: Setup, tmp_path: Path) -> None:
 
 
 def test_a_reset_lets_the_next_frame_see_the_prior_alone_also_after_a_stop(
-    forward: Setup, tmp_path: Path
+    keeping: Setup, tmp_path: Path
 ) -> None:
-    keep = Setup(forward.model, forward.prior, tiny_run.settings_of(keep_lost=True))
-
     def part(path: Path, stop: bool) -> None:
-        with keep.store(path) as store:
-            run = Run(store, keep.tracker(), keep.video, keep.order)
+        with keeping.store(path) as store:
+            run = Run(store, keeping.tracker(), keeping.video, keeping.order)
             for result in run:
                 if result.index == 5:
                     run.reset_recent()
@@ -338,9 +341,9 @@ def test_a_reset_lets_the_next_frame_see_the_prior_alone_also_after_a_stop(
 
     part(tmp_path / "whole", stop=False)
     part(tmp_path / "s", stop=True)
-    keep.track(tmp_path / "s")
+    keeping.track(tmp_path / "s")
     assert content(tmp_path / "s") == content(tmp_path / "whole")
-    keep.track(tmp_path / "plain")
+    keeping.track(tmp_path / "plain")
     assert content(tmp_path / "s") != content(tmp_path / "plain")
 
 
