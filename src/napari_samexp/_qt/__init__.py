@@ -1,0 +1,1 @@
+"""The face in napari: the only folder that imports napari and Qt."""

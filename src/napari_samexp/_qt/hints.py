@@ -1,0 +1,81 @@
+"""The one line that says what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Standing", "hint_for"]
+
+_TRACKED = "Tracked. Drag the slider to look."
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a person has come.
+
+    Parameters
+    ----------
+    model : str
+        "none", "loading", "ready" or "failed".
+    loading : str
+        What loading is doing, such as "12 of 156 MB".
+    job : str
+        The state of the run.
+    lost : int
+        Frames in which something was lost.
+    """
+
+    model: str = "none"
+    loading: str = ""
+    has_memory: bool = True
+    pictures: bool = False
+    prompted: bool = False
+    previewed: bool = False
+    recordings: int = 0
+    video: bool = False
+    job: str = "idle"
+    lost: int = 0
+
+
+def hint_for(now: Standing) -> str:
+    """Return the next step in one or two short sentences."""
+    return _of_model(now) or _of_job(now) or _of_prompt(now)
+
+
+def _of_model(now: Standing) -> str:
+    if now.model == "none":
+        return "Choose a model above. The starter comes along and is ready at once."
+    if now.model == "loading" and now.loading:
+        return f"Loading the model: {now.loading}."
+    if now.model == "failed":
+        return "There is no model; choose one above."
+    if not now.has_memory:
+        return "SAM 1 marks objects but cannot remember them. Choose a SAM 2 model to track."
+    return ""
+
+
+def _of_job(now: Standing) -> str:
+    frames = "1 frame" if now.lost == 1 else f"{now.lost} frames"
+    lost = f"Lost in {frames}: press L to look." if now.lost else ""
+    return {
+        "starting": "Tracking begins. Scrub, zoom and paint meanwhile.",
+        "tracking": f"Tracking. Scrub, zoom and paint meanwhile. {lost}",
+        "paused": "Paused. Press Resume to go on.",
+        "cancelled": "Stopped; what is finished stays. Press Resume to go on.",
+        "failed": "Tracking stopped. Press Resume to try again.",
+        "interrupted": "The model is being started again; tracking goes on by itself.",
+        "finished": f"{lost} Paint or click there, then Remember this frame." if lost else _TRACKED,
+    }.get("" if now.prompted else now.job, "").strip()
+
+
+def _of_prompt(now: Standing) -> str:
+    if now.prompted:
+        done = "Press Record (R), or click again to correct the mask; X marks background."
+        return done if now.previewed else "The mask comes in a moment …"
+    if now.recordings and not now.video:
+        return "Recorded. Now open the video to find it in (Open… below), or show more of it."
+    if now.recordings:
+        return "Press Track to find it in the video, or click once more to remember more."
+    if not now.pictures:
+        return "Open a picture of your object: drop a file, or File > Open Sample > SAM experiments."
+    return "Click on your object in the picture."

@@ -1,0 +1,300 @@
+"""The dock "Prior tracking"."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_samexp._qt.connections import Connections, WindowThread
+from napari_samexp._qt.hints import Standing, hint_for
+from napari_samexp._qt.layer_choice import LayerChoice, is_video
+from napari_samexp._qt.model_control import ModelControl, loading_words
+from napari_samexp._qt.panel import Panel
+from napari_samexp._qt.prompt_control import PromptControl
+from napari_samexp._qt.shown_video import add_video, know_viewer
+from napari_samexp._qt.track_control import TrackControl
+from napari_samexp.io.video import open_video
+from napari_samexp.session.frames import lost_frames
+from napari_samexp.session.session import Session
+from napari_samexp.types import SamexpError
+
+__all__ = ["PriorTracking"]
+
+PRIOR_FILES = "Prior (*.safetensors)"
+VIDEO_FILES = "Videos (*.mp4 *.mov *.avi *.mkv *.webm *.gif *.tif *.tiff);;All files (*)"
+NOTICE_MS = 8000
+
+
+class PriorTracking(QWidget):
+    """Show a model one thing, and find it in a video.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        napari gives it to a parameter of this name.
+    session : Session, optional
+        Another session, for tests.
+    """
+
+    def __init__(self, napari_viewer: Any, session: Session | None = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.window_thread = WindowThread(self)
+        self.session = session or Session(deliver=self.window_thread)
+        self.panel = Panel()
+        self._connections = Connections()
+        self._notice = ""
+        self._docked = False
+        self._quiet = QTimer(self)
+        self._quiet.setSingleShot(True)
+        self._lay_out()
+        know_viewer(napari_viewer)
+        self._build()
+        self._connect()
+        self._show_settings()
+        # the worker and slow imports begin once the dock is on the screen
+        QTimer.singleShot(0, self._begin)
+        self._tell_next()
+        if self.session.first_notice:
+            self.say(self.session.first_notice)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence for a while, in the place of what to do next."""
+        self._notice = sentence
+        self._quiet.start(NOTICE_MS)
+        self.panel.hint.setText(sentence)
+
+    def load_prior_from(self, path: str) -> None:
+        """Take the recordings from a prior file."""
+        self.session.recordings.load(path)
+
+    def save_prior_to(self, path: str) -> None:
+        """Write the recordings to a prior file; `SamexpError` if there are none."""
+        self.session.recordings.save(path)
+
+    def open_video_from(self, path: str) -> None:
+        """Open a video without making the window wait, and show it."""
+        self.say(f"Opening {Path(path).name} …")
+
+        def shown(video: Any) -> None:
+            layer = add_video(self.viewer, video, path=path)
+            self.videos.refill()
+            self.videos.choose(layer)
+            self._hush()
+
+        self._aside(lambda: open_video(path), shown)
+
+    def end(self) -> None:
+        """Undo every connection, end the worker, and take the prompts' layers away; labels and videos stay."""
+        if self.session is None:
+            return
+        session, self.session = self.session, None  # type: ignore[assignment]
+        self._quiet.stop()
+        self._connections.undo()
+        self.prompts.remove()
+        # joining a thread that may be delivering could take a moment
+        threading.Thread(target=session.close, name="napari-samexp closing").start()
+
+    # ---- Qt
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that napari has taken the dock away."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._docked = self._docked or self.parentWidget() is not None
+            if self._docked and self.parentWidget() is None:
+                # docking again takes the widget out first, and puts it back at once
+                QTimer.singleShot(0, self._end_if_undocked)
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:
+        """End with the window."""
+        self.end()
+        super().closeEvent(event)
+
+    def _end_if_undocked(self) -> None:
+        if self.parentWidget() is None:
+            self.end()
+            self.deleteLater()
+
+    # ---- building
+
+    def _lay_out(self) -> None:
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(self.panel)
+        bar = area.verticalScrollBar().sizeHint().width()
+        area.setMinimumWidth(self.panel.minimumSizeHint().width() + bar)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(area)
+
+    def _build(self) -> None:
+        panel, session, viewer, connections = self.panel, self.session, self.viewer, self._connections
+        self.pictures = LayerChoice(
+            panel.image, viewer, connections, self.window_thread, prefers=lambda layer: layer.ndim == 2
+        )
+        self.videos = LayerChoice(panel.video, viewer, connections, self.window_thread, accepts=is_video)
+        self.models = ModelControl(panel, session, connections, self.say)
+        self.prompts = PromptControl(
+            panel, session, viewer, self.pictures, connections, self.say, self._tell_next
+        )
+        self.tracks = TrackControl(
+            panel, session, viewer, self.videos, self.prompts, connections, self.say, self._tell_next
+        )
+
+    def _connect(self) -> None:
+        panel, session, add = self.panel, self.session, self._connections.add
+        recordings, shown = session.recordings, panel.recordings
+        for signal, call in (
+            (session.notice, self.say),
+            (session.settings_changed, self._show_settings),
+            (session.models.changed, self._model_changed),
+            (recordings.changed, self._show_recordings),
+            (recordings.saved, self._saved),
+            (shown.switched, recordings.switch),
+            (shown.renamed, recordings.rename),
+            (shown.relabelled, recordings.relabel),
+            (shown.removed, recordings.remove),
+            (shown.undone, recordings.undo),
+            (shown.dropped, self.load_prior_from),
+            (panel.remove.clicked, shown.remove_current),
+            (panel.undo.clicked, recordings.undo),
+            (panel.save_prior.clicked, self._ask_save),
+            (panel.load_prior.clicked, self._ask_load),
+            (panel.open_video.clicked, self._ask_video),
+            (panel.own_settings.edited, self._setting_edited),
+            (panel.track_settings.edited, self._setting_edited),
+            (self._quiet.timeout, self._hush),
+        ):
+            add(signal, call)
+        self._bind("R", lambda viewer: self.prompts.record())
+        self._bind("L", lambda viewer: self.tracks.go_to_lost(1))
+        self._bind("Shift-L", lambda viewer: self.tracks.go_to_lost(-1))
+
+    def _bind(self, key: str, call: Callable[[Any], None]) -> None:
+        self.viewer.bind_key(key, call, overwrite=True)
+        self._connections.later(lambda: self.viewer.bind_key(key, None))
+
+    def _begin(self) -> None:
+        if self.session is not None:
+            self.session.start()
+            self.models.begin()
+            self._begin_prompting()
+
+    def _begin_prompting(self) -> None:
+        # napari imports pandas with the first points, which takes as long as all else here together
+        if "pandas" in sys.modules:
+            self.prompts.begin()
+        else:
+            self._aside(lambda: import_module("pandas"), lambda _: self.prompts.begin())
+
+    # ---- what happens
+
+    def _model_changed(self, state: Any) -> None:
+        self.panel.cancel.setEnabled(state.state == "loading" or self.session.tracking.job.active)
+        if state.state == "failed" and state.sentence:
+            self.say(state.sentence)
+        self._tell_next()
+
+    def _show_recordings(self, infos: tuple[Any, ...]) -> None:
+        self.panel.recordings.show_recordings(infos, self.session.recordings.undoable)
+        self._tell_next()
+
+    def _saved(self, path: Any) -> None:
+        self.say(f"Saved to {path}.")
+
+    def _show_settings(self, *_: Any) -> None:
+        self.panel.own_settings.show_values(self.session.settings)
+        self.panel.track_settings.show_values(self.session.settings.track)
+
+    def _setting_edited(self, name: str, value: Any) -> None:
+        try:
+            if name in ("device", "dtype"):
+                self.session.load_model(**{name: value})
+            else:
+                self.session.change_settings(**{name: value})
+        except SamexpError as error:
+            self.say(str(error))
+            self._show_settings()
+
+    def _tell_next(self) -> None:
+        self._enable()
+        if not self._notice:
+            self.panel.hint.setText(hint_for(self._standing()))
+
+    def _hush(self) -> None:
+        self._notice = ""
+        self._tell_next()
+
+    def _standing(self) -> Standing:
+        session = self.session
+        state = session.models.state
+        return Standing(
+            model=state.state,
+            loading=loading_words(state),
+            has_memory=state.info is None or state.info.has_memory,
+            pictures=self.pictures.current is not None,
+            prompted=not session.prompting.prompt.is_empty,
+            previewed=session.prompting.preview is not None,
+            recordings=len(session.recordings.labels),
+            video=self.videos.current is not None,
+            job=session.tracking.job.state,
+            lost=len(lost_frames(session.results.scores)),
+        )
+
+    def _enable(self) -> None:
+        session, panel = self.session, self.panel
+        panel.record.setEnabled(not session.prompting.prompt.is_empty)
+        panel.save_prior.setEnabled(bool(session.recordings.all))
+        panel.remove.setEnabled(bool(session.recordings.all))
+        panel.undo.setEnabled(session.recordings.undoable)
+        ready = bool(session.recordings.labels) and self.videos.current is not None
+        panel.track.setEnabled(ready and not session.tracking.job.active)
+        panel.remember_frame.setEnabled(self.videos.current is not None and session.models.state.usable)
+
+    # ---- files
+
+    def _ask_save(self, *_: Any) -> None:
+        path, _kind = QFileDialog.getSaveFileName(self, "Save the prior", "prior.safetensors", PRIOR_FILES)
+        if path:
+            try:
+                self.save_prior_to(path)
+            except SamexpError as error:
+                self.say(str(error))
+
+    def _ask_load(self, *_: Any) -> None:
+        path, _kind = QFileDialog.getOpenFileName(self, "Load a prior", "", PRIOR_FILES)
+        if path:
+            self.load_prior_from(path)
+
+    def _ask_video(self, *_: Any) -> None:
+        path, _kind = QFileDialog.getOpenFileName(self, "Open a video", "", VIDEO_FILES)
+        if path:
+            self.open_video_from(path)
+
+    def _aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run slow work on a thread, and hand its outcome over on the window's."""
+
+        def run() -> None:
+            try:
+                outcome = work()
+            except SamexpError as error:
+                sentence = str(error)
+                self.window_thread(lambda: self._if_open(lambda: self.say(sentence)))
+            else:
+                self.window_thread(lambda: self._if_open(lambda: then(outcome)))
+
+        threading.Thread(target=run, name="samexp opening", daemon=True).start()
+
+    def _if_open(self, call: Callable[[], None]) -> None:
+        if self.session is not None:
+            call()

@@ -1,0 +1,211 @@
+"""The recordings of a prior as people see them: a picture, a name, a label, scores, and a switch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QPoint, QSize, Qt, Signal
+from qtpy.QtGui import QIcon, QImage, QKeySequence, QPainter, QPalette, QPixmap, QShortcut
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QInputDialog,
+    QListWidget,
+    QListWidgetItem,
+    QMenu,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_samexp.engine.messages import RecordingInfo
+
+__all__ = ["RecordingsList"]
+
+_KEY = Qt.ItemDataRole.UserRole
+_ICON = 40
+
+
+class RecordingsList(QListWidget):
+    """A list of recordings; what a person does to them is asked for by signals.
+
+    Signals
+    -------
+    switched : key, bool
+    renamed : key, str
+    relabelled : key, int
+    removed : key
+    undone
+    dropped : str
+        A file that was dropped here.
+    """
+
+    switched = Signal(str, bool)
+    renamed = Signal(str, str)
+    relabelled = Signal(str, int)
+    removed = Signal(str)
+    undone = Signal()
+    dropped = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._infos: dict[str, RecordingInfo] = {}
+        self._undoable = False
+        self.setIconSize(QSize(_ICON, _ICON))
+        self.setUniformItemSizes(True)
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.setAcceptDrops(True)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.customContextMenuRequested.connect(self._open_menu)
+        self.itemChanged.connect(self._item_changed)
+        self._shortcut(QKeySequence.StandardKey.Delete, self.remove_current)
+        self._shortcut(QKeySequence.StandardKey.Undo, self.undone.emit)
+
+    def show_recordings(self, infos: Sequence[RecordingInfo], undoable: bool = False) -> None:
+        """Show these recordings and keep the selection."""
+        current = self.current_key()
+        self._infos = {info.key: info for info in infos}
+        self._undoable = undoable
+        self.blockSignals(True)
+        self.clear()
+        for info in infos:
+            item = _item(info)
+            self.addItem(item)
+            if info.key == current:
+                self.setCurrentItem(item)
+        self.blockSignals(False)
+
+    def current_key(self) -> str | None:
+        """Return the selected recording's key."""
+        item = self.currentItem()
+        return None if item is None else str(item.data(_KEY))
+
+    def remove_current(self) -> None:
+        """Ask for the selected recording's removal."""
+        key = self.current_key()
+        if key is not None:
+            self.removed.emit(key)
+
+    def relabel_current(self) -> None:
+        """Ask a person for the selected recording's label."""
+        key = self.current_key()
+        if key is None:
+            return
+        value, sure = QInputDialog.getInt(
+            self, "Label", "Label of this recording:", self._infos[key].label, 1, 65535
+        )
+        if sure:
+            self.relabelled.emit(key, value)
+
+    def rename_current(self) -> None:
+        """Edit the selected recording's name in place."""
+        if self.currentItem() is not None:
+            self.editItem(self.currentItem())
+
+    # ---- Qt
+
+    def paintEvent(self, event: Any) -> None:
+        """Say what will be here while there is nothing."""
+        super().paintEvent(event)
+        if not self.count():
+            painter = QPainter(self.viewport())
+            colour = self.palette().color(QPalette.ColorRole.WindowText)
+            colour.setAlpha(150)
+            painter.setPen(colour)
+            painter.drawText(self.viewport().rect(), Qt.AlignmentFlag.AlignCenter, "recordings appear here")
+
+    def sizeHint(self) -> QSize:
+        """Return room for two recordings."""
+        return QSize(220, 2 * (_ICON + 6))
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Let prior files in."""
+        if _prior_in(event) is None:
+            super().dragEnterEvent(event)
+        else:
+            event.acceptProposedAction()
+
+    def dragMoveEvent(self, event: Any) -> None:
+        """Let prior files in."""
+        if _prior_in(event) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Ask for the prior of a file to be loaded."""
+        path = _prior_in(event)
+        if path is not None:
+            event.acceptProposedAction()
+            self.dropped.emit(path)
+
+    def _shortcut(self, keys: Any, call: Callable[[], Any]) -> None:
+        shortcut = QShortcut(QKeySequence(keys), self)
+        shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+        shortcut.activated.connect(call)
+
+    def _item_changed(self, item: QListWidgetItem) -> None:
+        info = self._infos.get(str(item.data(_KEY)))
+        if info is None:
+            return
+        enabled = item.checkState() == Qt.CheckState.Checked
+        if enabled != info.enabled:
+            self.switched.emit(info.key, enabled)
+        elif item.text() != _title(info):
+            self.renamed.emit(info.key, item.text().partition(" · ")[0].strip())
+
+    def _open_menu(self, place: QPoint) -> None:
+        menu = QMenu(self)
+        chosen = self.currentItem() is not None
+        for text, call, usable in (
+            ("Rename", self.rename_current, chosen),
+            ("Change label…", self.relabel_current, chosen),
+            ("Remove", self.remove_current, chosen),
+            ("Undo", self.undone.emit, self._undoable),
+        ):
+            action = menu.addAction(text)
+            action.setEnabled(usable)
+            action.triggered.connect(lambda checked=False, call=call: call())
+        menu.exec(self.mapToGlobal(place))
+
+
+def _item(info: RecordingInfo) -> QListWidgetItem:
+    item = QListWidgetItem(_icon(info.thumbnail), _title(info))
+    item.setData(_KEY, info.key)
+    item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEditable)
+    item.setCheckState(Qt.CheckState.Checked if info.enabled else Qt.CheckState.Unchecked)
+    how = "painted" if info.painted else f"{len(info.prompt.points_xy)} clicks"
+    notes = [
+        f"{_name(info)}, label {info.label}, from {info.image_name or 'a picture'} ({how})",
+        f"predicted IoU {info.iou:.2f}, presence {info.presence:.1f}, model {info.model}",
+        "Ticked recordings are used. Double-click renames; right-click for more.",
+    ]
+    if not info.usable:
+        notes.insert(0, "Made with another model, so it is not used; choose that model, or record again.")
+    item.setToolTip("\n".join(notes))
+    return item
+
+
+def _name(info: RecordingInfo) -> str:
+    return info.name or f"object {info.label}"
+
+
+def _title(info: RecordingInfo) -> str:
+    other = "" if info.usable else " · other model"
+    return f"{_name(info)} · label {info.label} · IoU {info.iou:.2f}{other}"
+
+
+def _icon(pixels: Any) -> QIcon:
+    rgb = np.ascontiguousarray(pixels, np.uint8)
+    height, width = rgb.shape[:2]
+    image = QImage(rgb.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    return QIcon(QPixmap.fromImage(image.copy()))  # the copy owns its pixels
+
+
+def _prior_in(event: Any) -> str | None:
+    """Return the first prior file of a drag."""
+    paths = [url.toLocalFile() for url in event.mimeData().urls()]
+    return next((path for path in paths if path.lower().endswith(".safetensors")), None)

@@ -1,0 +1,190 @@
+"""A lazy video as napari's data: what is shown may be a stand-in for a moment, what is read is exact."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from qtpy.QtCore import QObject, Qt, Signal
+
+from napari_samexp._qt.frame_feed import FrameFeed
+from napari_samexp.io.video import LazyVideo
+
+__all__ = ["ShownVideo", "add_video", "know_viewer", "layer_settings", "video_of"]
+
+Frame = npt.NDArray[np.uint8]
+
+PATIENCE_S = 0.02  # waiting so long on the window's thread spares most steps the stand-in, and is not felt
+_viewers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class _Arrival(QObject):
+    """Brings the news of a frame from the feed's thread to the window's."""
+
+    arrived = Signal(int)
+
+
+class ShownVideo:
+    """A video as napari's Image layer takes it, (T, Y, X, 3) uint8.
+
+    napari's own slicing gets the exact frame if it is ready in a moment, or else the nearest one that is,
+    marked as such; the exact one follows by itself. Everyone else gets exact frames, however long it takes.
+
+    Parameters
+    ----------
+    video : LazyVideo
+    path : path, optional
+        Where the video was opened from, so that others can open it too.
+
+    Attributes
+    ----------
+    exact : LazyVideo
+        The video itself, for tracking, recording and saving.
+    """
+
+    ndim = 4
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, video: LazyVideo, path: str | os.PathLike[str] | None = None) -> None:
+        self.exact = video
+        self.path = None if path is None else Path(path).absolute()
+        self.shape = video.shape
+        self.feed = FrameFeed(video)
+        self._waiting: int | None = None
+        self._arrival = _Arrival()
+        self._arrival.arrived.connect(self._refresh, Qt.ConnectionType.QueuedConnection)
+        arrival = weakref.ref(self._arrival)
+        self.feed.on_frame = lambda index: _announce(arrival, index)
+        self.feed.put(0, video.frame(0))  # opening has decoded it; something has to be shown from the start
+
+    @property
+    def size(self) -> int:
+        """Numbers in all frames."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def waiting(self) -> int | None:
+        """The frame that is on its way while a stand-in is shown, or None."""
+        return self._waiting
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    def __getitem__(self, key: Any) -> Any:
+        index = _whole_frame(key, len(self))
+        if (
+            index is None
+            or not _asked_by_napari()
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            return self.exact[key]
+        frame = self._shown(index)
+        return frame[None] if isinstance(key[0], slice) else frame
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.exact.__array__(dtype, copy)
+
+    def __repr__(self) -> str:
+        return f"<ShownVideo of {self.exact!r}>"
+
+    def _shown(self, index: int) -> Frame:
+        frame = self.feed.wish(index, PATIENCE_S)
+        if frame is not None:
+            self._waiting = None
+            return frame
+        problem = self.feed.problem(index)
+        self._waiting = None if problem else index
+        near = self.feed.nearest(index)
+        stand_in = np.zeros(self.shape[1:], np.uint8) if near is None or problem else near[1]
+        return _marked(
+            stand_in, f"frame {index} cannot be decoded" if problem else f"decoding frame {index} …"
+        )
+
+    def _refresh(self, index: int) -> None:
+        if index == self._waiting:
+            for layer in _layers_of(self):
+                layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+
+def _announce(arrival: weakref.ref[_Arrival], index: int) -> None:
+    receiver = arrival()
+    if receiver is not None:
+        receiver.arrived.emit(index)
+
+
+def _asked_by_napari() -> bool:
+    """Return whether the array is indexed by napari's slicing, of which only the eye sees the outcome.
+
+    napari offers no other way to tell a slice to be shown from data to be used.
+    """
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("napari.layers.")
+
+
+def _whole_frame(key: Any, count: int) -> int | None:
+    """Return the frame if the key asks for one frame and all its pixels."""
+    if not isinstance(key, tuple) or not key or any(part != slice(None) for part in key[1:]):
+        return None
+    time = key[0]
+    if isinstance(time, slice):
+        frames = range(*time.indices(count))
+        return frames[0] if len(frames) == 1 else None
+    return int(time) if isinstance(time, int | np.integer) and 0 <= time < count else None
+
+
+def _marked(frame: Frame, text: str) -> Frame:
+    """Return the frame darkened, with a text at its top."""
+    marked: Frame = np.right_shift(frame, np.uint8(1))
+    size = max(10, frame.shape[0] // 24)
+    # text is drawn on a strip of its own: Pillow would copy the whole frame three times
+    strip = np.ascontiguousarray(marked[: 2 * size])
+    picture = Image.fromarray(strip)
+    ImageDraw.Draw(picture).text((size, size // 2), text, (255, 255, 255), ImageFont.load_default(size))
+    marked[: len(strip)] = np.asarray(picture)
+    return marked
+
+
+def _layers_of(shown: ShownVideo) -> list[Any]:
+    viewer = napari.current_viewer()
+    viewers = {id(v): v for v in [*_viewers, viewer] if v is not None}
+    return [layer for v in viewers.values() for layer in v.layers if layer.data is shown]
+
+
+def know_viewer(viewer: Any) -> None:
+    """Refresh videos in this viewer too; the one in front is always known."""
+    _viewers.add(viewer)
+
+
+def layer_settings(video: LazyVideo, name: str | None = None) -> dict[str, Any]:
+    """Return what napari's Image layer should know about a video."""
+    return {
+        "name": name or video.name,
+        "rgb": True,
+        "contrast_limits": (0, 255),
+        "multiscale": False,
+        "axis_labels": ("t", "y", "x"),
+        "cache": False,
+    }
+
+
+def add_video(
+    viewer: Any, video: LazyVideo, name: str | None = None, path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Show a video in a viewer from its first frame on, and return the Image layer."""
+    know_viewer(viewer)
+    layer = viewer.add_image(ShownVideo(video, path), **layer_settings(video, name))
+    axis = viewer.dims.ndim - 3
+    viewer.dims.set_current_step(axis, 0)
+    return layer
+
+
+def video_of(layer: Any) -> LazyVideo | None:
+    """Return the exact video behind an Image layer of ours, or None."""
+    return layer.data.exact if isinstance(getattr(layer, "data", None), ShownVideo) else None

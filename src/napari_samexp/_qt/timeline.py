@@ -1,0 +1,279 @@
+"""Where an object was lost: presence and predicted IoU over time, one look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+__all__ = ["Scores", "Timeline", "columns_of"]
+
+PRESENCE_RANGE = 12.0  # logits; beyond, nothing changes to the eye
+_MARGIN = 4
+_RUG = 5  # pixels of each label's row of lost frames
+_GAP = 3
+_MAX_RUGS = 6
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Scores:
+    """Presence and predicted IoU of one label by frame; not a number where a frame is not tracked."""
+
+    presence: Floats
+    iou: Floats
+
+    @classmethod
+    def empty(cls, count: int) -> Scores:
+        """Return the scores of `count` frames that are not tracked yet."""
+        return cls(np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32))
+
+    @property
+    def lost(self) -> npt.NDArray[np.bool_]:
+        """Which frames are tracked and have lost the object."""
+        return self.presence < 0
+
+
+def columns_of(values: Floats, width: int) -> Floats:
+    """Return the least value in each of `width` equal spans, so that no lost frame falls between pixels.
+
+    Spans without a number are not a number. With fewer values than columns, values repeat.
+    """
+    count = len(values)
+    starts = np.arange(width) * count // width
+    if count < width:
+        return values[starts]
+    return np.asarray(np.fmin.reduceat(values, starts), np.float32)
+
+
+class Timeline(QWidget):
+    """Curves of presence (above) and predicted IoU (below); a click on them asks for a frame.
+
+    Lost frames are shaded, and marked by label in rows at the bottom.
+    """
+
+    frame_chosen = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._count = 0
+        self._scores: dict[int, Scores] = {}
+        self._names: dict[int, str] = {}
+        self._colours: dict[int, QColor] = {}
+        self._current = 0
+        self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setMinimumHeight(96)
+        self.setAccessibleName("Scores over time")
+
+    # ---- what it shows
+
+    def reset(self, count: int, names: Mapping[int, str], colours: Mapping[int, Any]) -> None:
+        """Show an empty run of `count` frames; colours are (r, g, b[, a]) from 0 to 1."""
+        self._count = count
+        self._names = dict(names)
+        self._scores = {label: Scores.empty(count) for label in names}
+        self._colours = {label: _colour(colours.get(label)) for label in names}
+        self.update()
+
+    def set_score(self, index: int, label: int, presence: float, iou: float) -> None:
+        """Enter a frame's scores; drawing waits until the window has time."""
+        if label in self._scores and 0 <= index < self._count:
+            self._scores[label].presence[index] = presence
+            self._scores[label].iou[index] = iou
+            self.update()
+
+    def set_current(self, index: int) -> None:
+        """Mark a frame."""
+        if index != self._current:
+            self._current = index
+            self.update()
+
+    @property
+    def count(self) -> int:
+        """Frames shown."""
+        return self._count
+
+    @property
+    def scores(self) -> dict[int, Scores]:
+        """What is drawn, by label."""
+        return self._scores
+
+    def next_lost(self, index: int, step: int) -> int | None:
+        """Return the first frame of the next (step 1) or previous (-1) stretch in which a label is lost."""
+        if not self._scores:
+            return None
+        lost = np.logical_or.reduce([scores.lost for scores in self._scores.values()])
+        begins = np.flatnonzero(lost & ~np.concatenate(([False], lost[:-1])))
+        others = begins[begins > index] if step > 0 else begins[begins < index][::-1]
+        return int(others[0]) if len(others) else None
+
+    # ---- Qt
+
+    def sizeHint(self) -> QSize:
+        """Return the size it would like."""
+        return QSize(280, 96)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw all; cheap, since a column of pixels stands for many frames."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        text = self.palette().color(QPalette.ColorRole.WindowText)
+        if not self._count or not self._scores:
+            painter.setPen(_faint(text, 150))
+            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "scores appear here while tracking")
+            return
+        upper, lower, rugs = self._lanes()
+        self._paint_lost(painter, upper.united(lower))
+        self._paint_lane(painter, upper, "presence", 0.5, text)
+        self._paint_lane(painter, lower, "predicted IoU", None, text)
+        for row, (label, scores) in enumerate(self._scores.items()):
+            clipped = np.clip(scores.presence, -PRESENCE_RANGE, PRESENCE_RANGE) / (2 * PRESENCE_RANGE) + 0.5
+            colour = _legible(self._colours[label], text)
+            self._paint_curve(painter, upper, clipped, colour)
+            self._paint_curve(painter, lower, scores.iou, colour)
+            if row < _MAX_RUGS:
+                self._paint_rug(painter, rugs, row, scores, colour)
+        self._paint_current(painter, text)
+
+    def mousePressEvent(self, event: Any) -> None:
+        """Ask for the frame under the mouse."""
+        if event.button() == Qt.MouseButton.LeftButton and self._count:
+            self.frame_chosen.emit(self._frame_at(_x_of(event)))
+
+    def mouseMoveEvent(self, event: Any) -> None:
+        """Ask for the frame under the mouse while dragging."""
+        if event.buttons() & Qt.MouseButton.LeftButton and self._count:
+            self.frame_chosen.emit(self._frame_at(_x_of(event)))
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Step with the arrow keys."""
+        step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(event.key())
+        if step is None or not self._count:
+            super().keyPressEvent(event)
+        else:
+            self.frame_chosen.emit(min(max(self._current + step, 0), self._count - 1))
+
+    def event(self, event: QEvent) -> bool:
+        """Say the numbers of the frame under the mouse."""
+        if event.type() == QEvent.Type.ToolTip and self._count and self._scores:
+            QToolTip.showText(event.globalPos(), self._describe(self._frame_at(event.pos().x())), self)
+            return True
+        return bool(super().event(event))
+
+    # ---- parts
+
+    def _lanes(self) -> tuple[QRectF, QRectF, QRectF]:
+        rugs = (_RUG + 1) * min(len(self._scores), _MAX_RUGS)
+        width = self.width() - 2 * _MARGIN
+        lane = (self.height() - rugs - 2 * _GAP - 2 * _MARGIN) / 2
+        upper = QRectF(_MARGIN, _MARGIN, width, lane)
+        lower = QRectF(_MARGIN, upper.bottom() + _GAP, width, lane)
+        return upper, lower, QRectF(_MARGIN, lower.bottom() + _GAP, width, rugs)
+
+    def _paint_lost(self, painter: QPainter, area: QRectF) -> None:
+        least = np.fmin.reduce([scores.presence for scores in self._scores.values()])
+        _fill_columns(painter, area, columns_of(least, int(area.width())) < 0, QColor(231, 76, 60, 60))
+
+    def _paint_lane(
+        self, painter: QPainter, area: QRectF, name: str, zero: float | None, text: QColor
+    ) -> None:
+        painter.fillRect(area, _faint(text, 14))
+        if zero is not None:  # below this line the object is lost
+            painter.setPen(QPen(_faint(text, 110), 1, Qt.PenStyle.DashLine))
+            y = area.bottom() - zero * area.height()
+            painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y))
+        font = painter.font()
+        font.setPixelSize(10)
+        painter.setFont(font)
+        painter.setPen(_faint(text, 150))
+        painter.drawText(
+            area.adjusted(4, 1, -4, -1), Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight, name
+        )
+
+    def _paint_curve(self, painter: QPainter, area: QRectF, values: Floats, colour: QColor) -> None:
+        painter.setPen(QPen(colour, 1.5))
+        width = int(area.width())
+        columns = columns_of(values, width)
+        y = area.bottom() - np.clip(columns, 0, 1) * area.height()
+        for run in _runs(np.isfinite(columns)):
+            points = [QPointF(area.left() + x, float(y[x])) for x in run]
+            if len(points) == 1:
+                points.append(points[0] + QPointF(1, 0))
+            painter.drawPolyline(QPolygonF(points))
+
+    def _paint_rug(self, painter: QPainter, area: QRectF, row: int, scores: Scores, colour: QColor) -> None:
+        line = QRectF(area.left(), area.top() + row * (_RUG + 1), area.width(), _RUG)
+        width = int(area.width())
+        columns = columns_of(scores.presence, width)
+        _fill_columns(painter, line, np.isfinite(columns), _faint(colour, 70))
+        _fill_columns(painter, line, columns < 0, QColor(231, 76, 60))
+
+    def _paint_current(self, painter: QPainter, text: QColor) -> None:
+        x = self._x_at(self._current)
+        painter.setPen(QPen(text, 1.5))
+        painter.drawLine(QPointF(x, 0), QPointF(x, self.height()))
+
+    def _x_at(self, index: int) -> float:
+        width = self.width() - 2 * _MARGIN
+        return float(_MARGIN + (index + 0.5) * width / max(1, self._count))
+
+    def _frame_at(self, x: float) -> int:
+        width = max(1, self.width() - 2 * _MARGIN)
+        return min(max(int((x - _MARGIN) * self._count / width), 0), self._count - 1)
+
+    def _describe(self, index: int) -> str:
+        lines = [f"frame {index}"]
+        for label, scores in self._scores.items():
+            presence, iou = float(scores.presence[index]), float(scores.iou[index])
+            name = self._names.get(label) or f"label {label}"
+            lost = ", lost" if presence < 0 else ""
+            known = np.isfinite(presence)
+            lines.append(
+                f"{name}: presence {presence:.1f}{lost}, IoU {iou:.2f}" if known else f"{name}: not tracked"
+            )
+        return "\n".join(lines)
+
+
+def _runs(flags: npt.NDArray[np.bool_]) -> list[range]:
+    """Return the stretches of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return [range(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _fill_columns(painter: QPainter, area: QRectF, flags: npt.NDArray[np.bool_], colour: QColor) -> None:
+    for run in _runs(flags):
+        painter.fillRect(QRectF(area.left() + run.start, area.top(), len(run), area.height()), colour)
+
+
+def _faint(colour: QColor, alpha: int) -> QColor:
+    faint = QColor(colour)
+    faint.setAlpha(alpha)
+    return faint
+
+
+def _legible(colour: QColor, text: QColor) -> QColor:
+    """Return the colour, light on dark and dark on light: labels' own may be as dark as the window."""
+    hue, saturation, lightness, _ = colour.getHslF()
+    dark_window = text.lightnessF() > 0.5
+    bounded = max(lightness, 0.62) if dark_window else min(lightness, 0.42)
+    return QColor.fromHslF(max(0.0, hue), saturation, bounded)
+
+
+def _colour(values: Any) -> QColor:
+    if values is None:
+        return QColor(90, 160, 250)
+    red, green, blue = (float(value) for value in list(values)[:3])
+    return QColor.fromRgbF(red, green, blue)
+
+
+def _x_of(event: Any) -> float:
+    return float(event.position().x())

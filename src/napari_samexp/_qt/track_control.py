@@ -1,0 +1,324 @@
+"""From recordings and a video to labels, and back to corrections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+
+from napari_samexp._qt.connections import Connections
+from napari_samexp._qt.layer_choice import LayerChoice
+from napari_samexp._qt.panel import Panel
+from napari_samexp._qt.pictures import plane_of, step_to, time_of
+from napari_samexp._qt.prompt_control import PromptControl
+from napari_samexp._qt.run_labels import RunLabels
+from napari_samexp._qt.run_progress import RunProgress
+from napari_samexp._qt.shown_video import ShownVideo
+from napari_samexp.session.frames import select_frames
+from napari_samexp.session.jobs import JobState
+from napari_samexp.session.session import Session
+from napari_samexp.types import ObjectScore, SamexpError
+
+if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
+    from napari_samexp.io.label_edits import EditableLabels
+
+__all__ = ["TrackControl", "scores_words", "store_folder"]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def store_folder(video: Path | None) -> Path:
+    """Return where labels of a video go: beside it, or to the user's data if that is no place to write."""
+    if video is not None and os.access(video.parent, os.W_OK) and _PACKAGE not in video.parents:
+        return video.parent
+    return platformdirs.user_data_path("napari-samexp", appauthor=False) / "labels"
+
+
+def scores_words(scores: dict[int, ObjectScore], names: dict[int, str]) -> str:
+    """Return a frame's scores in one line."""
+    parts = [
+        f"{names.get(label) or f'object {label}'}: "
+        + ("lost" if score.lost else f"IoU {score.iou:.2f}")
+        + f", presence {score.presence:.1f}"
+        for label, score in scores.items()
+    ]
+    return " · ".join(parts) or "this frame is not tracked yet"
+
+
+class TrackControl:
+    """The video, the run, the timeline, and what a person corrects.
+
+    Parameters
+    ----------
+    videos : LayerChoice
+        The layer to track in.
+    say : callable
+        Shows one sentence.
+    changed : callable
+        Told when there may be something else to do next.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        session: Session,
+        viewer: Any,
+        videos: LayerChoice,
+        prompts: PromptControl,
+        connections: Connections,
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._panel, self._session, self._viewer = panel, session, viewer
+        self._videos, self._prompts = videos, prompts
+        self._say, self._told = say, changed
+        self.labels = RunLabels(viewer)
+        self.progress = RunProgress(panel.progress)
+        self._run_of: Any = None  # the layer that the run is in
+        self._run_prior: tuple[Any, ...] = ()
+        self._connect(connections)
+        self._video_changed(videos.current)
+        self._frames_chosen()
+        self._job_changed(session.tracking.job)
+
+    # ---- what a person does
+
+    def track(self, *_: Any) -> None:
+        """Track the chosen frames; those of a run that is there are tracked again, the others stay."""
+        layer = self._videos.current
+        if layer is None:
+            self._say("Open a video first.")
+            return
+        try:
+            self._track(layer, self._chosen_frames(layer))
+        except SamexpError as error:
+            self._say(str(error))
+
+    def pause_or_resume(self, *_: Any) -> None:
+        """Stop for a while, or go on."""
+        job = self._session.tracking.job
+        try:
+            if job.state in ("starting", "tracking"):
+                self._session.tracking.pause()
+            else:
+                self._session.tracking.resume()
+        except SamexpError as error:
+            self._say(str(error))
+
+    def cancel(self, *_: Any) -> None:
+        """Stop tracking, or loading."""
+        if self._session.tracking.job.active or self._session.tracking.job.state == "interrupted":
+            self._session.tracking.cancel()
+        else:
+            self._session.models.cancel()
+
+    def go_to_lost(self, step: int) -> None:
+        """Bring the next (1) or previous (-1) place into view where something was lost."""
+        layer = self._shown_layer()
+        if layer is None:
+            return
+        index = self._panel.timeline.next_lost(time_of(layer, self._viewer.dims), step)
+        if index is None:
+            self._say("Nothing was lost " + ("after" if step > 0 else "before") + " this frame.")
+        else:
+            step_to(layer, self._viewer.dims, index)
+
+    def remember_frame(self, *_: Any) -> None:
+        """Take clicks on this frame, or else what is painted on it, into the run's memory."""
+        layer = self._videos.current
+        if layer is None:
+            self._say("Open a video first.")
+            return
+        label = self._panel.label.value()
+        try:
+            index = time_of(layer, self._viewer.dims)
+            prompts = self._prompts.layers
+            clicked = prompts is not None and prompts.image is layer and self._prompts.prompted
+            if clicked:
+                prompt = prompts.prompt(plane_of(layer, self._viewer.dims))  # type: ignore[union-attr]
+                self._session.tracking.remember_frame(index, label, prompt=prompt)
+            else:
+                painted = self._painted_label(index, label)
+                self._session.tracking.remember_frame(index, painted)
+        except SamexpError as error:
+            self._say(str(error))
+
+    # ---- wiring
+
+    def _connect(self, connections: Connections) -> None:
+        panel, tracking = self._panel, self._session.tracking
+        results = self._session.results
+        for signal, call in (
+            (panel.track.clicked, self.track),
+            (panel.pause.clicked, self.pause_or_resume),
+            (panel.cancel.clicked, self.cancel),
+            (panel.previous_lost.clicked, self._previous_lost),
+            (panel.next_lost.clicked, self._next_lost),
+            (panel.remember_frame.clicked, self.remember_frame),
+            (panel.reset_memory.clicked, self._reset_memory),
+            (panel.timeline.frame_chosen, self._go_to),
+            (panel.frames.activated, self._frames_chosen),
+            (self._videos.changed, self._video_changed),
+            (self._viewer.dims.events.point, self._moved),
+            (tracking.job_changed, self._job_changed),
+            (tracking.frame_done, self._frame_done),
+            (results.labels_changed, self._labels_changed),
+            (results.scores_changed, self._scores_changed),
+            (tracking.remembered, self._remembered),
+        ):
+            connections.add(signal, call)
+        connections.later(self.progress.close)
+
+    # ---- the video and its frames
+
+    def _video_changed(self, layer: Any) -> None:
+        count = 1 if layer is None else int(layer.data.shape[0])
+        for spin, value in ((self._panel.first, 0), (self._panel.last, count - 1)):
+            spin.setRange(0, count - 1)
+            spin.setValue(value)
+        self._moved()
+        self._told()
+
+    def _frames_chosen(self, *_: Any) -> None:
+        self._panel.range_row.setVisible(self._panel.frames.currentText() == "range")
+
+    def _chosen_frames(self, layer: Any, choice: str | None = None) -> range:
+        return select_frames(
+            choice or self._panel.frames.currentText(),  # type: ignore[arg-type]
+            int(layer.data.shape[0]),
+            current=time_of(layer, self._viewer.dims),
+            first=self._panel.first.value(),
+            last=self._panel.last.value(),
+            direction=self._session.settings.track.direction,
+        )
+
+    def _track(self, layer: Any, frames: range) -> None:
+        from napari_samexp.session.stores import default_store
+
+        tracking = self._session.tracking
+        labels = self._session.results.labels
+        same_run = layer is self._run_of and labels is not None and self._run_prior == self._prior()
+        if same_run and len(frames) < layer.data.shape[0]:
+            assert labels is not None
+            tracking.track(frames, store=labels.path, again=True)
+            return
+        shown = layer.data if isinstance(layer.data, ShownVideo) else None
+        path = None if shown is None else shown.path
+        tracking.set_video(shown.exact if shown else layer.data, path=path, name=layer.name)
+        self._run_of, self._run_prior = layer, self._prior()
+        name = path.name if path else layer.name
+        tracking.track(frames, store=default_store(name, store_folder(path)))
+
+    def _prior(self) -> tuple[Any, ...]:
+        """Return what a run knows of its objects, in a form that can be compared."""
+        recordings = self._session.recordings.all
+        return tuple((info.key, info.label) for info in recordings if info.enabled)
+
+    # ---- the run
+
+    def _job_changed(self, job: JobState) -> None:
+        self.progress.show(job)
+        self._panel.pause.setText(
+            "Pause" if job.state in ("starting", "tracking", "idle", "finished") else "Resume"
+        )
+        self._panel.pause.setEnabled(job.active or job.resumable)
+        self._panel.cancel.setEnabled(job.active or job.state == "interrupted" or self._loading())
+        self._panel.track.setEnabled(not job.active)
+        self._panel.reset_memory.setEnabled(job.active)
+        self._told()
+
+    def _loading(self) -> bool:
+        return self._session.models.state.state == "loading"
+
+    def _frame_done(self, index: int) -> None:
+        self._enter_scores(index)
+        self.labels.written(index)
+        if self.labels.shown and self.labels.frame == index:
+            self._show_scores()
+
+    def _labels_changed(self, labels: EditableLabels | None) -> None:
+        video = self._run_of if self._run_of in self._viewer.layers else self._videos.current
+        self.labels.show(labels, video)
+        if labels is not None:
+            self._run_of = video
+            self._panel.timeline.reset(labels.shape[0], labels.names, self.labels.colours(labels.names))
+            self._moved()
+
+    def _scores_changed(self) -> None:
+        for index in self._session.results.scores:
+            self._enter_scores(index)
+        self._show_scores()
+        self._told()
+
+    def _enter_scores(self, index: int) -> None:
+        for label, score in self._session.results.scores.get(index, {}).items():
+            self._panel.timeline.set_score(index, label, score.presence, score.iou)
+
+    def _show_scores(self) -> None:
+        if not self.labels.shown or self._session.results.labels is None:
+            return
+        scores = self._session.results.scores.get(self.labels.frame, {})
+        names = self._session.results.labels.names
+        self.labels.show_scores(scores, names)
+        self._panel.scores_line.setVisible(self._session.settings.show_scores)
+        self._panel.scores_line.setText(scores_words(scores, names))
+
+    # ---- where the viewer stands
+
+    def _shown_layer(self) -> Any:
+        return self.labels.layer if self.labels.shown else self._videos.current
+
+    def _moved(self, event: Any = None) -> None:
+        layer = self._shown_layer()
+        if layer is not None:
+            self._panel.timeline.set_current(time_of(layer, self._viewer.dims))
+            self._show_scores()
+
+    def _go_to(self, index: int) -> None:
+        layer = self._shown_layer()
+        if layer is not None:
+            step_to(layer, self._viewer.dims, index)
+
+    def _next_lost(self, *_: Any) -> None:
+        self.go_to_lost(1)
+
+    def _previous_lost(self, *_: Any) -> None:
+        self.go_to_lost(-1)
+
+    # ---- corrections
+
+    def _painted_label(self, index: int, label: int) -> int:
+        """Return the label to remember: the chosen one if it is on the frame, or else the only one there."""
+        labels = self._session.results.labels
+        if labels is None:
+            return label
+        there = [int(value) for value in np.unique(labels[index]) if value]
+        return there[0] if label not in there and len(there) == 1 else label
+
+    def _remembered(self, index: int) -> None:
+        self._run_prior = self._prior()  # the run knows it too, so it is the same run still
+        if self._prompts.layers is not None and self._prompts.layers.image is self._run_of:
+            self._prompts.layers.clear()
+        layer, job = self._run_of, self._session.tracking.job
+        if (
+            job.active
+            or layer is None
+            or layer not in self._viewer.layers
+            or self._session.results.labels is None
+        ):
+            self._say(f"Frame {index} is remembered.")
+            return
+        backward = self._session.settings.track.direction == "backward"
+        frames = range(index, -1, -1) if backward else range(index, int(layer.data.shape[0]))
+        try:
+            self._session.tracking.track(frames, store=self._session.results.labels.path, again=True)
+            self._say(f"Frame {index} is remembered; tracking goes on from there.")
+        except SamexpError as error:
+            self._say(str(error))
+
+    def _reset_memory(self, *_: Any) -> None:
+        self._session.tracking.reset_memory()

@@ -1,0 +1,213 @@
+"""The session's prior on disk: every change is a file, so that no kill loses a recording or the way back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_samexp.engine.messages import PriorState, RecordingInfo
+from napari_samexp.io.atomic import remove_partials, write_atomic
+from napari_samexp.sam.features import Memory
+from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.types import PriorError
+
+__all__ = ["PriorJournal", "keys_of", "state_of"]
+
+KEPT = 20  # revisions
+_NAME = re.compile(r"(\d{8})-(\d{4})-(\d+)\.(safetensors|empty)")
+_log = logging.getLogger(__name__)
+
+
+class PriorJournal:
+    """The prior of a session and its last changes, in files ``REVISION-DEPTH-REQUEST.safetensors``.
+
+    The highest revision is the prior, and the request is the one that made it. Depth counts the changes
+    that lead to it, so undoing one is a new revision of the depth before, with the content of the last
+    file that had it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where missing.
+
+    Attributes
+    ----------
+    prior : PriorMemory
+    pictures : KeptPictures
+    notice : str
+        Why the newest file could not be read, if so.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.pictures = KeptPictures(folder / "pictures")
+        self.prior = PriorMemory()
+        self.notice = ""
+        self._revision = self._depth = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_partials(folder)
+            self._restore()
+        except OSError as error:
+            self.notice = f"The session's folder {folder} cannot be used ({error.strerror or error})."
+
+    @property
+    def undoable(self) -> bool:
+        """Whether there is a change to take back."""
+        return self._depth > 0 and (self._depth == 1 or self._file_of_depth(self._depth - 1) is not None)
+
+    @property
+    def changes(self) -> frozenset[int]:
+        """The requests that made the last revisions."""
+        with suppress(OSError):
+            return frozenset(request for _, _, request, _ in self._files())
+        return frozenset()
+
+    def commit(self, prior: PriorMemory, request: int) -> None:
+        """Make `prior` the session's; `PriorError` if the disk refuses, and the old one stays."""
+        self._write(prior, self._depth + 1, request)
+
+    def undo(self, request: int) -> None:
+        """Take the last change back; `PriorError` if there is none."""
+        if not self.undoable:
+            raise PriorError("There is no change of the recordings to take back.")
+        before = self._file_of_depth(self._depth - 1)
+        self._write(PriorMemory() if before is None else _load(before), self._depth - 1, request)
+
+    def keep_picture(self, key: str, rgb: npt.NDArray[np.uint8]) -> None:
+        """Keep a recorded picture, so that another model can encode it; a full disk only costs that."""
+        path = self.pictures.path(key)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                Image.fromarray(rgb).save(partial, "PNG", compress_level=1)
+                partial.replace(path)
+        except OSError:
+            _log.warning("the recorded picture could not be kept", exc_info=True)
+
+    def _write(self, prior: PriorMemory, depth: int, request: int) -> None:
+        stem = f"{self._revision + 1:08d}-{depth:04d}-{request}"
+        if prior.recordings:
+            prior.save(self._folder / f"{stem}.safetensors")
+        else:
+            try:
+                write_atomic(self._folder / f"{stem}.empty", b"")
+            except OSError as error:
+                raise PriorError(
+                    f"The recordings cannot be kept in {self._folder} ({error.strerror}); make room."
+                ) from error
+        self.prior, self._revision, self._depth = prior, self._revision + 1, depth
+        with suppress(OSError):
+            for revision, _, _, path in list(self._files()):
+                if revision <= self._revision - KEPT:
+                    path.unlink()
+
+    def _restore(self) -> None:
+        for revision, depth, _, path in sorted(self._files(), reverse=True):
+            self._revision = max(self._revision, revision)
+            try:
+                self.prior, self._depth = _load(path), depth
+            except PriorError as error:  # the disk's doing, as a file appears only when it is whole
+                self.notice = f"{error} An older state of the recordings is shown."
+                continue
+            return
+
+    def _file_of_depth(self, depth: int) -> Path | None:
+        files = [(revision, path) for revision, other, _, path in self._files() if other == depth]
+        return max(files)[1] if files else None
+
+    def _files(self) -> Iterator[tuple[int, int, int, Path]]:
+        for path in self._folder.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                yield int(match[1]), int(match[2]), int(match[3]), path
+
+
+class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
+    """Recorded pictures by `image_hash`, read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, key: str) -> Path:
+        """Return where a picture is, or would be; a key can come from a file that somebody else made."""
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.png"
+
+    def __getitem__(self, key: str) -> npt.NDArray[np.uint8]:
+        try:
+            with Image.open(self.path(key)) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError):
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("pictures are found by their key")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._folder.glob("*.png"))
+
+
+def _load(path: Path) -> PriorMemory:
+    return PriorMemory() if path.suffix == ".empty" else PriorMemory.load(path)
+
+
+def keys_of(prior: PriorMemory) -> list[str]:
+    """Return a name for each recording that stays the same while others come and go, and after a restart."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for recording, memory in zip(prior.recordings, prior.memories):
+        key = _digest(recording, memory)
+        keys.append(f"{key}-{seen[key]}" if seen[key] else key)
+        seen[key] += 1
+    return keys
+
+
+def _digest(recording: Recording, memory: Memory) -> str:
+    prompt = recording.prompt
+    digest = hashlib.sha256(f"{recording.image_hash} {recording.mask_index}".encode())
+    digest.update(memory.pointer.detach().float().cpu().numpy().tobytes())
+    digest.update(prompt.points_xy.tobytes() + prompt.labels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def state_of(journal: PriorJournal, weights: str | None) -> PriorState:
+    """Return the journal's prior as people see it.
+
+    Parameters
+    ----------
+    weights : str or None
+        SHA-256 of the model's weights, None while there is no model.
+    """
+    prior = journal.prior
+    infos = (
+        _info(key, recording, weights is None or recording.weights == weights)
+        for key, recording in zip(keys_of(prior), prior.recordings)
+    )
+    return PriorState(tuple(infos), journal.undoable, journal.changes)
+
+
+def _info(key: str, recording: Recording, usable: bool) -> RecordingInfo:
+    return RecordingInfo(
+        key=key,
+        label=recording.label,
+        name=recording.name,
+        image_name=recording.image_name,
+        iou=recording.iou,
+        presence=recording.presence,
+        thumbnail=recording.thumbnail,
+        prompt=recording.prompt,
+        mask_index=recording.mask_index,
+        enabled=recording.enabled,
+        painted=recording.mask is not None,
+        usable=usable,
+        model=recording.model,
+    )

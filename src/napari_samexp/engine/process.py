@@ -1,0 +1,118 @@
+"""A worker process and the line to it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_samexp.engine.launch import run_worker
+from napari_samexp.types import SamexpError
+
+__all__ = ["WorkerOptions", "WorkerProcess"]
+
+_main_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How the worker process runs.
+
+    Parameters
+    ----------
+    threads : int or None
+        Of torch; None for its own choice.
+    niceness : int
+        How far behind other processes it stands, where the system knows such a thing.
+    cached_pictures : int
+        Encoded pictures that are kept.
+    patience_s : float
+        Seconds that a cancelled worker has to react, beside twice the time of the last frame.
+    """
+
+    threads: int | None = None
+    niceness: int = 5
+    cached_pictures: int = 3
+    patience_s: float = 3.0
+
+
+class WorkerProcess:
+    """A worker that has been started.
+
+    Parameters
+    ----------
+    folder : Path
+        The session's folder, where the prior is journalled.
+
+    Raises
+    ------
+    SamexpError
+        If the system starts no process.
+    """
+
+    def __init__(self, folder: Path, options: WorkerOptions) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        arguments = (other, str(folder), options.threads, options.niceness, options.cached_pictures)
+        self._process = context.Process(
+            target=run_worker, args=arguments, name="napari-samexp model", daemon=True
+        )
+        try:
+            with _main_module_left_alone():
+                self._process.start()
+        except (OSError, ValueError, AssertionError) as error:
+            self.connection.close()
+            raise SamexpError(
+                f"The model's process cannot be started ({error}); close other programs and try again."
+            ) from error
+        finally:
+            other.close()
+        self.pid = self._process.pid
+        self.sentinel = self._process.sentinel
+
+    def send(self, message: Any) -> bool:
+        """Send a message; return False if nobody is there to read it."""
+        try:
+            self.connection.send(message)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def end(self, patience_s: float = 0.0) -> int | None:
+        """Wait for the process, and end it if it does not; return its exit code."""
+        self._process.join(patience_s)
+        if self._process.exitcode is None:
+            self._process.terminate()
+            self._process.join(0.5)
+        if self._process.exitcode is None:  # stopped, or deep in a driver
+            self._process.kill()
+            self._process.join()
+        code = self._process.exitcode
+        self.connection.close()
+        self._process.close()
+        return code
+
+
+@contextmanager
+def _main_module_left_alone() -> Iterator[None]:
+    """Keep the new process from importing what this one was started with.
+
+    The spawn method runs the main script again in the child, under another name. Here that would be
+    napari with all of Qt, or a person's script without a guard; the worker needs none of it.
+    """
+    main = sys.modules["__main__"]
+    with _main_lock:
+        kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+        try:
+            main.__spec__ = None
+            with suppress(AttributeError):
+                del main.__file__
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(main, name, value)

@@ -1,0 +1,141 @@
+"""The folder of one sitting: its prior is in it from the moment a prompt is recorded."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from napari_samexp.types import SamexpError
+
+__all__ = ["HOME_VARIABLE", "LeftSession", "SessionFolder", "left_sessions", "sessions_dir", "settings_file"]
+
+HOME_VARIABLE = "NAPARI_SAMEXP_HOME"
+KEPT = 5  # folders of former sittings
+_IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
+
+
+def settings_file(home: Path | None = None) -> Path:
+    """Return where settings are kept: the user's place for that, or `home`."""
+    home = home or _home()
+    folder = home or platformdirs.user_config_path("napari-samexp", appauthor=False)
+    return folder / "settings.json"
+
+
+def sessions_dir(home: Path | None = None) -> Path:
+    """Return where the folders of sittings are."""
+    home = home or _home()
+    return (home or platformdirs.user_state_path("napari-samexp", appauthor=False)) / "sessions"
+
+
+def _home() -> Path | None:
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
+class SessionFolder:
+    """A new folder for this sitting, which no other process takes for one that was left.
+
+    Parameters
+    ----------
+    parent : Path
+        As `sessions_dir` gives it.
+
+    Raises
+    ------
+    SamexpError
+        If it cannot be made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        self.path = parent / name
+        self._lock = _lock_of(self.path)
+        try:
+            self.path.mkdir(parents=True)
+            self._lock.acquire(timeout=0)
+            (self.path / _IN_USE).touch()
+        except (OSError, Timeout, NotImplementedError) as error:
+            raise SamexpError(
+                f"No folder for this session can be made in {parent} ({error}); see that it can be written."
+            ) from error
+
+    def close(self) -> None:
+        """End the sitting: keep the folder if it has recordings, and few of the former ones."""
+        with suppress(OSError):
+            (self.path / _IN_USE).unlink(missing_ok=True)
+        keep = _newest_prior(self.path) is not None
+        self._lock.release()
+        if not keep:
+            shutil.rmtree(self.path, ignore_errors=True)
+        for old in left_sessions(self.path.parent)[KEPT:]:
+            old.discard()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftSession:
+    """A former sitting with recordings.
+
+    Parameters
+    ----------
+    prior : Path
+        Its prior's file, as `recordings.load` takes it.
+    crashed : bool
+        Whether it ended without being closed.
+    when : float
+        Seconds since the epoch at its last recording.
+    """
+
+    path: Path
+    prior: Path
+    crashed: bool
+    when: float
+
+    def discard(self) -> None:
+        """Remove the sitting's folder, unless somebody uses it."""
+        lock = _lock_of(self.path)
+        with suppress(Timeout, OSError), lock.acquire(timeout=0):
+            lock.release()
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def left_sessions(parent: Path | None = None) -> list[LeftSession]:
+    """Return the former sittings that left recordings and that no process has open, the newest first."""
+    parent = parent or sessions_dir()
+    found = []
+    with suppress(OSError):
+        for path in parent.iterdir():
+            prior = _newest_prior(path)
+            if prior is not None and _is_free(path):
+                with suppress(OSError):
+                    crashed = (path / _IN_USE).exists()
+                    found.append(LeftSession(path, prior, crashed, prior.stat().st_mtime))
+    return sorted(found, key=lambda left: left.when, reverse=True)
+
+
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(path / "lock", thread_local=False)
+
+
+def _is_free(path: Path) -> bool:
+    lock = _lock_of(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    lock.release()
+    return True
+
+
+def _newest_prior(path: Path) -> Path | None:
+    """Return the file of a folder's prior, None if there are no recordings; see `PriorJournal`."""
+    files = [file for file in (path / "prior").glob("*-*-*") if file.suffix in (".safetensors", ".empty")]
+    newest = max(files, default=None, key=lambda file: file.name)
+    return newest if newest is not None and newest.suffix == ".safetensors" else None

@@ -1,0 +1,177 @@
+"""Which model is in use, and which there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from psygnal import Signal
+
+from napari_samexp.engine.messages import (
+    Cancel,
+    Failed,
+    Loaded,
+    LoadModel,
+    ModelInfo,
+    Progress,
+    Reply,
+    WorkerDied,
+)
+from napari_samexp.sam.variants import VARIANTS
+from napari_samexp.sam.weights import OFFICIAL, STARTER, cache_dir
+from napari_samexp.session.exchange import Exchange
+
+__all__ = ["ModelOffer", "ModelState", "Models", "model_offers"]
+
+
+State = Literal["none", "loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """A model that can be had by name.
+
+    Parameters
+    ----------
+    bytes : int
+        Of the download; 0 for the bundled starter.
+    here : bool
+        Whether a file is on this computer already.
+    """
+
+    name: str
+    family: str
+    bytes: int
+    licence: str
+    here: bool
+
+
+def model_offers() -> tuple[ModelOffer, ...]:
+    """Return the models that can be had by name, the starter first."""
+    folder = cache_dir()
+    return (
+        ModelOffer(STARTER, "SAM 2.1", 0, "Apache-2.0", True),
+        *(
+            ModelOffer(
+                row.name, VARIANTS[row.name].family, row.bytes, row.licence, (folder / row.file).exists()
+            )
+            for row in OFFICIAL.values()
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """The model of the session.
+
+    Parameters
+    ----------
+    state : str
+        "none"; "loading", also when a worker that ended is replaced; "ready"; or "failed".
+    name : str
+        As it was asked for.
+    info : ModelInfo or None
+        The model that requests are carried out with; there is none while the first is loading.
+    sentence : str
+        Why loading failed.
+    doing : str
+        While loading: "bytes" of a download, or "recordings" encoded again; empty otherwise.
+    done, total : int
+        How far that is; `total` is None where unknown.
+    """
+
+    state: State = "none"
+    name: str = ""
+    info: ModelInfo | None = None
+    sentence: str = ""
+    doing: str = ""
+    done: int = 0
+    total: int | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a model is there, although another may be loading."""
+        return self.info is not None
+
+
+class Models:
+    """Loads models and says what became of it.
+
+    Signals
+    -------
+    changed : ModelState
+    loaded : Loaded, bool
+        A model is ready; the bool says whether it is the same again, for a new worker.
+    failed : str
+        One sentence.
+    """
+
+    changed = Signal(ModelState)
+    loaded = Signal(object, bool)
+    failed = Signal(str)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._asked = self._held_id = 0
+        self._held = ModelState()  # the model that the worker has, or a new worker is loading again
+        self.state = ModelState()
+
+    def load(self, name: str, device: str = "auto", dtype: str = "float32") -> None:
+        """Load a model; the one in use stays until that has succeeded."""
+        self._set(ModelState("loading", name, self._held.info))
+        self._asked = self._exchange.ask(LoadModel(name, device, dtype), partial(self._on_reply, name))
+
+    def cancel(self) -> None:
+        """Stop loading."""
+        if self.state.state == "loading":
+            self._exchange.tell(Cancel())
+
+    def on_other(self, reply: Reply) -> None:
+        """Learn of a worker that ended, and of the model that its successor loads again."""
+        if isinstance(reply, WorkerDied):
+            self._on_death(reply)
+        elif reply.id != self._held_id:
+            return
+        elif isinstance(reply, Loaded):
+            self._on_loaded(self._held.name, reply, again=True)
+        elif isinstance(reply, Failed):
+            self._held = ModelState()
+            self._on_failed(reply.sentence)
+
+    def _on_reply(self, name: str, reply: Reply) -> None:
+        newest = reply.id == self._asked
+        if isinstance(reply, Loaded):
+            self._on_loaded(name, reply, again=False)
+        elif isinstance(reply, Progress) and newest:
+            self._set(replace(self.state, doing=reply.what, done=reply.done, total=reply.total))
+        elif isinstance(reply, Failed) and newest:
+            self._asked = 0
+            self._on_failed(reply.sentence)
+
+    def _on_loaded(self, name: str, reply: Loaded, *, again: bool) -> None:
+        self._held, self._held_id = ModelState("ready", name, reply.model), reply.id
+        if reply.id == self._asked:
+            self._asked = 0
+        # while another is loading, this one can be used already
+        self._set(replace(self.state, info=reply.model) if self._asked else self._held)
+        self.loaded.emit(reply, again)
+
+    def _on_failed(self, sentence: str) -> None:
+        if not self._asked:
+            fallback = ModelState("failed", self.state.name) if self._held.state == "none" else self._held
+            self._set(replace(fallback, sentence=sentence))
+        self.failed.emit(sentence)
+
+    def _on_death(self, reply: WorkerDied) -> None:
+        gone = not reply.restarting or self._held.state == "none"
+        self._held = ModelState() if gone else ModelState("loading", self._held.name)
+        if self._asked:
+            self._set(replace(self.state, info=None))
+        elif self.state.state != "none":
+            state: State = "loading" if reply.restarting else "failed"
+            self._set(ModelState(state, self.state.name, sentence=reply.sentence))
+
+    def _set(self, state: ModelState) -> None:
+        self.state = state
+        self.changed.emit(state)

@@ -1,0 +1,136 @@
+"""What a person set, in one small file that the next sitting finds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from napari_samexp.io.atomic import write_atomic
+from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import SettingsError
+
+__all__ = ["LastRun", "Preferences", "load_preferences", "save_preferences"]
+
+VERSION = 1
+LARGEST_FILE = 1 << 20
+_log = logging.getLogger(__name__)
+
+
+def _knob(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The run that the last sitting ended with; `video` is None where it was no file."""
+
+    store: str
+    video: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Everything that can be set; the fields of `track` can be read and changed as if they were here.
+
+    Each field's metadata holds its ``help`` text.
+
+    Raises
+    ------
+    SettingsError
+        If a value is of the wrong type.
+    """
+
+    model: str = _knob("starter", "The model: the starter, an official name, or a weights file.")
+    device: str = _knob("auto", "Where the model runs; auto takes a GPU where there is one.")
+    dtype: str = _knob("float32", "The numbers it computes in; auto is bfloat16 on a GPU that has it.")
+    show_scores: bool = _knob(True, "Show presence and predicted IoU beside the labels.")
+    hover: bool = _knob(False, "Preview what a click would give, while the mouse moves.")
+    track: TrackSettings = field(default_factory=TrackSettings)
+    last_run: LastRun | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise SettingsError(f"The setting {name} is {value!r}; expected {_WORDS[kind]}.")
+
+    def changed(self, values: Mapping[str, Any]) -> Preferences:
+        """Return the preferences with other values, by the names of the fields here or in `track`.
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown or a value out of range.
+        """
+        own = {field.name for field in fields(self)}
+        deep = {field.name for field in fields(TrackSettings)}
+        if unknown := set(values) - own - deep:
+            raise SettingsError(f"There is no setting {min(unknown)!r}.")
+        given: dict[str, Any] = {name: value for name, value in values.items() if name in own}
+        tracking = {name: value for name, value in values.items() if name in deep}
+        if tracking:
+            given["track"] = replace(given.get("track", self.track), **tracking)
+        return replace(self, **given)
+
+    def to_json(self) -> str:
+        """Return the preferences as JSON."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Preferences:
+        """Return what `to_json` wrote; `SettingsError` if it is something else.
+
+        Fields that are missing have their defaults, and those of another version are left out.
+        """
+        try:
+            values = json.loads(text)
+            track = {
+                key: values["track"][key] for key in _names(TrackSettings) & set(values.get("track", {}))
+            }
+            own = {key: values[key] for key in _names(cls) & set(values) - {"track", "last_run"}}
+            last = values.get("last_run")
+            run = None if last is None else LastRun(str(last["store"]), last.get("video"))
+            return cls(**own, track=TrackSettings(**track), last_run=run)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise SettingsError(f"The settings cannot be read ({type(error).__name__}).") from None
+
+
+_KINDS: dict[str, type] = {
+    "model": str,
+    "device": str,
+    "dtype": str,
+    "show_scores": bool,
+    "hover": bool,
+    "track": TrackSettings,
+}
+_WORDS = {str: "a text", bool: "true or false", TrackSettings: "tracking settings"}
+
+
+def _names(kind: Any) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def load_preferences(path: Path) -> tuple[Preferences, str]:
+    """Return the preferences of a file, and one sentence if they had to be the defaults instead."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise SettingsError("The settings file is too large.")
+        return Preferences.from_json(path.read_bytes()), ""
+    except FileNotFoundError:
+        return Preferences(), ""
+    except (OSError, SettingsError) as error:
+        return Preferences(), f"The settings in {path} cannot be used ({error}) and begin anew."
+
+
+def save_preferences(preferences: Preferences, path: Path) -> None:
+    """Write the preferences; a disk that refuses is noted in the log."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # not worth making the window wait for the disk
+        write_atomic(path, preferences.to_json().encode(), durable=False)
+    except OSError:
+        _log.warning("the settings could not be saved", exc_info=True)

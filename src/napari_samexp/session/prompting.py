@@ -1,0 +1,256 @@
+"""The prompt in work: clicks and a box on one picture, and what the model makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_samexp.engine.messages import (
+    Failed,
+    Preview,
+    Previewed,
+    PriorChanged,
+    Record,
+    RecordingInfo,
+    Reply,
+)
+from napari_samexp.engine.sharing import Picture
+from napari_samexp.session.exchange import Exchange
+from napari_samexp.session.models import Models
+from napari_samexp.session.recordings import Recordings
+from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import ImageError, Prompt, PromptError, SettingsError
+
+__all__ = ["MaskPreview", "Prompting"]
+
+MOST_POINTS = 1000  # each is a token that every pixel attends to
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskPreview:
+    """The mask choices for the prompt in work.
+
+    Parameters
+    ----------
+    iou : tuple of float
+        What the model predicts of each choice.
+    presence : float or None
+        Below 0 if the model sees no object; None for a model that does not say.
+    best, chosen : int
+        The choice that the model takes, and the one that is shown and recorded.
+    hover : bool
+        Whether the mouse's place counts as a click.
+    """
+
+    hw: tuple[int, int]
+    iou: tuple[float, ...]
+    presence: float | None
+    best: int
+    chosen: int
+    hover: bool
+    bits: npt.NDArray[np.uint8]
+
+    def mask(self, index: int | None = None) -> npt.NDArray[np.bool_]:
+        """Return a choice, by default the chosen one, as (H, W) bool."""
+        row = self.bits[self.chosen if index is None else index]
+        height, width = self.hw
+        return np.unpackbits(row, count=height * width).reshape(height, width).view(np.bool_)
+
+
+class Prompting:
+    """Keeps the prompt, asks for previews, and records.
+
+    Every change asks for a preview; while one is being made, only the newest change waits, and answers
+    that are late are dropped. So no timer is needed, and a fast model answers every click.
+
+    Signals
+    -------
+    preview_changed : MaskPreview or None
+    prompt_changed : Prompt
+        Also when it was emptied after recording.
+    recorded : RecordingInfo
+    failed : str
+        One sentence.
+    """
+
+    preview_changed = Signal(object)
+    prompt_changed = Signal(object)
+    recorded = Signal(object)
+    failed = Signal(str)
+
+    def __init__(self, exchange: Exchange, models: Models, recordings: Recordings) -> None:
+        self._exchange = exchange
+        self._models = models
+        self._recordings = recordings
+        self._asked = 0
+        self._answer: Previewed | None = None
+        self._hover: tuple[float, float] | None = None
+        self._choice: int | None = None
+        self.settings = TrackSettings()
+        self.picture: Picture | None = None
+        self.prompt = Prompt()
+        self.preview: MaskPreview | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a preview is on its way."""
+        return self._asked > 0
+
+    # ---- what a person does
+
+    def set_picture(
+        self, pixels: npt.ArrayLike | None, name: str = "", limits: tuple[float, float] | None = None
+    ) -> None:
+        """Prompt on another picture; the prompt begins anew.
+
+        Parameters
+        ----------
+        pixels : array or None
+            (H, W), (H, W, 3) or (H, W, 4) of any number type, copied as it is now; None for no picture.
+        limits : (low, high), optional
+            The values for black and white.
+
+        Raises
+        ------
+        ImageError
+            If it is no picture; the old one stays.
+        """
+        picture = None if pixels is None else Picture(pixels, name, limits)
+        self.picture = picture  # an old one lives until the last request with it is answered
+        self._hover = None
+        self.set_prompt(Prompt())
+
+    def set_prompt(self, prompt: Prompt) -> None:
+        """Replace the clicks and the box.
+
+        Raises
+        ------
+        PromptError
+            If a point lies outside the picture, or there are too many; the old prompt stays.
+        ImageError
+            If there is no picture to prompt on.
+        """
+        if not prompt.is_empty:
+            prompt.require_inside(self._require_picture().hw)
+        if len(prompt.points_xy) > MOST_POINTS:
+            raise PromptError(f"The prompt has {len(prompt.points_xy)} points; use at most {MOST_POINTS}.")
+        if prompt.is_empty:
+            self._choice = None
+        self.prompt = prompt
+        self.prompt_changed.emit(prompt)
+        self.ask_preview()
+
+    def hover(self, place_xy: tuple[float, float] | None) -> None:
+        """Preview what a click there would give; None when the mouse has left the picture."""
+        if place_xy is not None and (self.picture is None or not _is_inside(place_xy, self.picture.hw)):
+            place_xy = None
+        if place_xy != self._hover:
+            self._hover = place_xy
+            self.ask_preview()
+
+    def choose_mask(self, index: int | None) -> None:
+        """Show and record another mask choice; None for the model's own.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such choice.
+        """
+        count = 4 if self._answer is None else len(self._answer.iou)
+        if index is not None and not 0 <= index < count:
+            raise SettingsError(f"The mask choice is {index}; there are the choices 0 to {count - 1}.")
+        self._choice = index
+        if self._answer is not None:
+            self._show(self._answer, hover=self._hover is not None)
+
+    def record(self, label: int = 1, name: str = "") -> None:
+        """Make the prompt a recording of a label; the prompt begins anew once that is on disk.
+
+        Raises
+        ------
+        ImageError, PromptError, SettingsError
+            If there is no picture, no prompt, or no model.
+        """
+        picture = self._require_picture()
+        if self.prompt.is_empty:
+            raise PromptError("There is nothing to record; click on the object, or draw a box around it.")
+        if not self._models.state.usable and self._models.state.state != "loading":
+            raise SettingsError("No model is loaded; choose one first.")
+        prompt, settings = self.prompt, self.settings
+        request = Record(picture.ref, prompt, label, name, self._choice, settings.side, settings.square)
+        self._exchange.ask(request, partial(self._on_recorded, prompt), (picture,))
+
+    # ---- previews
+
+    def ask_preview(self) -> None:
+        """Ask for a preview of the prompt as it is now, or show none if there is nothing to ask for."""
+        self.give_up()
+        prompt = self._prompt_with_hover()
+        if self.picture is None or prompt.is_empty or not self._models.state.usable:
+            self._answer = None
+            self._set(None)
+            return
+        request = Preview(self.picture.ref, prompt, self.settings.side, self.settings.square)
+        then = partial(self._on_preview, self._hover is not None)
+        self._asked = self._exchange.ask(request, then, (self.picture,))
+
+    def give_up(self) -> None:
+        """Wait no longer for the preview on its way."""
+        self._exchange.forget(self._asked)
+        self._asked = 0
+
+    def _on_preview(self, hover: bool, reply: Reply) -> None:
+        if reply.id != self._asked or not reply.final:
+            return
+        self._asked = 0
+        if isinstance(reply, Previewed):
+            self._answer = reply
+            self._show(reply, hover=hover)
+        elif isinstance(reply, Failed):
+            self._answer = None
+            self._set(None)
+            self.failed.emit(reply.sentence)
+
+    def _show(self, answer: Previewed, *, hover: bool) -> None:
+        assert answer.bits is not None
+        chosen = answer.best if self._choice is None else min(self._choice, len(answer.iou) - 1)
+        self._set(
+            MaskPreview(answer.hw, answer.iou, answer.presence, answer.best, chosen, hover, answer.bits)
+        )
+
+    def _on_recorded(self, prompt: Prompt, reply: Reply) -> None:
+        if isinstance(reply, Failed):
+            self.failed.emit(reply.sentence)
+        elif isinstance(reply, PriorChanged):
+            self._recordings.take(reply.prior)
+            self.recorded.emit(_newest(reply.prior.recordings))
+            if self.prompt is prompt:  # else the person has gone on meanwhile
+                self.set_prompt(Prompt())
+
+    def _prompt_with_hover(self) -> Prompt:
+        if self._hover is None:
+            return self.prompt
+        points = np.concatenate((self.prompt.points_xy, np.array([self._hover], np.float32)))
+        return Prompt(points, np.append(self.prompt.labels, 1), self.prompt.box_xyxy)
+
+    def _require_picture(self) -> Picture:
+        if self.picture is None:
+            raise ImageError("There is no picture to prompt on; choose an image layer first.")
+        return self.picture
+
+    def _set(self, preview: MaskPreview | None) -> None:
+        if preview is not None or self.preview is not None:
+            self.preview = preview
+            self.preview_changed.emit(preview)
+
+
+def _newest(recordings: tuple[RecordingInfo, ...]) -> RecordingInfo | None:
+    return recordings[-1] if recordings else None
+
+
+def _is_inside(place_xy: tuple[float, float], hw: tuple[int, int]) -> bool:
+    return -0.5 <= place_xy[0] <= hw[1] - 0.5 and -0.5 <= place_xy[1] <= hw[0] - 0.5

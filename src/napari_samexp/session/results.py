@@ -1,0 +1,145 @@
+"""What a run has found so far: labels that can be painted, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_samexp.engine.messages import FrameDone, Keep, Kept, TrackStarted
+from napari_samexp.session.exchange import Exchange
+from napari_samexp.session.frames import next_lost, previous_lost
+from napari_samexp.types import ObjectScore, SettingsError
+
+if TYPE_CHECKING:
+    from napari_samexp.io.label_edits import EditableLabels
+    from napari_samexp.session.stores import OpenedStore
+
+__all__ = ["Results"]
+
+
+class Results:
+    """The labels and scores of the run that is on, or of a store that was opened.
+
+    Frames that a person paints are left alone by every run, also by one that is on.
+
+    Signals
+    -------
+    labels_changed : EditableLabels or None
+        Other labels are to be shown.
+    scores_changed
+        Many scores at once; those of single frames come with `tracking.frame_done`.
+    failed : str
+        One sentence.
+
+    Attributes
+    ----------
+    labels : EditableLabels or None
+        Takes the place of an array (T, Y, X) in a viewer, which may paint on it.
+    scores : dict of int to dict of int to ObjectScore
+        By frame and label.
+    """
+
+    labels_changed = Signal(object)
+    scores_changed = Signal()
+    failed = Signal(str)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.labels: EditableLabels | None = None
+        self.scores: dict[int, dict[int, ObjectScore]] = {}
+
+    # ---- for people
+
+    def next_lost(self, current: int, label: int | None = None) -> int | None:
+        """Return the first frame after `current` in which an object, or this one, was lost."""
+        return next_lost(self.scores, current, label)
+
+    def previous_lost(self, current: int, label: int | None = None) -> int | None:
+        """Return the last frame before `current` in which an object, or this one, was lost."""
+        return previous_lost(self.scores, current, label)
+
+    def mark_edited(self, frames: Collection[int]) -> None:
+        """Have runs leave frames as they are; painting on `labels` does so by itself."""
+        if self.labels is not None:
+            self.labels.mark(frames)
+
+    def release_edited(self, frames: Collection[int]) -> None:
+        """Let runs that begin from here on write frames that were painted."""
+        if self.labels is not None:
+            self.labels.unmark(frames)
+
+    def mask_of(self, index: int, label: int) -> npt.NDArray[np.bool_]:
+        """Return where a frame has a label; `SettingsError` if nowhere."""
+        if self.labels is None:
+            raise SettingsError("There are no labels to remember; paint the object, or click on it.")
+        found: npt.NDArray[np.bool_] = np.asarray(self.labels[index]) == label
+        if not found.any():
+            raise SettingsError(f"Label {label} is nowhere in frame {index}; paint it, or click on it.")
+        return found
+
+    # ---- for the run
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._show(None, {})
+
+    def show(self, store: OpenedStore) -> None:
+        """Show a store that nobody writes."""
+        self._show(self._open(store.path), store.scores)
+        self.scores_changed.emit()
+
+    def begin(self, reply: TrackStarted) -> None:
+        """Show the store of a run that has begun."""
+        if self.labels is None or self.labels.path != Path(reply.store):
+            self._show(self._open(reply.store), {})
+            if reply.done:
+                from napari_samexp.session.stores import look_into
+
+                path = Path(reply.store)
+                self._exchange.aside(lambda: look_into(path), self._add, self._fail)
+        if self.labels is not None:
+            self.labels.guarding = True
+
+    def add(self, reply: FrameDone) -> None:
+        """Take a frame's scores, and put back what was painted on it at the same time."""
+        self.scores[reply.index] = reply.scores
+        if self.labels is not None:
+            self.labels.repair(reply.index)
+
+    def end(self) -> None:
+        """Learn that nobody writes the store any more."""
+        if self.labels is not None:
+            self.labels.stop_guarding()
+
+    def on_kept(self, reply: Kept) -> None:
+        """Learn that the run leaves frames alone."""
+        if self.labels is not None:
+            self.labels.settle(reply.frames)
+
+    def _open(self, path: str | Path) -> EditableLabels:
+        from napari_samexp.io.label_edits import EditableLabels  # zarr takes long; it is imported aside
+
+        return EditableLabels(path, self._on_edit)
+
+    def _on_edit(self, frames: frozenset[int]) -> None:
+        if self.labels is not None and self.labels.guarding:
+            self._exchange.tell(Keep(frames))
+
+    def _add(self, found: OpenedStore) -> None:
+        if self.labels is not None and self.labels.path == found.path:
+            self.scores = {**found.scores, **self.scores}
+            self.scores_changed.emit()
+
+    def _fail(self, error: Exception) -> None:
+        self.failed.emit(str(error))
+
+    def _show(self, labels: Any, scores: dict[int, dict[int, ObjectScore]]) -> None:
+        self.scores = scores
+        if labels is not self.labels:
+            self.labels = labels
+            self.labels_changed.emit(labels)

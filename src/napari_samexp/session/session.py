@@ -1,0 +1,224 @@
+"""One sitting at the viewer: a model, a prompt in work, recordings, a video and its run."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from psygnal import Signal
+
+from napari_samexp.engine.client import EngineClient
+from napari_samexp.engine.messages import Kept, Loaded, LoadPrior, Ready, Reply, WorkerDied
+from napari_samexp.engine.process import WorkerOptions
+from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
+from napari_samexp.session.folders import (
+    LeftSession,
+    SessionFolder,
+    left_sessions,
+    sessions_dir,
+    settings_file,
+)
+from napari_samexp.session.jobs import JobState
+from napari_samexp.session.models import Models
+from napari_samexp.session.preferences import LastRun, Preferences, load_preferences, save_preferences
+from napari_samexp.session.prompting import Prompting
+from napari_samexp.session.recordings import Recordings
+from napari_samexp.session.results import Results
+from napari_samexp.session.tracking import Tracking
+
+__all__ = ["Session"]
+
+
+class Session:
+    """Everything that a person does in one sitting, without a window.
+
+    No method waits for the model: what comes of a request is told by signals. A method raises a
+    `SamexpError` if it is asked for something that makes no sense, and nothing has changed then.
+
+    Parameters
+    ----------
+    deliver : callable, optional
+        Runs what it is given on the thread that uses the session, in order; a window posts it to its event
+        loop. By default it runs on the engine's own thread, where one script thread is all there is.
+    home : Path, optional
+        Where settings and recordings are kept, in the place of the user's own folders.
+    options : WorkerOptions, optional
+        How the worker process runs.
+    make_engine : callable, optional
+        Another engine, for tests.
+
+    Signals
+    -------
+    notice : str
+        One sentence for people, whatever part it comes from.
+    activity : str
+        What the worker does now: "loading", "encoding", "predicting", "recording", "tracking", or empty.
+    settings_changed : Preferences
+
+    Attributes
+    ----------
+    models : Models
+    prompting : Prompting
+    recordings : Recordings
+    tracking : Tracking
+    results : Results
+    settings : Preferences
+    first_notice : str
+        Why settings begin anew, if they do.
+    folder : Path
+        This sitting's own, where the prior is from the moment a prompt is recorded.
+    """
+
+    notice = Signal(str)
+    activity = Signal(str)
+    settings_changed = Signal(Preferences)
+
+    def __init__(
+        self,
+        *,
+        deliver: Deliver = at_once,
+        home: Path | None = None,
+        options: WorkerOptions | None = None,
+        make_engine: MakeEngine | None = None,
+    ) -> None:
+        self._folder = SessionFolder(sessions_dir(home))
+        self.folder = self._folder.path
+        make = make_engine or (lambda on_reply: EngineClient(on_reply, self.folder, options))
+        self._exchange = Exchange(make, deliver, self._on_other, self.activity.emit)
+        self.models = Models(self._exchange)
+        self.recordings = Recordings(self._exchange)
+        self.prompting = Prompting(self._exchange, self.models, self.recordings)
+        self.results = Results(self._exchange)
+        self.tracking = Tracking(self._exchange, self.recordings, self.results)
+        self._settings_file = settings_file(home)
+        self.settings, self.first_notice = load_preferences(self._settings_file)
+        self._wished = self.settings
+        self._closed = False
+        self._connect()
+        self._spread_settings()
+
+    # ---- for everyone
+
+    def start(self) -> None:
+        """Have the worker started before it is needed, and slow modules imported aside."""
+        self._exchange.engine.start()
+        threading.Thread(target=_import_early, name="napari-samexp imports", daemon=True).start()
+
+    def load_model(
+        self, name: str | None = None, *, device: str | None = None, dtype: str | None = None
+    ) -> None:
+        """Load a model by name or path; what is not given is as in the settings."""
+        given = {"model": name, "device": device, "dtype": dtype}
+        settings = self.settings.changed({key: value for key, value in given.items() if value is not None})
+        self._wished = settings
+        self.models.load(settings.model, settings.device, settings.dtype)
+
+    def change_settings(self, **values: Any) -> None:
+        """Set what is named, by the fields of `Preferences` and `TrackSettings`, and keep it for next time.
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown or a value out of range.
+        """
+        before, self.settings = self.settings, self.settings.changed(values)
+        if before == self.settings:
+            return
+        save_preferences(self.settings, self._settings_file)
+        self._spread_settings()
+        self.settings_changed.emit(self.settings)
+        old, new = before.track, self.settings.track
+        if (old.side, old.square) != (new.side, new.square):
+            self.prompting.ask_preview()
+
+    def resume_last_run(self) -> None:
+        """Show the run that the last sitting ended with, and go on with it."""
+        if self.settings.last_run is not None:
+            self.tracking.open_run(self.settings.last_run.store, resume=True)
+
+    def left_sessions(self) -> list[LeftSession]:
+        """Return former sittings whose recordings can be taken over, the newest first."""
+        return [left for left in left_sessions(self.folder.parent) if left.path != self.folder]
+
+    def recover(self, left: LeftSession) -> None:
+        """Take over the recordings of a former sitting, in the place of those here, and remove it."""
+        here = self.folder / "prior" / "pictures"
+
+        def copy() -> None:
+            there = left.prior.parent / "pictures"
+            if there.is_dir():
+                shutil.copytree(there, here, dirs_exist_ok=True)
+
+        def discard() -> None:
+            self._exchange.aside(left.discard, lambda _: None, lambda _: None)
+
+        def load(_: object) -> None:
+            self.recordings.edit(LoadPrior(str(left.prior)), discard)
+
+        self._exchange.aside(copy, load, load)  # without the pictures, only this model can use them
+
+    def close(self) -> None:
+        """End the worker and let go of everything; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._exchange.close()
+        if self.prompting.picture is not None:
+            self.prompting.picture.release()
+        self._folder.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- between the parts
+
+    def _connect(self) -> None:
+        for part in (self.models, self.prompting, self.recordings, self.tracking, self.results):
+            part.failed.connect(self.notice.emit)
+        self.models.loaded.connect(self._on_loaded)
+        self.tracking.job_changed.connect(self._on_job)
+
+    def _spread_settings(self) -> None:
+        self.prompting.settings = self.tracking.settings = self.settings.track
+
+    def _on_loaded(self, reply: Loaded, again: bool) -> None:
+        self.recordings.take(reply.prior)
+        if reply.notice:
+            self.notice.emit(reply.notice)
+        if again:
+            # what was shown is still right, and asking again could end the worker again
+            self.tracking.on_model_again()
+            return
+        wished = self._wished
+        self.change_settings(model=wished.model, device=wished.device, dtype=wished.dtype)
+        self.prompting.ask_preview()
+
+    def _on_job(self, job: JobState) -> None:
+        video = self.tracking.video
+        if job.state == "starting":
+            run = LastRun(job.store, None if video is None else video.path)
+            self.change_settings(last_run=run)
+
+    def _on_other(self, reply: Reply) -> None:
+        if isinstance(reply, Ready):
+            self.recordings.take(reply.prior)
+            if reply.notice:
+                self.notice.emit(reply.notice)
+        elif isinstance(reply, Kept):
+            self.results.on_kept(reply)
+        elif isinstance(reply, WorkerDied):
+            self.prompting.give_up()
+            self.notice.emit(reply.sentence)
+        self.models.on_other(reply)
+
+
+def _import_early() -> None:
+    # zarr alone takes a third of a second, which the window would notice when a run begins
+    for name in ("napari_samexp.io.label_edits", "napari_samexp.io.labels", "napari_samexp.io.video"):
+        importlib.import_module(name)

@@ -1,0 +1,87 @@
+"""Label stores as a session finds and names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from napari_samexp.engine.messages import VideoRef
+from napari_samexp.io.labels import LabelStore
+from napari_samexp.io.video import open_video
+from napari_samexp.session.frames import frames_from_details
+from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import ObjectScore, SamexpError
+
+__all__ = ["OpenedStore", "default_store", "look_into", "video_reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """A store as it was found on disk.
+
+    Parameters
+    ----------
+    frames : sequence of int
+        Those of the run that it was made for.
+    done : int
+        How many of them are finished.
+    video : VideoRef or None
+        The run's video, if it was a file that is still there.
+    """
+
+    path: Path
+    frames: Sequence[int]
+    done: int
+    settings: TrackSettings
+    scores: dict[int, dict[int, ObjectScore]]
+    video: VideoRef | None
+
+
+def default_store(name: str, folder: Path) -> Path:
+    """Return a path in `folder` for the labels of a video of that name, at which there is nothing yet."""
+    stem = Path(name).stem or "video"
+    first = folder / f"{stem}.labels.zarr"
+    others = (folder / f"{stem}.labels-{number}.zarr" for number in range(2, 10_000))
+    return next((path for path in (first, *others) if not path.exists()), first)
+
+
+def look_into(path: Path) -> OpenedStore:
+    """Return what a store holds; `SamexpError` if it is none. This may take seconds."""
+    store = LabelStore.open(path, mode="r")
+    frames = frames_from_details(store.details, store.shape[0])
+    return OpenedStore(
+        path,
+        frames,
+        len(frames) - len(store.missing(frames)),
+        _settings_of(store.details),
+        store.scores,
+        _video_of(store.details),
+    )
+
+
+def video_reference(path: str, name: str = "", limits: tuple[float, float] | None = None) -> VideoRef:
+    """Return a reference to the video at a path; `VideoError` if there is none."""
+    with open_video(path, limits=limits) as video:
+        return VideoRef(
+            name or video.name, video.shape, str(Path(path).absolute()), fps=video.fps, limits=limits
+        )
+
+
+def _settings_of(details: Mapping[str, Any]) -> TrackSettings:
+    values = details.get("settings")
+    known = {field.name for field in fields(TrackSettings)}
+    if not isinstance(values, dict):
+        return TrackSettings()
+    return TrackSettings(**{name: value for name, value in values.items() if name in known})
+
+
+def _video_of(details: Mapping[str, Any]) -> VideoRef | None:
+    path = details.get("video_path")
+    limits = details.get("limits")
+    try:
+        both = None if limits is None else (float(limits[0]), float(limits[1]))
+        return video_reference(path, limits=both) if isinstance(path, str) else None
+    except (SamexpError, TypeError, ValueError, LookupError):
+        return None  # the labels can be looked at without it

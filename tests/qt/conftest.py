@@ -1,0 +1,94 @@
+"""Windows for tests: a viewer without a window for most, and a session without a model's process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("qtpy")
+pytest.importorskip("pytestqt")
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # napari and its friends deprecate each other
+    from napari.components import ViewerModel
+
+from napari_samexp.io.video import LazyVideo, open_video
+from napari_samexp.session.session import Session
+
+# tests are imported by path, so what they share is registered by hand
+_spec = importlib.util.spec_from_file_location("drawn", Path(__file__).with_name("drawn.py"))
+assert _spec is not None and _spec.loader is not None
+sys.modules["drawn"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules["drawn"])
+
+from drawn import DrawnEngine  # noqa: E402
+
+HW = (48, 64)
+OTHERS = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::PendingDeprecationWarning")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let what is deprecated between other packages pass; all else is an error here too."""
+    for text in OTHERS:
+        item.add_marker(pytest.mark.filterwarnings(text))
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def engines() -> list[DrawnEngine]:
+    """The engine of the session, once there is one."""
+    return []
+
+
+@pytest.fixture
+def session(tmp_path: Path, qapp: Any, engines: list[DrawnEngine]) -> Iterator[Session]:
+    def make(on_reply: Callable[[Any], None]) -> DrawnEngine:
+        engines.append(DrawnEngine(on_reply))
+        return engines[-1]
+
+    from napari_samexp._qt.connections import WindowThread
+
+    with Session(home=tmp_path / "home", make_engine=make, deliver=WindowThread()) as made:
+        yield made
+
+
+@pytest.fixture
+def dock(qtbot: Any, viewer: ViewerModel, session: Session) -> Iterator[Any]:
+    from napari_samexp._qt.prior_tracking import PriorTracking
+
+    widget = PriorTracking(viewer, session)
+    qtbot.addWidget(widget)
+    widget.show()
+    qtbot.waitUntil(lambda: session.models.state.state == "ready" and widget.prompts.begun)
+    yield widget
+    widget.end()
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 255, (*HW, 3), np.uint8)
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 255, (9, *HW, 3), np.uint8)
+
+
+@pytest.fixture
+def video(frames: np.ndarray) -> LazyVideo:
+    return open_video(frames)

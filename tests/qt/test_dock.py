@@ -1,0 +1,193 @@
+"""The dock, on a viewer without a window and a session without a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn import recording
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWidget
+
+from napari_samexp._qt.hints import Standing, hint_for
+from napari_samexp._qt.shown_video import add_video
+from napari_samexp.engine.messages import (
+    ChangeRecording,
+    Preview,
+    PriorState,
+    Record,
+    RemoveRecording,
+    Track,
+)
+from napari_samexp.session.jobs import JobState
+from napari_samexp.tracking.settings import TrackSettings
+
+NAMES = [
+    *("model", "image", "role", "label", "mask_choice", "record", "recordings", "save_prior", "load_prior"),
+    *("open_video", "video", "frames", "track", "pause", "cancel", "remember_frame", "reset_memory"),
+    *("progress", "timeline", "device", "dtype", "show_scores", "hover"),
+    *TrackSettings.__dataclass_fields__,
+]
+
+
+def click(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    qtbot.wait(30)  # for the answer
+
+
+@pytest.fixture
+def prompted(qtbot, dock, viewer, picture):
+    """The dock with one click on a picture."""
+    viewer.add_image(picture, rgb=True, name="picture")
+    qtbot.waitUntil(lambda: dock.prompts.layers is not None)
+    dock.prompts.layers.add_point(10, 20, (), "object")
+    qtbot.waitUntil(lambda: dock.session.prompting.preview is not None)
+    return dock
+
+
+def test_every_control_is_found_by_its_name(dock):
+    for name in NAMES:
+        assert len(dock.findChildren(QWidget, name)) == 1, name
+
+
+def test_every_control_has_a_tooltip(dock):
+    dock.panel.settings_section.head.setChecked(True)
+    for kind in (QAbstractButton, QComboBox, QLineEdit, QSpinBox):
+        for control in dock.panel.findChildren(kind):
+            owner = control.parentWidget()
+            inner = isinstance(owner, QSpinBox | QComboBox) or control.objectName().startswith("qt_")
+            assert control.toolTip() or inner, control.objectName()
+
+
+def test_a_click_becomes_a_preview(prompted, engines):
+    asked = engines[0].last(Preview)
+    np.testing.assert_array_equal(asked.prompt.points_xy, [[10, 20]])
+    assert prompted.panel.mask_choice.count() == 3
+    assert "best" in prompted.panel.mask_choice.currentText()
+    assert prompted.prompts._preview.data.sum() == 20 * 64
+
+
+def test_the_points_stay_the_active_layer(prompted, viewer):
+    assert viewer.layers.selection.active is prompted.prompts.layers.points
+    assert viewer.layers[-1] is prompted.prompts.layers.points
+
+
+def test_another_mask_can_be_chosen(prompted):
+    prompted.panel.mask_choice.setCurrentIndex(2)
+    prompted.panel.mask_choice.activated.emit(2)
+    assert prompted.prompts._preview.data.sum() == 30 * 64
+
+
+def test_record_keeps_the_label_and_clears_the_points(qtbot, prompted, engines):
+    prompted.panel.label.setValue(3)
+    qtbot.keyClicks(prompted.panel.name, "cat")
+    click(qtbot, prompted.panel.record)
+    asked = engines[0].last(Record)
+    assert (asked.label, asked.name) == (3, "cat")
+    assert len(prompted.prompts.layers.points.data) == 0
+    assert prompted.panel.recordings.item(0).text().startswith("cat · label 3")
+    assert not prompted.panel.record.isEnabled()
+
+
+def test_x_switches_the_role(prompted):
+    prompted.prompts.layers.role_toggled.emit()
+    assert prompted.panel.role.currentText() == "background"
+    prompted.prompts.layers.role_toggled.emit()
+    assert prompted.panel.role.currentText() == "object"
+
+
+def test_recordings_are_switched_renamed_and_removed(qtbot, dock, session, engines):
+    session.recordings.take(PriorState(recordings=(recording("a"), recording("b", 2, "dog")), undoable=True))
+    shown = dock.panel.recordings
+    shown.item(0).setCheckState(Qt.CheckState.Unchecked)
+    assert engines[0].last(ChangeRecording) == ChangeRecording("a", enabled=False)
+    shown.item(1).setText("puppy")
+    assert engines[0].last(ChangeRecording) == ChangeRecording("b", name="puppy")
+    shown.setCurrentRow(1)
+    click(qtbot, dock.panel.remove)
+    assert engines[0].last(RemoveRecording) == RemoveRecording("b")
+
+
+def test_track_asks_for_the_chosen_frames(
+    qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    add_video(viewer, video)
+    qtbot.waitUntil(lambda: dock.videos.current is not None)
+    viewer.dims.set_current_step(0, 4)
+    dock.panel.frames.setCurrentText("from here")
+    click(qtbot, dock.panel.track)
+    asked = engines[0].last(Track)
+    assert list(asked.frames) == [4, 5, 6, 7, 8]
+    assert asked.store.startswith(str(tmp_path))
+    assert not dock.panel.track.isEnabled()
+    assert dock.panel.pause.isEnabled() and dock.panel.cancel.isEnabled()
+
+
+def test_track_waits_for_recordings_and_a_video(dock):
+    assert not dock.panel.track.isEnabled()
+    assert not dock.panel.save_prior.isEnabled()
+
+
+def test_settings_are_kept(dock, session):
+    dock.track_control = dock.panel.track_settings.controls["recent"]
+    dock.track_control.setValue(3)
+    assert session.settings.track.recent == 3
+    side = dock.panel.track_settings.controls["side"]
+    assert side.text() == "the model's own"
+    side.setValue(128)
+    assert session.settings.track.side == 128
+    side.setValue(side.minimum())
+    assert session.settings.track.side is None
+
+
+def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):
+    assert "Open a picture" in dock.panel.hint.text()
+    viewer.add_image(picture, rgb=True)
+    qtbot.waitUntil(lambda: "Click on your object" in dock.panel.hint.text())
+    dock.prompts.layers.add_point(10, 20, (), "object")
+    qtbot.waitUntil(lambda: dock.session.prompting.preview is not None)
+    assert "Record" in dock.panel.hint.text()
+    click(qtbot, dock.panel.record)
+    assert "open the video" in dock.panel.hint.text()
+
+
+@pytest.mark.parametrize(
+    "job", ["starting", "tracking", "paused", "cancelled", "failed", "interrupted", "finished"]
+)
+def test_every_state_of_a_run_has_words(job):
+    assert hint_for(Standing("ready", job=job, lost=2))
+
+
+def test_errors_are_one_sentence(qtbot, dock, viewer, picture):
+    viewer.add_image(picture, rgb=True)
+    qtbot.waitUntil(lambda: dock.prompts.layers is not None)
+    dock.prompts.layers.add_point(-100, 20, (), "object")
+    assert "outside the picture" in dock.panel.hint.text()
+
+
+def test_ending_leaves_nothing_behind(qtbot, prompted, viewer, engines):
+    dims, layers = viewer.dims.events.point, viewer.layers.events
+    assert len(dims.callbacks) > 1
+    prompted.end()
+    qtbot.waitUntil(lambda: engines[0].closed)
+    assert not [layer for layer in viewer.layers if layer.name != "picture"]
+    assert len(prompted._connections) == 0
+    ours = [str(call) for event in (dims, layers.inserted, layers.removed) for call in event.callbacks]
+    assert not [call for call in ours if "LayerChoice" in call or "Control" in call]
+    assert not viewer.mouse_move_callbacks
+
+
+def test_removing_the_picture_takes_its_prompt_along(qtbot, prompted, viewer):
+    viewer.layers.remove("picture")
+    qtbot.waitUntil(lambda: prompted.prompts.layers is None)
+    assert not list(viewer.layers)
+
+
+def test_a_finished_run_can_be_neither_paused_nor_cancelled(dock, session):
+    for state, can in (("tracking", True), ("paused", True), ("finished", False)):
+        session.tracking.job = JobState(state, "store", 5, 5)
+        session.tracking.job_changed.emit(session.tracking.job)
+        assert dock.panel.pause.isEnabled() is can
+        assert dock.panel.cancel.isEnabled() is can
+    assert dock.panel.pause.text() == "Pause"

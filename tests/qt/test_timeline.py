@@ -1,0 +1,91 @@
+"""The score timeline."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_samexp._qt.timeline import Timeline, columns_of
+
+
+@pytest.fixture
+def timeline(qtbot):
+    widget = Timeline()
+    qtbot.addWidget(widget)
+    widget.resize(208, 100)
+    widget.show()
+    widget.reset(100, {1: "cat"}, {1: (0.2, 0.6, 0.3, 1)})
+    return widget
+
+
+def test_no_lost_frame_falls_between_two_pixels():
+    values = np.ones(100_000, np.float32)
+    values[54_321] = -3
+    columns = columns_of(values, 300)
+    assert (columns < 0).sum() == 1
+
+
+def test_columns_without_a_number_stay_so():
+    values = np.full(10, np.nan, np.float32)
+    values[9] = 1
+    assert np.isnan(columns_of(values, 5)[:4]).all()
+    assert columns_of(values, 5)[4] == 1
+
+
+def test_few_values_fill_many_columns():
+    np.testing.assert_array_equal(columns_of(np.float32([1, 2]), 4), [1, 1, 2, 2])
+
+
+def test_a_click_asks_for_the_frame_under_it(qtbot, timeline):
+    with qtbot.waitSignal(timeline.frame_chosen) as asked:
+        qtbot.mouseClick(timeline, Qt.MouseButton.LeftButton, pos=QPoint(4 + 100, 50))
+    assert asked.args == [50]
+
+
+def test_arrow_keys_step(qtbot, timeline):
+    timeline.set_current(10)
+    with qtbot.waitSignal(timeline.frame_chosen) as asked:
+        qtbot.keyClick(timeline, Qt.Key.Key_Left)
+    assert asked.args == [9]
+
+
+def test_lost_stretches_are_found_in_both_directions(timeline):
+    for index in (20, 21, 22, 60):
+        timeline.set_score(index, 1, -1.0, 0.1)
+    timeline.set_score(23, 1, 4.0, 0.9)
+    assert timeline.next_lost(0, 1) == 20
+    assert timeline.next_lost(20, 1) == 60
+    assert timeline.next_lost(60, 1) is None
+    assert timeline.next_lost(60, -1) == 20
+    assert timeline.next_lost(20, -1) is None
+
+
+def test_lost_frames_are_shaded(timeline):
+    for index in range(100):
+        timeline.set_score(index, 1, -5.0 if 40 <= index < 60 else 5.0, 0.8)
+    picture = timeline.grab().toImage()
+    bottom = picture.height() - 8
+    lost, found = picture.pixelColor(4 + 100, bottom), picture.pixelColor(4 + 20, bottom)
+    assert lost.red() > lost.green() + 80
+    assert lost != found
+
+
+def test_long_videos_draw_quickly(timeline):
+    count = 100_000
+    timeline.reset(count, {1: "cat", 2: ""}, {})
+    for scores in timeline.scores.values():
+        scores.presence[:] = np.random.default_rng(0).normal(size=count)
+        scores.iou[:] = 0.5
+    timeline.grab()
+    began = time.process_time()
+    timeline.grab()
+    assert time.process_time() - began < 0.1
+
+
+def test_scores_outside_are_left_out(timeline):
+    timeline.set_score(1000, 1, 1.0, 1.0)
+    timeline.set_score(1, 7, 1.0, 1.0)
+    assert np.isnan(timeline.scores[1].presence).all()
