@@ -56,6 +56,7 @@ from napari_samexp.io.label_edits import EditableLabels, edited_frames
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.session import (
     LastRun,
+    Leftover,
     Preferences,
     Session,
     default_store,
@@ -630,7 +631,12 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
 
     second = Sitting(home)
     assert second.session.settings.last_run == LastRun(str(path), str(clip))
-    second.session.resume_last_run()
+    found: list[Leftover] = []
+    second.session.left_found.connect(found.append)
+    second.session.look_back()
+    second.wait()
+    assert found == [Leftover(LastRun(str(path), str(clip)), None)]
+    second.session.reopen(found[0], resume=True)
     second.wait()
     number, request = second.engine.last(Track)
     assert (request.resume, list(request.frames), request.settings) == (

@@ -23,6 +23,8 @@ class Standing:
         The state of the run.
     lost : int
         Frames in which something was lost.
+    left : bool
+        Whether there is something of the last time to be reopened.
     """
 
     model: str = "none"
@@ -35,6 +37,7 @@ class Standing:
     video: bool = False
     job: str = "idle"
     lost: int = 0
+    left: bool = False
 
 
 def hint_for(now: Standing) -> str:
@@ -76,6 +79,8 @@ def _of_prompt(now: Standing) -> str:
         return "Recorded. Now open the video to find it in (Open… below), or show more of it."
     if now.recordings:
         return "Press Track to find it in the video, or click once more to remember more."
+    if now.left and not now.recordings:
+        return "Reopen what you had last time, or begin anew with a picture of your object."
     if not now.pictures:
         return "Open a picture of your object: drop a file, or File > Open Sample > SAM experiments."
     return "Click on your object in the picture."

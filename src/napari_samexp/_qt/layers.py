@@ -13,7 +13,7 @@ from psygnal import Signal
 from napari_samexp._qt.pictures import spatial_settings
 from napari_samexp.types import Prompt, PromptError
 
-__all__ = ["BACKGROUND", "OBJECT", "PromptLayers"]
+__all__ = ["BACKGROUND", "COLOURS", "OBJECT", "PromptLayers"]
 
 OBJECT, BACKGROUND = "object", "background"
 COLOURS = {OBJECT: "#2ecc71", BACKGROUND: "#e74c3c"}

@@ -82,6 +82,9 @@ class Panel(QWidget):
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(2)
         column.addWidget(self.hint)
+        self.reopen = _button("Reopen", "reopen", "Bring back what you had last time.")
+        self.reopen.hide()
+        column.addWidget(self.reopen)
         for section in (self._model(), self._show_object(), self._prior(), self._track(), self._settings()):
             column.addWidget(section)
         column.addStretch(1)

@@ -22,7 +22,7 @@ from napari_samexp._qt.shown_video import add_video, know_viewer
 from napari_samexp._qt.track_control import TrackControl
 from napari_samexp.io.video import open_video
 from napari_samexp.session.frames import lost_frames
-from napari_samexp.session.session import Session
+from napari_samexp.session.session import Leftover, Session
 from napari_samexp.types import SamexpError
 
 __all__ = ["PriorTracking"]
@@ -45,17 +45,19 @@ class PriorTracking(QWidget):
 
     def __init__(self, napari_viewer: Any, session: Session | None = None) -> None:
         super().__init__()
-        self.viewer = napari_viewer
+        # napari hands plugins a proxy, whose layers are new proxies at each look: none is ever the same object
+        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.window_thread = WindowThread(self)
         self.session = session or Session(deliver=self.window_thread)
         self.panel = Panel()
         self._connections = Connections()
         self._notice = ""
         self._docked = False
+        self._left: Leftover | None = None
         self._quiet = QTimer(self)
         self._quiet.setSingleShot(True)
         self._lay_out()
-        know_viewer(napari_viewer)
+        know_viewer(self.viewer)
         self._build()
         self._connect()
         self._show_settings()
@@ -79,8 +81,8 @@ class PriorTracking(QWidget):
         """Write the recordings to a prior file; `SamexpError` if there are none."""
         self.session.recordings.save(path)
 
-    def open_video_from(self, path: str) -> None:
-        """Open a video without making the window wait, and show it."""
+    def open_video_from(self, path: str, then: Callable[[Any], None] = lambda layer: None) -> None:
+        """Open a video without making the window wait, show it, and call `then` with its layer."""
         self.say(f"Opening {Path(path).name} …")
 
         def shown(video: Any) -> None:
@@ -88,8 +90,19 @@ class PriorTracking(QWidget):
             self.videos.refill()
             self.videos.choose(layer)
             self._hush()
+            then(layer)
 
         self._aside(lambda: open_video(path), shown)
+
+    def reopen(self, *_: Any) -> None:
+        """Bring back the recordings, the video and the labels of the last time."""
+        left = self._left
+        self._forget_left()
+        try:
+            if left is not None:
+                self.session.reopen(left)
+        except SamexpError as error:
+            self.say(str(error))
 
     def end(self) -> None:
         """Undo every connection, end the worker, and take the prompts' layers away; labels and videos stay."""
@@ -158,6 +171,9 @@ class PriorTracking(QWidget):
             (session.notice, self.say),
             (session.settings_changed, self._show_settings),
             (session.models.changed, self._model_changed),
+            (session.left_found, self._left_found),
+            (session.tracking.video_changed, self._show_video_of_run),
+            (session.tracking.job_changed, self._job_changed),
             (recordings.changed, self._show_recordings),
             (recordings.saved, self._saved),
             (shown.switched, recordings.switch),
@@ -166,6 +182,7 @@ class PriorTracking(QWidget):
             (shown.removed, recordings.remove),
             (shown.undone, recordings.undo),
             (shown.dropped, self.load_prior_from),
+            (panel.reopen.clicked, self.reopen),
             (panel.remove.clicked, shown.remove_current),
             (panel.undo.clicked, recordings.undo),
             (panel.save_prior.clicked, self._ask_save),
@@ -189,6 +206,7 @@ class PriorTracking(QWidget):
             self.session.start()
             self.models.begin()
             self._begin_prompting()
+            self.session.look_back()
 
     def _begin_prompting(self) -> None:
         # napari imports pandas with the first points, which takes as long as all else here together
@@ -198,6 +216,29 @@ class PriorTracking(QWidget):
             self._aside(lambda: import_module("pandas"), lambda _: self.prompts.begin())
 
     # ---- what happens
+
+    def _left_found(self, left: Leftover) -> None:
+        if not self.session.recordings.all and not self.session.tracking.job.active:
+            self._left = left
+            self.panel.reopen.setText(_reopen_words(left))
+            self.panel.reopen.show()
+            self._tell_next()
+
+    def _forget_left(self) -> None:
+        self._left = None
+        self.panel.reopen.hide()
+
+    def _show_video_of_run(self, video: Any) -> None:
+        """Show the video of a run that was opened, if it is a file and not shown yet."""
+        if video is None or video.path is None:
+            return
+        # told while the session chooses a layer's video too, which is there then
+        if self.tracks.layer_showing(video.path) is None:
+            self.open_video_from(video.path, self.tracks.adopt)
+
+    def _job_changed(self, job: Any) -> None:
+        if job.active:
+            self._forget_left()
 
     def _model_changed(self, state: Any) -> None:
         self.panel.cancel.setEnabled(state.state == "loading" or self.session.tracking.job.active)
@@ -249,6 +290,7 @@ class PriorTracking(QWidget):
             video=self.videos.current is not None,
             job=session.tracking.job.state,
             lost=len(lost_frames(session.results.scores)),
+            left=self._left is not None,
         )
 
     def _enable(self) -> None:
@@ -298,3 +340,10 @@ class PriorTracking(QWidget):
     def _if_open(self, call: Callable[[], None]) -> None:
         if self.session is not None:
             call()
+
+
+def _reopen_words(left: Leftover) -> str:
+    if left.run is None:
+        return "Reopen the recordings of the last time"
+    name = Path(left.run.video or left.run.store).name
+    return f"Reopen {name if len(name) < 32 else name[:30] + '…'}"

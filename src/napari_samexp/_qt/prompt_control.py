@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.layer_choice import LayerChoice
-from napari_samexp._qt.layers import BACKGROUND, OBJECT, PromptLayers
+from napari_samexp._qt.layers import BACKGROUND, COLOURS, OBJECT, PromptLayers
 from napari_samexp._qt.panel import Panel
 from napari_samexp._qt.pictures import plane_of, spatial_settings, view_of
 from napari_samexp.session.prompting import MaskPreview
@@ -106,7 +107,6 @@ class PromptControl:
         connections.add(panel.clear_prompt.clicked, self._clear)
         connections.add(panel.role.activated, self._arm)
         connections.add(panel.mask_choice.activated, self._choose_mask)
-        connections.add(panel.label.valueChanged, self._label_changed)
         self._viewer.mouse_move_callbacks.append(self._hovered)
         connections.later(lambda: self._viewer.mouse_move_callbacks.remove(self._hovered))
 
@@ -189,7 +189,7 @@ class PromptControl:
         self._told()
 
     def _draw(self, mask: Any) -> None:
-        labels = mask.astype(np.uint8) * min(self._panel.label.value(), 255)
+        labels = mask.view(np.uint8)
         if self._preview is None or self._preview.data.shape != labels.shape:
             self._hide_preview()
             self._preview = self._add_preview(labels)
@@ -204,7 +204,12 @@ class PromptControl:
         points = self.layers.points
         active = self._viewer.layers.selection.active
         layer = self._viewer.add_labels(
-            labels, name="mask preview", opacity=0.5, **spatial_settings(self.layers.image, 2)
+            labels.copy(),
+            name="mask preview",
+            opacity=0.5,
+            # the colour of clicks on the object: a label's own may be that of what it covers
+            colormap=DirectLabelColormap(color_dict={1: COLOURS[OBJECT], None: "transparent"}),
+            **spatial_settings(self.layers.image, 2),
         )
         layer.editable = False
         self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(points))
@@ -233,11 +238,6 @@ class PromptControl:
             self._session.prompting.choose_mask(index)
         except SamexpError as error:
             self._say(str(error))
-
-    def _label_changed(self, label: int) -> None:
-        preview = self._session.prompting.preview
-        if preview is not None:
-            self._draw(preview.mask())
 
     def _toggle_role(self) -> None:
         other = BACKGROUND if self._panel.role.currentText() == OBJECT else OBJECT

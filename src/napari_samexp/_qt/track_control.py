@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,6 @@ class TrackControl:
         self.labels = RunLabels(viewer)
         self.progress = RunProgress(panel.progress)
         self._run_of: Any = None  # the layer that the run is in
-        self._run_prior: tuple[Any, ...] = ()
         self._connect(connections)
         self._video_changed(videos.current)
         self._frames_chosen()
@@ -169,6 +169,8 @@ class TrackControl:
             (results.labels_changed, self._labels_changed),
             (results.scores_changed, self._scores_changed),
             (tracking.remembered, self._remembered),
+            (tracking.video_changed, self._run_video_changed),
+            (self._viewer.layers.events.inserted, self._layer_inserted),
         ):
             connections.add(signal, call)
         connections.later(self.progress.close)
@@ -201,7 +203,7 @@ class TrackControl:
 
         tracking = self._session.tracking
         labels = self._session.results.labels
-        same_run = layer is self._run_of and labels is not None and self._run_prior == self._prior()
+        same_run = layer is self._run_of and labels is not None and tracking.knows_all
         if same_run and len(frames) < layer.data.shape[0]:
             assert labels is not None
             tracking.track(frames, store=labels.path, again=True)
@@ -209,14 +211,33 @@ class TrackControl:
         shown = layer.data if isinstance(layer.data, ShownVideo) else None
         path = None if shown is None else shown.path
         tracking.set_video(shown.exact if shown else layer.data, path=path, name=layer.name)
-        self._run_of, self._run_prior = layer, self._prior()
+        self._run_of = layer
         name = path.name if path else layer.name
         tracking.track(frames, store=default_store(name, store_folder(path)))
 
-    def _prior(self) -> tuple[Any, ...]:
-        """Return what a run knows of its objects, in a form that can be compared."""
-        recordings = self._session.recordings.all
-        return tuple((info.key, info.label) for info in recordings if info.enabled)
+    def layer_showing(self, path: Any) -> Any:
+        """Return the layer of the video file at a path, or None."""
+        shown = (layer for layer in self._viewer.layers if isinstance(layer.data, ShownVideo))
+        return next((layer for layer in shown if path and layer.data.path == Path(path)), None)
+
+    def adopt(self, layer: Any) -> None:
+        """Take a layer for the video of the run that is shown, and lay the labels over it."""
+        self._run_of = layer
+        layers = self._viewer.layers
+        if self.labels.shown and layers.index(layer) > layers.index(self.labels.layer):
+            layers.move(layers.index(layer), layers.index(self.labels.layer))
+
+    def _run_video_changed(self, video: Any) -> None:
+        self._run_of = None if video is None else self.layer_showing(video.path)
+
+    def _layer_inserted(self, event: Any) -> None:
+        """Show the run whose labels were opened as a file."""
+        module = sys.modules.get("napari_samexp.io.label_edits")  # else none can be there
+        if module is None or not isinstance(event.value.data, module.EditableLabels):
+            return
+        labels = self._session.results.labels
+        if not self._session.tracking.job.active and (labels is None or labels.path != event.value.data.path):
+            self._session.open_run(event.value.data.path)
 
     # ---- the run
 
@@ -241,10 +262,10 @@ class TrackControl:
             self._show_scores()
 
     def _labels_changed(self, labels: EditableLabels | None) -> None:
-        video = self._run_of if self._run_of in self._viewer.layers else self._videos.current
-        self.labels.show(labels, video)
+        if self._run_of not in self._viewer.layers:
+            self._run_of = None
+        self.labels.show(labels, self._run_of)
         if labels is not None:
-            self._run_of = video
             self._panel.timeline.reset(labels.shape[0], labels.names, self.labels.colours(labels.names))
             self._moved()
 
@@ -300,7 +321,6 @@ class TrackControl:
         return there[0] if label not in there and len(there) == 1 else label
 
     def _remembered(self, index: int) -> None:
-        self._run_prior = self._prior()  # the run knows it too, so it is the same run still
         if self._prompts.layers is not None and self._prompts.layers.image is self._run_of:
             self._prompts.layers.clear()
         layer, job = self._run_of, self._session.tracking.job

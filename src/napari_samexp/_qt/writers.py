@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ def write_label_store(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write labels as a TIFF of one page a frame, frame by frame, so that any length fits into memory."""
-    frames = [data] if len(data.shape) == 2 else data
+    shape = tuple(int(count) for count in data.shape)
     kind = {1: np.uint8, 2: np.uint16}.get(np.dtype(data.dtype).itemsize, np.uint32)
-    with tifffile.TiffWriter(path, bigtiff=int(np.prod(data.shape)) > 2**31) as file:
-        for index in range(len(frames)):
-            file.write(np.asarray(frames[index]).astype(kind), compression="zlib", contiguous=False)
+    frames = (np.asarray(data[index]).astype(kind) for index in np.ndindex(shape[:-2]))
+    # one series of pages with a shape: written page by page, each would become a picture of its own
+    with tifffile.TiffWriter(path, bigtiff=math.prod(shape) > 2**31) as file:
+        file.write(frames, shape=shape, dtype=kind, compression="zlib", metadata={"axes": _axes(meta, shape)})
     return [path]
 
 
@@ -60,3 +62,11 @@ def write_prior(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         raise PriorError("There is no viewer, so there is no prior to save.")
     open_dock(viewer).save_prior_to(path)
     return [path]
+
+
+def _axes(meta: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """Return TIFF's letters for the axes; Q for one that has no letter there."""
+    names = meta.get("axis_labels") or ()
+    letters = [str(name).upper() if str(name).upper() in "TCZ" else "Q" for name in names]
+    front = letters[-len(shape) : -2] if len(letters) >= len(shape) else ["Q"] * (len(shape) - 2)
+    return "".join(front) + "YX"

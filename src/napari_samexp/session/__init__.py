@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from napari_samexp.session.models import ModelOffer, ModelState, model_offers
     from napari_samexp.session.preferences import LastRun, Preferences
     from napari_samexp.session.prompting import MaskPreview
-    from napari_samexp.session.session import Session
+    from napari_samexp.session.session import Leftover, Session
     from napari_samexp.session.stores import default_store
 
 _HOMES = {
     "JobState": "jobs",
     "LastRun": "preferences",
     "LeftSession": "folders",
+    "Leftover": "session",
     "MaskPreview": "prompting",
     "ModelOffer": "models",
     "ModelState": "models",
@@ -37,6 +38,7 @@ __all__ = [
     "JobState",
     "LastRun",
     "LeftSession",
+    "Leftover",
     "MaskPreview",
     "ModelOffer",
     "ModelState",

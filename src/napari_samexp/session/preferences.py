@@ -26,10 +26,21 @@ def _knob(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The run that the last sitting ended with; `video` is None where it was no file."""
+    """The run that the last sitting ended with.
+
+    Parameters
+    ----------
+    store : str
+        The label store's folder.
+    video : str or None
+        None where it was no file.
+    known : tuple of (str, int)
+        Key and label of every recording that the run knows.
+    """
 
     store: str
     video: str | None = None
+    known: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +104,15 @@ class Preferences:
             }
             own = {key: values[key] for key in _names(cls) & set(values) - {"track", "last_run"}}
             last = values.get("last_run")
-            run = None if last is None else LastRun(str(last["store"]), last.get("video"))
+            run = None if last is None else _last_run(last)
             return cls(**own, track=TrackSettings(**track), last_run=run)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise SettingsError(f"The settings cannot be read ({type(error).__name__}).") from None
+
+
+def _last_run(values: Mapping[str, Any]) -> LastRun:
+    known = tuple((str(key), int(label)) for key, label in values.get("known", ()))
+    return LastRun(str(values["store"]), values.get("video"), known)
 
 
 _KINDS: dict[str, type] = {

@@ -70,6 +70,11 @@ class Recordings:
         return tuple(sorted({info.label for info in self.all if info.enabled}))
 
     @property
+    def in_use(self) -> tuple[tuple[str, int], ...]:
+        """Key and label of every recording that is switched on: what a run would know."""
+        return tuple((info.key, info.label) for info in self.all if info.enabled)
+
+    @property
     def unsaved(self) -> bool:
         """Whether there are recordings that were not saved to a file of the person's."""
         return bool(self.all) and _content(self.all) != self._saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,18 @@ from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.session.tracking import Tracking
 
-__all__ = ["Session"]
+__all__ = ["Leftover", "Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What an earlier sitting left, and `Session.reopen` brings back."""
+
+    run: LastRun | None
+    recordings: LeftSession | None
+
+    def __bool__(self) -> bool:
+        return self.run is not None or self.recordings is not None
 
 
 class Session:
@@ -57,6 +69,8 @@ class Session:
     activity : str
         What the worker does now: "loading", "encoding", "predicting", "recording", "tracking", or empty.
     settings_changed : Preferences
+    left_found : Leftover
+        What `look_back` found.
 
     Attributes
     ----------
@@ -75,6 +89,7 @@ class Session:
     notice = Signal(str)
     activity = Signal(str)
     settings_changed = Signal(Preferences)
+    left_found = Signal(Leftover)
 
     def __init__(
         self,
@@ -134,10 +149,38 @@ class Session:
         if (old.side, old.square) != (new.side, new.square):
             self.prompting.ask_preview()
 
-    def resume_last_run(self) -> None:
-        """Show the run that the last sitting ended with, and go on with it."""
-        if self.settings.last_run is not None:
-            self.tracking.open_run(self.settings.last_run.store, resume=True)
+    def look_back(self) -> None:
+        """Look for what the last sitting left; `left_found` tells, if there is anything."""
+        run = self.settings.last_run
+
+        def look() -> Leftover:
+            there = run if run is not None and (Path(run.store) / "zarr.json").is_file() else None
+            return Leftover(there, next(iter(self.left_sessions()), None))
+
+        def tell(found: Leftover) -> None:
+            if found:
+                self.left_found.emit(found)
+
+        self._exchange.aside(look, tell, lambda _: None)
+
+    def reopen(self, left: Leftover, *, resume: bool = False) -> None:
+        """Take over the recordings that a sitting left, if there are none here, and show its run.
+
+        Parameters
+        ----------
+        resume : bool
+            Also go on with the run at once.
+        """
+        if left.recordings is not None and not self.recordings.all:
+            self.recover(left.recordings)
+        if left.run is not None:
+            self.open_run(left.run.store, resume=resume)
+
+    def open_run(self, store: str | Path, *, resume: bool = False) -> None:
+        """Show the labels and scores of a store, as `Tracking.open_run`."""
+        run = self.settings.last_run
+        known = run.known if run is not None and Path(run.store) == Path(store).absolute() else ()
+        self.tracking.open_run(store, resume=resume, known=known)
 
     def left_sessions(self) -> list[LeftSession]:
         """Return former sittings whose recordings can be taken over, the newest first."""
@@ -183,6 +226,7 @@ class Session:
             part.failed.connect(self.notice.emit)
         self.models.loaded.connect(self._on_loaded)
         self.tracking.job_changed.connect(self._on_job)
+        self.tracking.remembered.connect(self._on_remembered)
 
     def _spread_settings(self) -> None:
         self.prompting.settings = self.tracking.settings = self.settings.track
@@ -202,8 +246,13 @@ class Session:
     def _on_job(self, job: JobState) -> None:
         video = self.tracking.video
         if job.state == "starting":
-            run = LastRun(job.store, None if video is None else video.path)
-            self.change_settings(last_run=run)
+            path = None if video is None else video.path
+            self.change_settings(last_run=LastRun(job.store, path, self.tracking.known))
+
+    def _on_remembered(self, index: int) -> None:
+        run = self.settings.last_run
+        if run is not None and self.tracking.job.store == run.store:
+            self.change_settings(last_run=replace(run, known=self.tracking.known))
 
     def _on_other(self, reply: Reply) -> None:
         if isinstance(reply, Ready):

@@ -74,9 +74,20 @@ class Tracking:
         self._results = results
         self._request: Track | None = None
         self._begun = self._progressed = False
+        self._known: tuple[tuple[str, int], ...] = ()
         self.settings = TrackSettings()
         self.video: VideoRef | None = None
         self.job = JobState()
+
+    @property
+    def known(self) -> tuple[tuple[str, int], ...]:
+        """Key and label of every recording that the run knows."""
+        return self._known
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether the run knows just the recordings that are switched on now, so that it can be continued."""
+        return self._known == self._recordings.in_use
 
     # ---- the video
 
@@ -173,6 +184,8 @@ class Tracking:
         keep = self._edits_to_keep(folder, frames, overwrite=overwrite, over_edits=over_edits)
         if overwrite or (self._results.labels is not None and self._results.labels.path != folder):
             self._results.clear()
+        if not (resume or again):
+            self._known = self._recordings.in_use
         self._submit(
             Track(str(folder), video, frames, self.settings, resume or again, overwrite, again, keep)
         )
@@ -209,10 +222,17 @@ class Tracking:
         if self.job.active:
             self._exchange.tell(ResetRecent())
 
-    def open_run(self, store: AnyPath, *, resume: bool = False) -> None:
+    def open_run(
+        self, store: AnyPath, *, resume: bool = False, known: tuple[tuple[str, int], ...] = ()
+    ) -> None:
         """Show the labels and scores of a store, and with `resume` go on with its run.
 
         The run's video is opened again if it was a file. What cannot be opened is told by `failed`.
+
+        Parameters
+        ----------
+        known : tuple of (str, int), optional
+            What the run knows, from `LastRun`.
 
         Raises
         ------
@@ -224,11 +244,12 @@ class Tracking:
         from napari_samexp.session.stores import look_into
 
         path = Path(store).absolute()
-        self._exchange.aside(lambda: look_into(path), partial(self._on_opened, resume), self._fail)
+        self._exchange.aside(lambda: look_into(path), partial(self._on_opened, resume, known), self._fail)
 
-    def _on_opened(self, resume: bool, found: OpenedStore) -> None:
+    def _on_opened(self, resume: bool, known: tuple[tuple[str, int], ...], found: OpenedStore) -> None:
         if self.job.active:
             return  # begun meanwhile
+        self._known = known
         if found.video is not None and (self.video is None or self.video.path != found.video.path):
             self._take_video(found.video)
         self._results.show(found)
@@ -346,6 +367,7 @@ class Tracking:
             self.failed.emit(reply.sentence)
         elif isinstance(reply, PriorChanged):
             self._recordings.take(reply.prior)
+            self._known = self._recordings.in_use
             self.remembered.emit(index)
 
     def _require_video(self) -> VideoRef:
