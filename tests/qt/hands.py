@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,17 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 NO_KEY = Qt.KeyboardModifier.NoModifier
 MODEL_S = 120_000  # a worker starts and loads a model on a machine that does other things as well
+
+
+class Waits:
+    """As pytest-qt's robot, where there is no pytest."""
+
+    def waitUntil(self, so: Callable[[], bool], timeout: int) -> None:
+        end = time.monotonic() + timeout / 1000
+        while not so():
+            if time.monotonic() > end:
+                raise TimeoutError
+            QTest.qWait(10)
 
 
 class Person:
@@ -115,6 +127,14 @@ class Person:
         row, column = (np.array([y, x]) - centre) * camera.zoom / self.canvas.devicePixelRatioF() + size / 2
         assert 0 <= row < size[0] and 0 <= column < size[1], "that place is not on the canvas"
         return QPoint(round(column), round(row))
+
+    def click_on(self, name: str, share: float) -> None:
+        """Click on a control of the dock, at a share of its width."""
+        control = self.control(name)
+        self._bring_into_view(control)
+        place = QPoint(round(share * control.width()), control.height() // 2)
+        QTest.mouseClick(control, Qt.MouseButton.LeftButton, NO_KEY, place)
+        QApplication.processEvents()
 
     def _bring_into_view(self, control: Any) -> None:
         area = self.dock.layout().itemAt(0).widget()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class PriorTracking(QWidget):
         self.session = session or Session(deliver=self.window_thread)
         self.panel = Panel()
         self._connections = Connections()
+        # a viewer that is closed destroys its docks without a word to them
+        self.destroyed.connect(partial(_let_go, self.session, self._connections))
         self._notice = ""
         self._docked = False
         self._left: Leftover | None = None
@@ -110,10 +113,8 @@ class PriorTracking(QWidget):
             return
         session, self.session = self.session, None  # type: ignore[assignment]
         self._quiet.stop()
-        self._connections.undo()
         self.prompts.remove()
-        # joining a thread that may be delivering could take a moment
-        threading.Thread(target=session.close, name="napari-samexp closing").start()
+        _let_go(session, self._connections)
 
     # ---- Qt
 
@@ -340,6 +341,12 @@ class PriorTracking(QWidget):
     def _if_open(self, call: Callable[[], None]) -> None:
         if self.session is not None:
             call()
+
+
+def _let_go(session: Session, connections: Connections, *_: Any) -> None:
+    connections.undo()
+    # joining a thread that may be delivering could take a moment
+    threading.Thread(target=session.close, name="napari-samexp closing").start()
 
 
 def _reopen_words(left: Leftover) -> str:
