@@ -38,6 +38,13 @@ class Person:
 
     def __init__(self, viewer: Any, dock: Any, qtbot: Any) -> None:
         self.viewer, self.dock, self.qtbot = viewer, dock, qtbot
+        self.gone = False
+
+    def leave(self) -> None:
+        """Close the window, unless that was done before."""
+        if not self.gone:
+            self.gone = True
+            self.viewer.close()
 
     @property
     def canvas(self) -> Any:

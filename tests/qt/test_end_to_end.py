@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,15 @@ def person(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[[], Person]
         viewer.window.resize(1280, 860)
         _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
         someone = Person(viewer, dock, qtbot)
-        made.append(dock)
+        made.append(someone)
         someone.until(lambda: dock.session.models.state.usable, "the model")
         return someone
 
     made: list[Any] = []
     yield sit_down
-    for dock in made:
-        with suppress(RuntimeError):  # its viewer is closed already, and has ended it
-            dock.end()
+    for someone in made:
+        if not someone.gone:
+            someone.dock.end()
 
 
 def choose_file(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -227,7 +226,7 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     someone.until(lambda: not job(someone).active, "the end")
     done, store = job(someone).done, Path(job(someone).store)
     kept = someone.dock.session.recordings.all
-    someone.viewer.close()
+    someone.leave()
 
     later = person()
     dock = later.dock
@@ -336,6 +335,26 @@ def test_the_window_outlives_its_worker_at_every_stage(person, clip, monkeypatch
     someone.until(lambda: len(dock.session.recordings.all) == 2, "the corrected frame")
     someone.until(lambda: not job(someone).active, "the frames after it")
     assert np.array_equal(np.asarray(labels.data[:46]), before[:46])
+
+
+@pytest.mark.slow
+def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+    from napari_samexp._qt.demo_window import fill
+    from napari_samexp.cli import run
+
+    monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "")
+    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1280, 860)
+    dock = fill(viewer, tmp_path / "demo")
+    someone = Person(viewer, dock, qtbot)
+    someone.until(lambda: bool(dock.session.recordings.all) and dock.session.models.state.usable, "the prior")
+    assert "Press Track" in someone.says
+    someone.press("track")
+    someone.until(lambda: job(someone).state == "finished", "the last frame")
+    assert overlap(dock.tracks.labels.layer.data, range(FRAMES)) > 0.5
+    dock.end()
 
 
 SCRIPT = """

@@ -113,6 +113,7 @@ class PriorTracking(QWidget):
             return
         session, self.session = self.session, None  # type: ignore[assignment]
         self._quiet.stop()
+        self._connections.undo()
         self.prompts.remove()
         _let_go(session, self._connections)
 
@@ -249,6 +250,8 @@ class PriorTracking(QWidget):
 
     def _show_recordings(self, infos: tuple[Any, ...]) -> None:
         self.panel.recordings.show_recordings(infos, self.session.recordings.undoable)
+        if infos:
+            self._forget_left()
         self._tell_next()
 
     def _saved(self, path: Any) -> None:
@@ -292,6 +295,7 @@ class PriorTracking(QWidget):
             job=session.tracking.job.state,
             lost=len(lost_frames(session.results.scores)),
             left=self._left is not None,
+            covered=self.prompts.covered_by,
         )
 
     def _enable(self) -> None:
