@@ -72,6 +72,12 @@ class Person:
         self._bring_into_view(button)
         QTest.mouseClick(button, Qt.MouseButton.LeftButton)
 
+    def tick(self, name: str) -> None:
+        """Click on the square of a checkbox."""
+        box = self.control(name)
+        self._bring_into_view(box)
+        QTest.mouseClick(box, Qt.MouseButton.LeftButton, NO_KEY, QPoint(8, box.height() // 2))
+
     def choose(self, name: str, text: str) -> None:
         """Choose an entry of a combo box with the keyboard."""
         combo = self.control(name)

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_samexp import PriorMemory
 from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 
 SAMPLE = load_sample()
@@ -285,6 +286,89 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
     later.press("track")
     later.until(lambda: job(later).state == "finished" and job(later).total == 13, "the frames before")
     assert sorted(later.dock.session.results.scores) == list(range(14))
+
+
+@pytest.mark.slow
+def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
+    """A gray z-stack to click on, a gray uint16 time series to track in, each lying elsewhere in the world."""
+    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    someone = person()
+    dock, viewer = someone.dock, someone.viewer
+    gray = SAMPLE.prior.mean(axis=2).astype(np.float32) / 255
+    stack = np.stack([np.zeros_like(gray), gray])
+    lies = {"scale": (2, 0.5, 0.5), "translate": (0, 0, -200)}
+    viewer.add_image(stack, name="stack", axis_labels=("z", "y", "x"), **lies)
+    with open_video(SAMPLE.clip_path) as video:
+        series = np.asarray(video[:6]).mean(axis=3).astype(np.uint16) * 200 + 1000
+    clip = viewer.add_image(
+        series, name="series", scale=(1, 0.25, 0.25), units=("s", "um", "um"), axis_labels=("t", "y", "x")
+    )
+    someone.choose("image", "stack")
+    someone.choose("video", "series")
+    viewer.dims.set_point(viewer.dims.ndim - 3, 2.0)  # the stack's second plane
+    viewer.reset_view()
+    x, y = map(float, SAMPLE.points_xy[0])
+    someone.click(0.5 * x - 200, 0.5 * y)
+    someone.until(lambda: dock.session.prompting.preview is not None, "a preview")
+    (point,) = dock.session.prompting.prompt.points_xy
+    assert abs(point - (x, y)).max() < 2
+    assert dock.prompts._preview.data.shape == (256, 256)
+    assert dock.prompts._preview.scale.tolist() == [0.5, 0.5]
+
+    # a box drawn with the mouse joins the click
+    someone.press("draw_box")
+    y_in, x_in = np.nonzero(SAMPLE.prior_mask)
+    corners = [(x_in.min() - 3, y_in.min() - 3), (x_in.max() + 3, y_in.max() + 3)]
+    (left, top), (right, low) = [(0.5 * x - 200, 0.5 * y) for x, y in corners]
+    someone.drag((left, top), ((left + right) / 2, (top + low) / 2), (right, low))
+    someone.until(lambda: dock.session.prompting.prompt.box_xyxy is not None, "the box")
+    assert abs(dock.session.prompting.prompt.box_xyxy - np.ravel(corners)).max() < 2
+    someone.until(lambda: viewer.layers.selection.active is dock.prompts.layers.points, "the points")
+    someone.until(lambda: not dock.session.prompting.pending, "its preview")
+    someone.press("draw_box")  # R means the same while a box is being drawn
+    record(someone, "")
+    assert dock.session.recordings.all[0].image_name == "stack@1"
+    someone.press("track")
+    someone.until(lambda: job(someone).state == "finished", "the last frame")
+    labels = dock.tracks.labels.layer
+    assert labels.data.shape == series.shape
+    for part in ("scale", "translate", "units", "axis_labels"):
+        assert tuple(getattr(labels, part)) == tuple(getattr(clip, part)), part
+
+
+@pytest.mark.slow
+def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
+    someone = person()
+    dock, viewer = someone.dock, someone.viewer
+    someone.viewer.open_sample("napari-samexp", "picture")
+    someone.until(lambda: dock.prompts.layers is not None, "a layer for clicks")
+    viewer.reset_view()
+    x, y = map(float, SAMPLE.points_xy[0])
+    someone.hover(x, y)
+    someone.qtbot.wait(200)
+    assert dock.session.prompting.preview is None  # it is off by default
+    dock.panel.settings_section.head.click()
+    someone.tick("hover")
+    assert dock.session.settings.hover
+    someone.hover(x + 1, y)
+    someone.hover(x, y)
+    someone.until(lambda: dock.session.prompting.preview is not None, "a preview under the mouse")
+    assert dock.session.prompting.preview.hover and dock.session.prompting.prompt.is_empty
+    assert dock.session.prompting.preview.mask()[round(y), round(x)]
+
+    engine = dock.session._exchange.engine
+    viewer.window.remove_dock_widget(dock.parentWidget())
+    someone.qtbot.waitUntil(lambda: dock.session is None, timeout=20_000)
+    someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
+    assert [layer.name for layer in viewer.layers] == ["sample picture"]
+    assert not viewer.mouse_move_callbacks
+    _, again = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
+    assert again is not dock
+    someone.dock = again
+    someone.until(lambda: again.session.models.state.usable and again.prompts.layers is not None, "the model")
+    assert again.session.settings.hover  # settings persist
+    someone.click(x, y)
+    someone.until(lambda: again.session.prompting.preview is not None, "a preview")
 
 
 def kill(someone: Person) -> None:

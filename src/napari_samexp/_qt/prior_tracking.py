@@ -160,7 +160,7 @@ class PriorTracking(QWidget):
         self.videos = LayerChoice(panel.video, viewer, connections, self.window_thread, accepts=is_video)
         self.models = ModelControl(panel, session, connections, self.say)
         self.prompts = PromptControl(
-            panel, session, viewer, self.pictures, connections, self.say, self._tell_next
+            panel, session, viewer, self.pictures, connections, self.say, self._tell_next, self.window_thread
         )
         self.tracks = TrackControl(
             panel, session, viewer, self.videos, self.prompts, connections, self.say, self._tell_next

@@ -32,6 +32,8 @@ class PromptControl:
         Shows one sentence.
     changed : callable
         Told when there may be something else to do next.
+    later : callable
+        Runs what it is given once the window is idle.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class PromptControl:
         connections: Connections,
         say: Callable[[str], None],
         changed: Callable[[], None],
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
+        self._later = later
         self._panel, self._session, self._viewer = panel, session, viewer
         self._pictures, self._say, self._told = pictures, say, changed
         self._made: dict[int, PromptLayers] = {}
@@ -132,9 +136,10 @@ class PromptControl:
         self.sync()
 
     def _make(self, image: Any) -> PromptLayers:
-        layers = PromptLayers(self._viewer, image, self._panel.role.currentText)
+        layers = PromptLayers(self._viewer, image, self._panel.role.currentText, self._later)
         layers.changed.connect(self.sync)
         layers.role_toggled.connect(self._toggle_role)
+        layers.record_asked.connect(self.record)
         self._made[id(image)] = layers
         return layers
 
