@@ -18,7 +18,7 @@ from napari_samexp.posenc_sheet import SheetRow, Tile, draw_sheet
 from napari_samexp.sam.parts import Kind
 from napari_samexp.types import SettingsError
 
-__all__ = ["FORMATS", "PosencMap", "save_sheet"]
+__all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format", "save_sheet"]
 
 FORMATS = (".npy", ".tif", ".tiff", ".png")
 PERCENT = (1.0, 99.0)  # of the values, from dark to bright; a few loud tokens would leave the rest one colour
@@ -134,6 +134,10 @@ class PosencMap:
         """
         return self._limits if channel is None else _percentiles(self.channel(channel))
 
+    def norm_limits(self) -> tuple[float, float]:
+        """Return the values of the norm for dark and bright, as `limits` does for the channels."""
+        return _percentiles(self.norm())
+
     @cached_property
     def _limits(self) -> tuple[float, float]:
         return _percentiles(self.values)
@@ -239,6 +243,18 @@ class PosencMap:
             "Info": json.dumps({**self.facts, "channels": numbers}),
         }
         tifffile.imwrite(data, np.ascontiguousarray(chosen), imagej=True, metadata=about)
+
+
+def frequency_order(frequencies: Floats) -> float:
+    """Return how far channels are ordered by frequency: Spearman's rank correlation with their index.
+
+    1 is rising from the first channel to the last, -1 falling, 0 no order.
+    """
+    _, places, counts = np.unique(frequencies, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # equal ones share their mean rank
+    if len(counts) < 2:
+        return 0.0
+    return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
 
 
 def require_format(path: Path) -> str:
