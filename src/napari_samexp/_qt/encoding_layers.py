@@ -49,7 +49,9 @@ class _Slot:
     made: PosencMap
     layers: dict[str, Any] = field(default_factory=dict)
     rects: dict[str, Rect] = field(default_factory=dict)
-    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # as we set them last
+    # as we set them last; what is another now, a person has set
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
+    names: dict[str, tuple[str, str]] = field(default_factory=dict)  # wished for, and as napari made it
 
 
 class EncodingLayers:
@@ -227,6 +229,7 @@ class EncodingLayers:
         else:
             _update(layer, data, lies)
             layer.metadata = {MARK: made.facts}
+            self._name(slot, kind)
 
     def _replace(self, slot: _Slot, kind: str, data: Values, lies: dict[str, Any]) -> None:
         """Put a new layer in the place of one with other axes, and keep what a person set."""
@@ -255,7 +258,7 @@ class EncodingLayers:
         try:
             layer = self._viewer.add_image(
                 data,
-                name=f"{made.model} {made.part if kind == MAP else kind}",
+                name=_name_of(made, kind),
                 colormap="viridis",
                 contrast_limits=limits,
                 rgb=False,
@@ -265,9 +268,17 @@ class EncodingLayers:
             )
         finally:
             self._own_change = False
+        slot.names[kind] = _name_of(made, kind), layer.name
         for key in KEYS:
             layer.bind_key(key, lambda _, key=key: self.pressed.emit(key), overwrite=True)
         return layer
+
+    def _name(self, slot: _Slot, kind: str) -> None:
+        """Call a layer after its map, unless a person has renamed it."""
+        layer, wished = slot.layers[kind], _name_of(slot.made, kind)
+        if slot.names[kind][0] != wished and layer.name == slot.names[kind][1]:
+            layer.name = wished
+            slot.names[kind] = wished, layer.name
 
     def _fit_contrast(self, number: int, force: bool = False) -> None:
         """Set contrast anew where it is still what was set last; what a person set by hand stays."""
@@ -351,6 +362,11 @@ class EncodingLayers:
         """Leave the layers to the person, without their keys."""
         self._over = True
         self.keep()
+
+
+def _name_of(made: PosencMap, kind: str) -> str:
+    words = [made.model, made.part if kind == MAP else f"{made.part} {kind}"]
+    return " ".join([*words, made.dtype] if made.dtype != "float32" else words)
 
 
 def _limits_of(made: PosencMap, kind: str) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -51,6 +52,13 @@ class EncodingPanel(QWidget):
         for label in (self.hint, self.status):
             label.setMinimumHeight(2 * label.fontMetrics().lineSpacing())
         super().showEvent(event)
+
+    def say_where(self, lines: Sequence[str]) -> None:
+        """Show what is under the pointer, a line a map, each cut to the dock's width."""
+        metrics, width = self.status.fontMetrics(), self.status.width()
+        self.status.setText(
+            "\n".join(metrics.elidedText(line, Qt.TextElideMode.ElideRight, width) for line in lines)
+        )
 
     def _what(self) -> Section:
         section = Section("Encoding", "Which model's encoding is shown, and which of its parts.")

@@ -410,11 +410,13 @@ class PositionEncodings(QWidget):
         maps = self.layers.maps()
         lines = [_status(made, self.layers.channel(slot), self._spot) for slot, made in maps]
         if len(maps) > 1:
-            lines = [f"{line} · {made.model}" for line, (_, made) in zip(lines, maps)]
+            lines = [
+                f"{line.replace('channel', 'ch.')} · {made.model}" for line, (_, made) in zip(lines, maps)
+            ]
         elif maps and self._held is not None:
             made = maps[0][1]
             lines.append(f"similarity to {made.place(*self._held.on(made))}, held")
-        self.panel.status.setText("\n".join(lines))
+        self.panel.say_where(lines)
 
     def _pressed(self, key: str) -> None:
         panel = self.panel
