@@ -85,6 +85,8 @@ class EncodingLayers:
         self._own_change = self._over = False
         self._per_channel = False
         self._last_channels: tuple[int, ...] = ()
+        self._home = 0  # the first map's channel, which outlives its layer
+        self._stale = False  # while a video comes or goes, the axes are not yet what they will be
         connections.add(viewer.layers.events.inserted, self._inserted)
         connections.add(viewer.layers.events.removed, self._removed)
         connections.add(viewer.dims.events.current_step, self._stepped)
@@ -108,7 +110,7 @@ class EncodingLayers:
 
     def show(self, slot: int, made: PosencMap) -> None:
         """Show a map in a slot, in the place of the one that is there."""
-        new = slot not in self._slots
+        new, home = slot not in self._slots, self._home
         if new:
             self._slots[slot] = _Slot(made)
             self._around = surroundings(self._viewer.layers)
@@ -117,6 +119,8 @@ class EncodingLayers:
         if new:
             self._viewer.layers.selection.active = self.layer(0)
             self._viewer.reset_view()
+        if new and slot == 0:
+            self.go_to_channel(home)  # napari begins in the middle
 
     def drop(self, slot: int) -> None:
         """Take the layers of a slot away."""
@@ -297,10 +301,13 @@ class EncodingLayers:
     # ---- what happens in the viewer
 
     def _stepped(self, event: Any = None) -> None:
+        if self._stale:
+            return
         channels = tuple(self.channel(number) for number in self._slots)
         if channels == self._last_channels:
             return  # another slider
         self._last_channels = channels
+        self._home = channels[0] if 0 in self._slots else self._home
         if self._per_channel:
             for number in self._slots:
                 self._fit_contrast(number)
@@ -309,7 +316,7 @@ class EncodingLayers:
 
     def _inserted(self, event: Any) -> None:
         if self._slots and not self._own_change and not is_encoding(event.value):
-            self._later(self._look_around)
+            self._look_around_soon()
 
     def _removed(self, event: Any) -> None:
         if self._own_change:
@@ -321,7 +328,7 @@ class EncodingLayers:
                 self._later(lambda kind=kind: self._gone(kind))  # type: ignore[misc]
                 return
         if self._slots:
-            self._later(self._look_around)
+            self._look_around_soon()
 
     def _gone(self, kind: str) -> None:
         if not self._over:
@@ -330,12 +337,19 @@ class EncodingLayers:
     def _grid_switched(self, event: Any = None) -> None:
         self._arrange()
 
+    def _look_around_soon(self) -> None:
+        self._stale = True
+        self._later(self._look_around)
+
     def _look_around(self) -> None:
-        """Follow videos and pictures that came or went."""
-        around = surroundings(self._viewer.layers)
+        """Follow videos and pictures that came or went; the channel stays."""
+        around, home = surroundings(self._viewer.layers), self._home
         if not self._over and around != self._around:
             self._around = around
             self._arrange()
+            self.go_to_channel(home)
+        self._stale = False
+        self._stepped()
 
     # ---- parts
 
