@@ -23,7 +23,7 @@ __all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format", "save_sh
 FORMATS = (".npy", ".tif", ".tiff", ".png")
 PERCENT = (1.0, 99.0)  # of the values, from dark to bright; a few loud tokens would leave the rest one colour
 SHEET_TILES = 24
-_SAMPLE = 200_000  # values that percentiles of a large map are taken from
+_SAMPLE = 2**16  # values that percentiles of a large map are taken from
 
 Floats = npt.NDArray[np.float32]
 

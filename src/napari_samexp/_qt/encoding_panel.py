@@ -53,6 +53,11 @@ class EncodingPanel(QWidget):
             label.setMinimumHeight(2 * label.fontMetrics().lineSpacing())
         super().showEvent(event)
 
+    def show_second(self, wanted: bool) -> None:
+        """Show or hide what only a comparison needs."""
+        self.compare_dtype.setVisible(wanted)
+        self._compare_dtype_label.setVisible(wanted)
+
     def say_where(self, lines: Sequence[str]) -> None:
         """Show what is under the pointer, a line a map, each cut to the dock's width."""
         metrics, width = self.status.fontMetrics(), self.status.width()
@@ -132,7 +137,8 @@ class EncodingPanel(QWidget):
         form.addRow("beside it", _row(self.show_norm, self.similarity))
         form.addRow("compare with", self.compare)
         form.addRow("its numbers", self.compare_dtype)
-        self.compare_dtype_label = form.labelForField(self.compare_dtype)
+        self._compare_dtype_label = form.labelForField(self.compare_dtype)
+        self.show_second(False)
         section.rows.addLayout(form)
         return section
 

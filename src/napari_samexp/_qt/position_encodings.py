@@ -29,7 +29,7 @@ __all__ = ["PositionEncodings"]
 
 MAP_FILES = "TIFF stack (*.tif *.tiff);;NumPy array (*.npy);;Contact sheet (*.png)"
 NOTICE_MS = 8000
-REST_MS = 200  # without a new map, before the frequencies of all channels are computed
+REST_MS = 400  # without a new map, before the frequencies of all channels are computed
 CLICK_PIXELS = 3  # more than that is a drag
 STRIDE = 10  # channels, of the arrows up and down
 
@@ -252,6 +252,7 @@ class PositionEncodings(QWidget):
 
     def _compare(self, name: str) -> None:
         self.panel.frequencies.set_series(1, None)
+        self.panel.show_second(bool(name))
         if name:
             self.session.second.choose(name)
         else:
@@ -288,6 +289,7 @@ class PositionEncodings(QWidget):
     def _second_failed(self, sentence: str) -> None:
         if not self.session.second.model:
             self.others.select("")
+            self._compare("")
         self._failed(sentence)
 
     # ---- maps

@@ -55,7 +55,7 @@ class SpectrumView(_Painted):
     """The Fourier magnitude of one channel of each map, side by side."""
 
     def __init__(self) -> None:
-        super().__init__(150, "Spectrum")
+        super().__init__(132, "Spectrum")
         self.pictures: list[tuple[str, QImage]] = []
 
     def show_channels(self, shown: Sequence[tuple[PosencMap, int]]) -> None:
@@ -95,7 +95,7 @@ class FrequencyPlot(_Painted):
     channel_chosen = Signal(int)
 
     def __init__(self) -> None:
-        super().__init__(128, "Dominant frequencies")
+        super().__init__(120, "Dominant frequencies")
         self.series: dict[int, Series] = {}
         self._current = 0
         self.setMouseTracking(True)
