@@ -110,7 +110,7 @@ def main() -> None:
         viewer.open_sample("napari-samexp", "clip")
     _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Position encodings")
     wait(PATIENCE_S, lambda: dock.session.first.current is not None)
-    dock._choose(str(Path(home) / "vit.safetensors"))
+    dock.choose(str(Path(home) / "vit.safetensors"))
     wait(PATIENCE_S, lambda: dock.session.first.current is not None)
     dock.panel.show_norm.setChecked(False)
     dock.panel.add_layers.click()

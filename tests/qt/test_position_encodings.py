@@ -15,6 +15,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
 
 from napari_samexp._qt.encoding_frame import is_encoding
+from napari_samexp._qt.pictures import step_to, time_axis, time_of, view_of
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.session.encodings import EncodingSession
 from napari_samexp.types import SamexpError
@@ -124,7 +125,7 @@ def hover(qtbot: Any, dock: Any, position: tuple[float, ...]) -> None:
 def press(qtbot: Any, dock: Any, position: tuple[float, ...], drag: int = 0) -> None:
     """Press, move by `drag` pixels and release, as napari hands it on."""
     event = SimpleNamespace(position=position, type="mouse_press", button=1, pos=(50, 50))
-    steps = dock._clicked(dock.viewer, event)
+    steps = dock.pointer.clicked(dock.viewer, event)
     next(steps)
     event.pos, event.type = (50 + drag, 50), "mouse_move"
     next(steps)
@@ -199,10 +200,10 @@ def test_another_part_has_another_grid(qtbot: Any, shown: Any) -> None:
 
 def test_a_model_that_cannot_be_read_says_so_and_the_map_stays(qtbot: Any, shown: Any) -> None:
     before = shown.layers.layer(0).data.copy()
-    shown._choose("none")
+    shown.choose("none")
     qtbot.waitUntil(lambda: "There is no such file" in shown.panel.hint.text())
     np.testing.assert_array_equal(shown.layers.layer(0).data, before)
-    shown._choose("sam1")
+    shown.choose("sam1")
     qtbot.waitUntil(lambda: shown.layers.layer(0).data.shape == (11, 4, 4))
     assert shown.layers.layer(0).name == "sam1 absolute"
 
@@ -226,12 +227,21 @@ def test_contrast_of_each_channel_follows_the_channel(qtbot: Any, shown: Any) ->
     np.testing.assert_allclose(layer.contrast_limits, made.limits(), rtol=1e-5)
 
 
-def test_contrast_set_by_hand_stays(qtbot: Any, shown: Any) -> None:
+def test_contrast_set_by_hand_stays(qtbot: Any, shown: Any, viewer: Any, video: Any) -> None:
     layer = shown.layers.layer(0)
     layer.contrast_limits = (-3, 2)
     shown.panel.grid_height.setValue(5)
     settled(qtbot, shown)
     assert layer.data.shape[1] == 5 and tuple(layer.contrast_limits) == (-3, 2)
+    add_video(viewer, video)
+    qtbot.waitUntil(lambda: shown.layers.layer(0).ndim == 4)
+    shown.panel.grid_height.setValue(6)
+    settled(qtbot, shown)
+    assert tuple(shown.layers.layer(0).contrast_limits) == (-3, 2)
+    shown.panel.contrast.setCurrentText("per channel")  # which is asking for another
+    shown.panel.contrast.setCurrentText("global")
+    made = shown.session.first.current
+    np.testing.assert_allclose(shown.layers.layer(0).contrast_limits, made.limits(), rtol=1e-5)
 
 
 def test_pressed_again_the_old_layers_stay_and_new_ones_follow(qtbot: Any, shown: Any, viewer: Any) -> None:
@@ -314,8 +324,7 @@ def test_a_click_on_the_plot_goes_to_a_channel(qtbot: Any, shown: Any, viewer: A
 
 @pytest.fixture
 def compared(qtbot: Any, shown: Any) -> Any:
-    shown.others.select("sam1")
-    shown._compare("sam1")
+    shown.compare("sam1")
     qtbot.waitUntil(lambda: len(shown.layers.maps()) == 2)
     return shown
 
@@ -328,7 +337,7 @@ def test_two_models_are_side_by_side_in_grid_view(qtbot: Any, compared: Any, vie
     np.testing.assert_allclose(first.extent.world[0][-2:] - 0.5 * first.scale[-2:], second.extent.world[0][-2:] - 0.5 * second.scale[-2:])  # fmt: skip
     canvas = getattr(viewer, "canvas", viewer)
     assert canvas.grid.enabled and canvas.grid.shape == (-1, 2)
-    compared._compare("")
+    compared.compare("")
     assert not canvas.grid.enabled and len(viewer.layers) == 2
 
 
@@ -374,6 +383,25 @@ def test_a_video_adds_its_slider_and_the_map_shows_at_any_time(
     assert shown.layers.layer(0).data.shape == (6, 8, 8) and shown.layers.channel() == 3
 
 
+def test_the_other_dock_finds_time_beside_channels(qtbot: Any, shown: Any, viewer: Any, video: Any) -> None:
+    clip = add_video(viewer, video)
+    qtbot.waitUntil(lambda: shown.layers.layer(0).ndim == 4)
+    shown.layers.go_to_channel(2)
+    step_to(clip, viewer.dims, 5)
+    assert (time_axis(viewer.dims), time_of(clip, viewer.dims)) == (1, 5)
+    assert shown.layers.channel() == 2 and view_of(clip, viewer.dims).plane == (5,)
+    shown.layers.go_to_channel(4)
+    assert time_of(clip, viewer.dims) == 5
+
+
+def test_names_that_a_person_gave_stay(qtbot: Any, shown: Any) -> None:
+    layer, norm = shown.layers.layer(0), shown.layers.layer(0, "norm")
+    layer.name = "mine"
+    shown.choose("sam1")
+    qtbot.waitUntil(lambda: layer.data.shape == (11, 4, 4))
+    assert (layer.name, norm.name) == ("mine", "sam1 absolute norm")
+
+
 def test_maps_lie_right_of_a_picture_and_as_large(
     qtbot: Any, make_dock: Any, viewer: Any, picture: Any
 ) -> None:
@@ -409,7 +437,7 @@ def test_ending_leaves_the_layers_and_nothing_else(qtbot: Any, shown: Any, viewe
     assert len(viewer.layers) == 2 and len(shown._connections) == 0
     events = (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.dims.events.current_step)
     assert not [call for event in events for call in event.callbacks if "EncodingLayers" in str(call)]
-    assert not viewer.mouse_move_callbacks and shown._clicked not in viewer.mouse_drag_callbacks
+    assert not viewer.mouse_move_callbacks and shown.pointer.clicked not in viewer.mouse_drag_callbacks
     for source in (session.first, session.second):
         assert len(source.changed) == len(source.described) == len(source.failed) == 0
     assert not [key for layer in viewer.layers for key in layer.keymap]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,6 @@ from psygnal import Signal
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.encoding_frame import (
-    MARK,
-    Rect,
     Surroundings,
     grid_of,
     is_encoding,
@@ -21,11 +19,11 @@ from napari_samexp._qt.encoding_frame import (
     over_axes,
     surroundings,
 )
+from napari_samexp._qt.encoding_slot import KINDS, MAP, NORM, SIMILARITY, EncodingSlot
 from napari_samexp.posenc_map import PosencMap
 
 __all__ = ["KEYS", "EncodingLayers", "Spot"]
 
-KINDS = MAP, NORM, SIMILARITY = "map", "norm", "similarity"
 KEYS = ("Left", "Right", "Up", "Down", "W", "A", "S", "D", "T")
 Values = npt.NDArray[np.float32]
 
@@ -42,16 +40,6 @@ class Spot:
         """Return the (y, x) of this place in a map."""
         height, width = made.hw
         return int(self.down * height), int(self.right * width)
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    made: PosencMap
-    layers: dict[str, Any] = field(default_factory=dict)
-    rects: dict[str, Rect] = field(default_factory=dict)
-    # as we set them last; what is another now, a person has set
-    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
-    names: dict[str, tuple[str, str]] = field(default_factory=dict)  # wished for, and as napari made it
 
 
 class EncodingLayers:
@@ -79,7 +67,7 @@ class EncodingLayers:
         self, viewer: Any, connections: Connections, later: Callable[[Callable[[], None]], None]
     ) -> None:
         self._viewer, self._later = viewer, later
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, EncodingSlot] = {}
         self._kinds = {MAP, NORM}
         self._around = Surroundings()
         self._own_change = self._over = False
@@ -112,7 +100,7 @@ class EncodingLayers:
         """Show a map in a slot, in the place of the one that is there."""
         new, home = slot not in self._slots, self._home
         if new:
-            self._slots[slot] = _Slot(made)
+            self._slots[slot] = EncodingSlot(made)
             self._around = surroundings(self._viewer.layers)
         self._slots[slot].made = made
         self._arrange(None if new or slot == 0 else slot)
@@ -215,7 +203,7 @@ class EncodingLayers:
             if layers[place] is not layer:
                 layers.move(layers.index(layer), place)
 
-    def _put(self, slot: _Slot, kind: str, most: int) -> None:
+    def _put(self, slot: EncodingSlot, kind: str, most: int) -> None:
         made, rect = slot.made, slot.rects[kind]
         if kind == MAP:
             # two maps go through their channels together, whichever has more
@@ -223,80 +211,42 @@ class EncodingLayers:
             data = over_axes(made.values, self._around.axes)
             lies = lies_at(rect, made.hw, self._around.axes, step)
         else:
-            data = made.norm() if kind == NORM else self._similarity_of(slot)
+            data = made.norm() if kind == NORM else slot.similarity()
             lies = lies_at(rect, made.hw)
         layer = slot.layers.get(kind)
         if layer is None:
-            slot.layers[kind] = self._add(slot, kind, data, lies)
+            slot.added(kind, self._add(slot, kind, data, lies))
         elif layer.ndim != data.ndim:  # a video came or went
             self._replace(slot, kind, data, lies)
         else:
-            _update(layer, data, lies)
-            layer.metadata = {MARK: made.facts}
-            self._name(slot, kind)
+            slot.update(kind, data, lies)
 
-    def _replace(self, slot: _Slot, kind: str, data: Values, lies: dict[str, Any]) -> None:
-        """Put a new layer in the place of one with other axes, and keep what a person set."""
+    def _replace(self, slot: EncodingSlot, kind: str, data: Values, lies: dict[str, Any]) -> None:
+        """Put a new layer in the place of one with other axes."""
         layers, old = self._viewer.layers, slot.layers[kind]
         place, active = layers.index(old), layers.selection.active
         self._remove([old])
-        new = slot.layers[kind] = self._add(slot, kind, data, lies)
-        new.name, new.colormap, new.opacity, new.visible = old.name, old.colormap, old.opacity, old.visible
-        new.contrast_limits = slot.limits[kind] = old.contrast_limits
+        new = self._add(slot, kind, data, lies)
+        slot.replaced(kind, old, new)
         layers.move(layers.index(new), place)
         layers.selection.active = new if active is old else active
 
-    def _similarity_of(self, slot: _Slot) -> Values:
-        layer = slot.layers.get(SIMILARITY)
-        if layer is not None and layer.data.shape == slot.made.hw:
-            return np.asarray(layer.data)
-        return np.zeros(slot.made.hw, np.float32)
-
-    def _add(self, slot: _Slot, kind: str, data: Values, lies: dict[str, Any]) -> Any:
-        made = slot.made
-        slot.limits[kind] = limits = _limits_of(made, kind)
+    def _add(self, slot: EncodingSlot, kind: str, data: Values, lies: dict[str, Any]) -> Any:
         if kind == MAP:
             lies["axis_labels"] = ("channel", *(axis.label for axis in self._around.axes), "y", "x")
             lies["units"] = ("pixel", *(axis.unit for axis in self._around.axes), "pixel", "pixel")
         self._own_change = True
         try:
-            layer = self._viewer.add_image(
-                data,
-                name=_name_of(made, kind),
-                colormap="viridis",
-                contrast_limits=limits,
-                rgb=False,
-                multiscale=False,
-                metadata={MARK: made.facts},
-                **lies,
-            )
+            layer = self._viewer.add_image(data, **slot.looks(kind), **lies)
         finally:
             self._own_change = False
-        slot.names[kind] = _name_of(made, kind), layer.name
         for key in KEYS:
             layer.bind_key(key, lambda _, key=key: self.pressed.emit(key), overwrite=True)
         return layer
 
-    def _name(self, slot: _Slot, kind: str) -> None:
-        """Call a layer after its map, unless a person has renamed it."""
-        layer, wished = slot.layers[kind], _name_of(slot.made, kind)
-        if slot.names[kind][0] != wished and layer.name == slot.names[kind][1]:
-            layer.name = wished
-            slot.names[kind] = wished, layer.name
-
     def _fit_contrast(self, number: int, force: bool = False) -> None:
-        """Set contrast anew where it is still what was set last; what a person set by hand stays."""
-        slot = self._slots[number]
-        wanted = {MAP: slot.made.limits(self.channel(number) if self._per_channel else None)}
-        if NORM in slot.layers:
-            wanted[NORM] = slot.made.norm_limits()
-        for kind, limits in wanted.items():
-            layer = slot.layers.get(kind)
-            if layer is None or limits == slot.limits.get(kind):
-                continue
-            untouched = np.allclose(layer.contrast_limits, slot.limits[kind], rtol=1e-5, atol=0)
-            if untouched or (force and kind == MAP):
-                layer.contrast_limits = slot.limits[kind] = limits
+        channel = self.channel(number) if self._per_channel else None
+        self._slots[number].fit_contrast(channel, force=force)
 
     # ---- what happens in the viewer
 
@@ -376,22 +326,3 @@ class EncodingLayers:
         """Leave the layers to the person, without their keys."""
         self._over = True
         self.keep()
-
-
-def _name_of(made: PosencMap, kind: str) -> str:
-    words = [made.model, made.part if kind == MAP else f"{made.part} {kind}"]
-    return " ".join([*words, made.dtype] if made.dtype != "float32" else words)
-
-
-def _limits_of(made: PosencMap, kind: str) -> tuple[float, float]:
-    if kind == SIMILARITY:
-        return -1.0, 1.0
-    return made.limits() if kind == MAP else made.norm_limits()
-
-
-def _update(layer: Any, data: Values, lies: dict[str, Any]) -> None:
-    if layer.data.shape != data.shape or layer.data is not data:
-        layer.data = data
-    for name in ("scale", "translate"):
-        if not np.allclose(getattr(layer, name), lies[name]):
-            setattr(layer, name, lies[name])

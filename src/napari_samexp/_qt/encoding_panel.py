@@ -11,7 +11,7 @@ from superqt import QLabeledSlider
 
 from napari_samexp._qt.panel import Section, _button, _form, _make_bold, _named, _row, _shrinkable
 from napari_samexp._qt.spectrum_view import FrequencyPlot, SpectrumView
-from napari_samexp.sam.parts import MAP_DTYPES
+from napari_samexp.sam.parts import MAP_DTYPES, Part
 
 __all__ = ["CONTRASTS", "EncodingPanel"]
 
@@ -52,6 +52,25 @@ class EncodingPanel(QWidget):
         for label in (self.hint, self.status):
             label.setMinimumHeight(2 * label.fontMetrics().lineSpacing())
         super().showEvent(event)
+
+    def show_part(self, part: Part) -> None:
+        """Set the controls to what a part can be, on its own grid, without saying that they were changed."""
+        self.part.setToolTip(part.help)
+        self.window_tile.setEnabled(part.tiled)
+        self.native_grid.setEnabled(part.resizable)
+        for slider, size in zip((self.grid_height, self.grid_width), part.grid_hw):
+            slider.blockSignals(True)
+            slider.setRange(min(2, size), max(2 * size, 16))
+            slider.setValue(size)
+            slider.setEnabled(part.resizable)
+            slider.blockSignals(False)
+
+    def show_download(self, done: int, total: int | None) -> None:
+        """Show how far a download is; `total` is None where unknown."""
+        self.download.show()
+        self.progress.setMaximum(1000 if total else 0)
+        self.progress.setValue(round(1000 * done / total) if total else 0)
+        self.progress.setFormat(f"{done / 1e6:.0f} of {(total or 0) / 1e6:.0f} MB")
 
     def show_second(self, wanted: bool) -> None:
         """Show or hide what only a comparison needs."""
