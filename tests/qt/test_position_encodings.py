@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -525,6 +526,11 @@ def test_the_mouse_over_the_map_is_followed(qtbot: Any, window: Any) -> None:
     np.testing.assert_array_equal(similar.data, made.similarity(5, 2))
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=centre)
     qtbot.waitUntil(lambda: "held" in window.panel.status.text())
+
+
+def test_the_viewers_process_needs_no_torch_for_the_dock() -> None:
+    script = "import sys, napari_samexp._qt.position_encodings as p; assert p and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_manifest_offers_the_dock() -> None:
