@@ -113,7 +113,7 @@ def test_order_is_a_rank_correlation() -> None:
 def test_places_have_words() -> None:
     values = np.zeros((2, 7, 7))
     assert PosencMap(values).place(3, 5) == "token (3, 5)"
-    assert PosencMap(values, kind="offsets").place(1, 6) == "key -2 rows, +3 columns from its query"
+    assert PosencMap(values, kind="offsets").place(1, 6) == "key at (-2, +3)"
     times = PosencMap(np.zeros((2, 1, 7)), kind="frames")
     assert (times.place(0, 0), times.place(0, 6)) == ("1 back", "the prior")
 

@@ -171,7 +171,7 @@ class PosencMap:
         """Return what people call a place of the map."""
         if self.kind == "offsets":
             down, right = y - self.hw[0] // 2, x - self.hw[1] // 2
-            return f"key {down:+d} rows, {right:+d} columns from its query"
+            return f"key at ({down:+d}, {right:+d})"
         if self.kind == "frames":
             return "the prior" if x == self.hw[1] - 1 else f"{x + 1} back"
         return f"token ({y}, {x})"

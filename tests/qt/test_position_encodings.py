@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
 from napari_samexp._qt.encoding_frame import is_encoding
 from napari_samexp._qt.pictures import step_to, time_axis, time_of, view_of
 from napari_samexp._qt.shown_video import add_video
+from napari_samexp._qt.spectrum_view import spectrum_picture
 from napari_samexp.session.encodings import EncodingSession
 from napari_samexp.types import SamexpError
 
@@ -204,6 +205,8 @@ def test_a_model_that_cannot_be_read_says_so_and_the_map_stays(qtbot: Any, shown
     shown.choose("none")
     qtbot.waitUntil(lambda: "There is no such file" in shown.panel.hint.text())
     np.testing.assert_array_equal(shown.layers.layer(0).data, before)
+    qtbot.waitUntil(lambda: shown.panel.add_layers.isEnabled())  # back at the model before
+    assert shown.panel.model.currentData() == shown.session.first.model == "starter"
     shown.choose("sam1")
     qtbot.waitUntil(lambda: shown.layers.layer(0).data.shape == (11, 4, 4))
     assert shown.layers.layer(0).name == "sam1 absolute"
@@ -318,6 +321,17 @@ def test_a_click_on_the_plot_goes_to_a_channel(qtbot: Any, shown: Any, viewer: A
     assert viewer.dims.current_step[0] == 5
     qtbot.waitUntil(lambda: plot._current == 5)
     assert [name for name, _ in shown.panel.spectrum.pictures] == ["channel 5"]
+
+
+def test_no_line_of_a_large_spectrum_is_lost() -> None:
+    magnitude = np.zeros((301, 256), np.float32)
+    magnitude[150] = 1
+    magnitude[7, 9] = 0.5
+    picture = spectrum_picture(magnitude)
+    assert max(picture.shape) <= 118 and (picture[50] == [253, 231, 37]).all()
+    assert (picture[2, 3] != picture[4, 3]).any()
+    small = spectrum_picture(np.eye(20, dtype=np.float32))
+    assert small.shape == (20, 20, 3)
 
 
 # ---- two models

@@ -50,7 +50,7 @@ class PositionEncodings(Dock):
         self.window_thread = WindowThread(self)
         self.session = session or EncodingSession(deliver=self.window_thread)
         self._connections = Connections()
-        self._notice = ""
+        self._notice = self._last = ""  # the model that was open last
         self._quiet, self._rest, self._drawn, moved = (self._timer() for _ in range(4))
         self.layers = EncodingLayers(napari_viewer, self._connections, self.window_thread)
         self.pointer = EncodingPointer(napari_viewer, self.layers, self.panel, self._connections, moved)
@@ -172,6 +172,7 @@ class PositionEncodings(Dock):
     # ---- what is wished for
 
     def _described(self, encodings: Encodings) -> None:
+        self._last = self.session.first.model
         combo, before = self.panel.part, self.panel.part.currentData()
         combo.clear()
         for part in encodings.parts:
@@ -218,12 +219,15 @@ class PositionEncodings(Dock):
 
     def _failed(self, sentence: str) -> None:
         self.say(sentence)
+        if not self.session.first.model and self._last:
+            last, self._last = self._last, ""  # once only, should that one fail as well
+            self.choose(last)
         self._tell_next()
 
     def _second_failed(self, sentence: str) -> None:
+        self.say(sentence)
         if not self.session.second.model:
             self.compare("")
-        self._failed(sentence)
 
     def _want(self, kind: str, wanted: bool) -> None:
         self.layers.want(kind, wanted)

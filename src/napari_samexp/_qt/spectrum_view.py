@@ -20,15 +20,30 @@ __all__ = ["FrequencyPlot", "Series", "SpectrumView", "spectrum_picture"]
 Floats = npt.NDArray[np.float32]
 COLOURS = (QColor(64, 160, 255), QColor(255, 153, 51))  # of the first and the second model
 _MARGIN, _LINE = 4, 14
+MOST_PIXELS = 118  # a side
 _DECADES = 3.0  # of magnitude, from dark to bright
 
 
 def spectrum_picture(magnitude: Floats) -> npt.NDArray[np.uint8]:
-    """Return a magnitude as colours (h, w, 3), three decades from dark to bright; none at all is dark."""
+    """Return a magnitude as colours (h, w, 3), three decades from dark to bright; none at all is dark.
+
+    More than `MOST_PIXELS` a side are drawn together, so that no peak falls between pixels.
+    """
+    magnitude = _peaks(magnitude)
     most = float(magnitude.max())
     if most <= 0:
         return viridis(np.zeros_like(magnitude), (0, 1))
     return viridis(np.log10(np.maximum(magnitude / most, 1e-9)).astype(np.float32), (-_DECADES, 0))
+
+
+def _peaks(magnitude: Floats) -> Floats:
+    """Return the greatest values of square blocks."""
+    factor = -(-max(magnitude.shape) // MOST_PIXELS)
+    height, width = (-(-size // factor) * factor for size in magnitude.shape)
+    padded = np.zeros((height, width), np.float32)
+    padded[: magnitude.shape[0], : magnitude.shape[1]] = magnitude
+    blocks = padded.reshape(height // factor, factor, width // factor, factor)
+    return np.asarray(blocks.max(axis=(1, 3)))
 
 
 class _Painted(QWidget):

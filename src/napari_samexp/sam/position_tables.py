@@ -233,7 +233,7 @@ def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator
         is_global = block in variant.global_blocks if isinstance(variant, Sam1Variant) else grid[0] == own
         yield Part(
             f"relative:{block}",
-            f"relative, block {block}" + (" (whole picture)" if is_global else " (window)"),
+            f"relative, block {block}" + (" (global)" if is_global else " (window)"),
             "What a query is multiplied with, by where the key lies from it; the query is in the middle.",
             rows.shape[1],
             grid,
