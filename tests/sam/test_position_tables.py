@@ -77,6 +77,15 @@ def test_metas_composed_maps(tmp_path: Path) -> None:
     assert seen >= 2
 
 
+def test_metas_first_block_has_seen_sam_1s_map(sam1: Any) -> None:
+    golds = golden.load(parity.SELECTION, "sam_v1_image_encoder")
+    shown = torch.from_numpy(tables_of("SAM 1").values("absolute")).permute(1, 2, 0)
+    with torch.inference_mode():
+        made = sam1.image_encoder.blocks[0](golds["patch_embed"] + shown)
+    expected = golds["block_0"]
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5 * float(expected.max() - expected.min()))
+
+
 @pytest.mark.parametrize("family", ["SAM 2", "SAM 2.1"])
 def test_the_two_parts_add_up(models: dict[str, Any], family: str) -> None:
     model, grid = models[family], (21, 34)
