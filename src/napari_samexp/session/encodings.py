@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -247,6 +248,8 @@ class EncodingSession:
         make_engine: MakeEngine | None = None,
     ) -> None:
         self._folder = SessionFolder(sessions_dir(home))
+        # half of the processors, so that a slider that is dragged is not slowed down by what it asks for
+        options = options or WorkerOptions(threads=max(1, (os.cpu_count() or 2) // 2))
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self._folder.path, options))
         self._deliver = deliver
         self._exchange = Exchange(make, deliver, self._on_other, lambda what: None)
