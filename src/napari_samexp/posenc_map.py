@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
-from napari_samexp.posenc_sheet import SheetRow, Tile, draw_sheet
 from napari_samexp.sam.parts import Kind
 from napari_samexp.types import SettingsError
+
+if TYPE_CHECKING:
+    from napari_samexp.posenc_sheet import SheetRow
 
 __all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format", "save_sheet"]
 
@@ -289,6 +291,8 @@ def save_sheet(
     StoreError
         If the file cannot be written; an older one is kept then.
     """
+    from napari_samexp.posenc_sheet import draw_sheet  # and Pillow, which few need
+
     if not maps:
         raise SettingsError("There is no map to draw; give at least one.")
     rows = [_sheet_row(each, channels, per_channel) for each in maps]
@@ -300,6 +304,8 @@ def save_sheet(
 
 
 def _sheet_row(each: PosencMap, channels: Sequence[int] | None, per_channel: bool) -> SheetRow:
+    from napari_samexp.posenc_sheet import SheetRow, Tile
+
     if channels is None:
         channels = np.unique(np.linspace(0, each.channels - 1, SHEET_TILES).round().astype(int)).tolist()
     norm = each.norm()
