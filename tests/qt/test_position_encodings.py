@@ -216,7 +216,10 @@ def test_norm_and_similarity_come_and_go(qtbot: Any, shown: Any, viewer: Any) ->
     assert len(viewer.layers) == 2
     click(qtbot, shown.panel.show_norm)
     click(qtbot, shown.panel.similarity)
-    assert [layer.name for layer in viewer.layers] == ["starter absolute", "starter absolute similarity"]
+    names = [layer.name for layer in viewer.layers if layer.visible]
+    assert names == ["starter absolute", "starter absolute similarity"]
+    click(qtbot, shown.panel.show_norm)
+    assert len(viewer.layers) == 3 and shown.layers.layer(0, "norm").visible
     viewer.layers.remove(shown.layers.layer(0, "similarity"))  # by hand
     qtbot.waitUntil(lambda: not shown.panel.similarity.isChecked())
 
@@ -385,11 +388,13 @@ def test_the_pointer_is_on_the_same_place_of_both(qtbot: Any, compared: Any) -> 
 def test_a_video_adds_its_slider_and_the_map_shows_at_any_time(
     qtbot: Any, shown: Any, viewer: Any, video: Any
 ) -> None:
+    before = shown.layers.layer(0)
     shown.layers.go_to_channel(3)
     add_video(viewer, video)
     qtbot.waitUntil(lambda: shown.layers.layer(0).ndim == 4)
     assert tuple(viewer.dims.axis_labels) == ("channel", "t", "y", "x")
     layer = shown.layers.layer(0)
+    assert layer is before and layer.axis_labels == ("channel", "t", "y", "x")
     assert layer.data.shape == (6, 9, 8, 8) and layer.data.strides[1] == 0  # nothing is copied
     assert shown.layers.channel() == 3 and viewer.layers.index(layer) == 0
     viewer.dims.set_current_step(1, 7)

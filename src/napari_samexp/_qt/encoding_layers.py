@@ -124,13 +124,18 @@ class EncodingLayers:
         self._slots.clear()
 
     def want(self, kind: str, wanted: bool) -> None:
-        """Show or hide norms or similarities."""
+        """Show or hide norms or similarities.
+
+        They are hidden rather than removed: some OpenGL drivers crash when a layer is removed from napari
+        and another one added.
+        """
         if wanted:
             self._kinds.add(kind)
         else:
             self._kinds.discard(kind)
-            for slot in self._slots.values():
-                self._remove([slot.layers.pop(kind)] if kind in slot.layers else [])
+        for slot in self._slots.values():
+            if kind in slot.layers:
+                slot.layers[kind].visible = wanted
         self._arrange()
 
     def set_similarity(self, slot: int, values: Values) -> None:
@@ -210,31 +215,18 @@ class EncodingLayers:
             step = (most - 1) / (made.channels - 1) if made.channels > 1 else 1.0
             data = over_axes(made.values, self._around.axes)
             lies = lies_at(rect, made.hw, self._around.axes, step)
+            lies["axis_labels"] = ("channel", *(axis.label for axis in self._around.axes), "y", "x")
+            lies["units"] = ("pixel", *(axis.unit for axis in self._around.axes), "pixel", "pixel")
         else:
             data = made.norm() if kind == NORM else slot.similarity()
             lies = lies_at(rect, made.hw)
-        layer = slot.layers.get(kind)
-        if layer is None:
-            slot.added(kind, self._add(slot, kind, data, lies))
-        elif layer.ndim != data.ndim:  # a video came or went
-            self._replace(slot, kind, data, lies)
-        else:
+        if kind in slot.layers:
+            # never a new layer in the place of one: see `want`
             slot.update(kind, data, lies)
-
-    def _replace(self, slot: EncodingSlot, kind: str, data: Values, lies: dict[str, Any]) -> None:
-        """Put a new layer in the place of one with other axes."""
-        layers, old = self._viewer.layers, slot.layers[kind]
-        place, active = layers.index(old), layers.selection.active
-        self._remove([old])
-        new = self._add(slot, kind, data, lies)
-        slot.replaced(kind, old, new)
-        layers.move(layers.index(new), place)
-        layers.selection.active = new if active is old else active
+        else:
+            slot.added(kind, self._add(slot, kind, data, lies))
 
     def _add(self, slot: EncodingSlot, kind: str, data: Values, lies: dict[str, Any]) -> Any:
-        if kind == MAP:
-            lies["axis_labels"] = ("channel", *(axis.label for axis in self._around.axes), "y", "x")
-            lies["units"] = ("pixel", *(axis.unit for axis in self._around.axes), "pixel", "pixel")
         self._own_change = True
         try:
             layer = self._viewer.add_image(data, **slot.looks(kind), **lies)

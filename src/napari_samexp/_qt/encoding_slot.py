@@ -67,19 +67,14 @@ class EncodingSlot:
         self.layers[kind] = layer
         self._names[kind] = self.name(kind), layer.name
 
-    def replaced(self, kind: str, old: Any, new: Any) -> None:
-        """Take a layer in the place of another, and give it the looks of that one."""
-        kept = self._limits[kind], self._names[kind]
-        self.added(kind, new)
-        new.name, new.colormap, new.opacity, new.visible = old.name, old.colormap, old.opacity, old.visible
-        new.contrast_limits = old.contrast_limits
-        self._limits[kind], self._names[kind] = kept
-
     def update(self, kind: str, data: Values, lies: dict[str, Any]) -> None:
-        """Give a layer other values, place and name."""
+        """Give a layer other values, place and name; it may have other axes, as when a video comes or goes."""
         layer = self.layers[kind]
         if not _same(layer.data, data):
+            axes = layer.ndim
             layer.data = data
+            for name in ("axis_labels", "units") if layer.ndim != axes else ():
+                setattr(layer, name, lies[name])
         for name in ("scale", "translate"):
             if not np.allclose(getattr(layer, name), lies[name]):
                 setattr(layer, name, lies[name])
