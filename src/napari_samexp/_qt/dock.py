@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
-__all__ = ["Dock"]
+from napari_samexp._qt.connections import Connections
+
+__all__ = ["Dock", "let_go", "unwrapped"]
+
+
+def unwrapped(napari_viewer: Any) -> Any:
+    """Return the viewer itself.
+
+    napari hands plugins a proxy, whose layers are new proxies at each look: none is ever the same object.
+    """
+    return getattr(napari_viewer, "__wrapped__", napari_viewer)
+
+
+def let_go(session: Any, connections: Connections, *_: Any) -> None:
+    """Undo all connections and close a session, which ends its worker."""
+    connections.undo()
+    # joining a thread that may be delivering could take a moment
+    threading.Thread(target=session.close, name="napari-samexp closing").start()
 
 
 class Dock(QWidget):
@@ -32,6 +51,10 @@ class Dock(QWidget):
     def end(self) -> None:
         """Let go of everything; a second call does nothing."""
         raise NotImplementedError
+
+    def end_with_window(self, session: Any, connections: Connections) -> None:
+        """Also let go where a viewer that is closed destroys its docks without a word to them."""
+        self.destroyed.connect(partial(let_go, session, connections))
 
     def showEvent(self, event: Any) -> None:
         """Be wide enough for all controls; napari's style, which makes them larger, is known only now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_samexp._qt.connections import Connections, WindowThread
-from napari_samexp._qt.dock import Dock
+from napari_samexp._qt.dock import Dock, let_go, unwrapped
 from napari_samexp._qt.encoding_comparison import Comparison
 from napari_samexp._qt.encoding_layers import EncodingLayers
 from napari_samexp._qt.encoding_panel import EncodingPanel
@@ -46,15 +45,16 @@ class PositionEncodings(Dock):
 
     def __init__(self, napari_viewer: Any, session: EncodingSession | None = None) -> None:
         super().__init__(EncodingPanel())
-        self.viewer = napari_viewer
+        self.viewer = viewer = unwrapped(napari_viewer)
         self.window_thread = WindowThread(self)
         self.session = session or EncodingSession(deliver=self.window_thread)
         self._connections = Connections()
+        self.end_with_window(self.session, self._connections)
         self._notice = self._last = ""  # the model that was open last
         self._quiet, self._rest, self._drawn, moved = (self._timer() for _ in range(4))
-        self.layers = EncodingLayers(napari_viewer, self._connections, self.window_thread)
-        self.pointer = EncodingPointer(napari_viewer, self.layers, self.panel, self._connections, moved)
-        self.comparison = Comparison(napari_viewer, self.layers, self.session.second)
+        self.layers = EncodingLayers(viewer, self._connections, self.window_thread)
+        self.pointer = EncodingPointer(viewer, self.layers, self.panel, self._connections, moved)
+        self.comparison = Comparison(viewer, self.layers, self.session.second)
         self.models = ModelChoice(self.panel.model, self._connections, self.choose)
         self.others = ModelChoice(self.panel.compare, self._connections, self.compare, none="nothing")
         self._connect()
@@ -115,9 +115,7 @@ class PositionEncodings(Dock):
         session, self.session = self.session, None  # type: ignore[assignment]
         for timer in (self._quiet, self._rest, self._drawn):
             timer.stop()
-        self._connections.undo()
-        # joining a thread that may be delivering could take a moment
-        threading.Thread(target=session.close, name="napari-samexp closing").start()
+        let_go(session, self._connections)
 
     # ---- building
 
