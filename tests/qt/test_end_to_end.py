@@ -227,7 +227,9 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     someone.until(lambda: not job(someone).active, "the end")
     done, store = job(someone).done, Path(job(someone).store)
     kept = someone.dock.session.recordings.all
+    engine = someone.dock.session._exchange.engine
     someone.leave()
+    someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
 
     later = person()
     dock = later.dock
