@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 OUT := demo-output
 
 demo: $(READY)
-	$(BIN)/napari-samexp demo --headless --out $(OUT)
+	$(BIN)/napari-samexp demo --out $(OUT)
 
 test: lint unit
 

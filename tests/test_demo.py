@@ -1,6 +1,8 @@
 """The demo on the bundled sample and starter. How good the starter is, is measured elsewhere."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from napari_samexp.cli import run
-from napari_samexp.cli.demo import FILES
+from napari_samexp.cli.demo import FILES, why_no_window
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.video import open_video
@@ -98,16 +100,15 @@ def test_the_demo_spares_what_is_not_its_own(demo, capsys):
     (out / "notes.txt").unlink()
 
 
-def test_the_demo_replaces_an_older_one_and_says_that_there_is_no_window_yet(
-    sample, tmp_path, monkeypatch, capsys
-):
+def test_the_demo_replaces_an_older_one_and_goes_on_without_a_screen(sample, tmp_path, monkeypatch, capsys):
     with open_video(sample.clip_path) as video:
         write_mp4(tmp_path / "short.mp4", video[22:24], 12)
     short = replace(sample, clip_path=tmp_path / "short.mp4", truth=sample.truth[22:24])
     monkeypatch.setattr("napari_samexp.samples.load_sample", lambda: short)
+    monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "There is no screen")
     for _ in range(2):
         assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
-        assert "goes on without one" in capsys.readouterr().err
+        assert "There is no screen; the demo goes on without a window." in capsys.readouterr().err
     with LabelStore.open(tmp_path / "demo" / "labels.zarr", mode="r") as store:
         assert store.shape == (2, 256, 256)
 
@@ -116,3 +117,38 @@ def test_the_demo_wants_a_folder(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(["demo", "--headless", "--out", str(tmp_path / "file")]) == 2
     assert "is a file; give a folder" in capsys.readouterr().err
+
+
+def test_a_window_needs_a_screen_and_a_binding(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert why_no_window() == "There is no screen"
+    monkeypatch.setenv("DISPLAY", ":1")
+    assert why_no_window() == ""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install" in why_no_window()
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_on_a_screen_the_demo_opens_napari_with_a_home_of_its_own(status, tmp_path, monkeypatch, capsys):
+    started = []
+
+    def start(command, env, check):
+        started.append((command, env["NAPARI_SAMEXP_HOME"]))
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "")
+    monkeypatch.setattr("subprocess.run", start)
+    out = tmp_path / "demo"
+    (out / "clip.labels-2.zarr").mkdir(parents=True)  # of an earlier time; it stays
+    assert run(["demo", "--out", str(out)]) == (2 if status else 0)
+    assert started == [
+        ([sys.executable, "-m", "napari_samexp._qt.demo_window", str(out)], str(out / "settings"))
+    ]
+    assert sorted(entry.name for entry in out.iterdir()) == [
+        *("clip.labels-2.zarr", "clip.mp4", "prior.png", "prior.safetensors")
+    ]
+    assert len(PriorMemory.load(out / "prior.safetensors").recordings) == 1
+    said = capsys.readouterr()
+    assert "press Track there" in said.out and ("status 1" in said.err) == bool(status)

@@ -638,6 +638,7 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     assert found == [Leftover(LastRun(str(path), str(clip)), None)]
     second.session.reopen(found[0], resume=True)
     second.wait()
+    second.wait()
     number, request = second.engine.last(Track)
     assert (request.resume, list(request.frames), request.settings) == (
         True,

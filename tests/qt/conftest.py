@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ import pytest
 pytest.importorskip("qtpy")
 pytest.importorskip("pytestqt")
 
-if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+# pytest-xvfb starts a screen where it finds the program, possibly after this is imported
+if sys.platform == "linux" and not os.environ.get("DISPLAY") and not shutil.which("Xvfb"):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 with warnings.catch_warnings():
@@ -27,10 +29,11 @@ from napari_samexp.io.video import LazyVideo, open_video
 from napari_samexp.session.session import Session
 
 # tests are imported by path, so what they share is registered by hand
-_spec = importlib.util.spec_from_file_location("drawn", Path(__file__).with_name("drawn.py"))
-assert _spec is not None and _spec.loader is not None
-sys.modules["drawn"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["drawn"])
+for _name in ("drawn", "hands"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    assert _spec is not None and _spec.loader is not None
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 from drawn import DrawnEngine  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,17 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 NO_KEY = Qt.KeyboardModifier.NoModifier
 MODEL_S = 120_000  # a worker starts and loads a model on a machine that does other things as well
+
+
+class Waits:
+    """As pytest-qt's robot, where there is no pytest."""
+
+    def waitUntil(self, so: Callable[[], bool], timeout: int) -> None:
+        end = time.monotonic() + timeout / 1000
+        while not so():
+            if time.monotonic() > end:
+                raise TimeoutError
+            QTest.qWait(10)
 
 
 class Person:
@@ -26,6 +38,13 @@ class Person:
 
     def __init__(self, viewer: Any, dock: Any, qtbot: Any) -> None:
         self.viewer, self.dock, self.qtbot = viewer, dock, qtbot
+        self.gone = False
+
+    def leave(self) -> None:
+        """Close the window, unless that was done before."""
+        if not self.gone:
+            self.gone = True
+            self.viewer.close()
 
     @property
     def canvas(self) -> Any:
@@ -52,6 +71,12 @@ class Person:
         self.until(button.isEnabled, f"{name} being enabled", 20_000)
         self._bring_into_view(button)
         QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def tick(self, name: str) -> None:
+        """Click on the square of a checkbox."""
+        box = self.control(name)
+        self._bring_into_view(box)
+        QTest.mouseClick(box, Qt.MouseButton.LeftButton, NO_KEY, QPoint(8, box.height() // 2))
 
     def choose(self, name: str, text: str) -> None:
         """Choose an entry of a combo box with the keyboard."""
@@ -115,6 +140,14 @@ class Person:
         row, column = (np.array([y, x]) - centre) * camera.zoom / self.canvas.devicePixelRatioF() + size / 2
         assert 0 <= row < size[0] and 0 <= column < size[1], "that place is not on the canvas"
         return QPoint(round(column), round(row))
+
+    def click_on(self, name: str, share: float) -> None:
+        """Click on a control of the dock, at a share of its width."""
+        control = self.control(name)
+        self._bring_into_view(control)
+        place = QPoint(round(share * control.width()), control.height() // 2)
+        QTest.mouseClick(control, Qt.MouseButton.LeftButton, NO_KEY, place)
+        QApplication.processEvents()
 
     def _bring_into_view(self, control: Any) -> None:
         area = self.dock.layout().itemAt(0).widget()

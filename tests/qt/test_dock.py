@@ -18,6 +18,7 @@ from napari_samexp.engine.messages import (
     RemoveRecording,
     Track,
 )
+from napari_samexp.session import LastRun, Leftover
 from napari_samexp.session.jobs import JobState
 from napari_samexp.tracking.settings import TrackSettings
 
@@ -150,6 +151,28 @@ def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):
     assert "Record" in dock.panel.hint.text()
     click(qtbot, dock.panel.record)
     assert "open the video" in dock.panel.hint.text()
+
+
+def test_a_covered_picture_is_told(qtbot, prompted, viewer, picture):
+    viewer.add_image(picture, rgb=True, name="cover", translate=(0, 200))
+    assert prompted.prompts.covered_by == ""
+    viewer.layers["cover"].translate = (0, 10)
+    viewer.layers.move(viewer.layers.index("cover"), 1)
+    prompted.prompts.sync()
+    assert "cover lies over the picture" in prompted.panel.hint.text()
+    viewer.layers["cover"].visible = False
+    prompted.prompts.sync()
+    assert "Record" in prompted.panel.hint.text()
+
+
+def test_what_was_left_is_offered_until_there_is_something_new(dock, session):
+    session.left_found.emit(Leftover(LastRun("a.zarr", "clips/fox.mp4"), None))
+    assert dock.panel.reopen.text() == "Reopen fox.mp4" and not dock.panel.reopen.isHidden()
+    assert "Reopen what you had" in dock.panel.hint.text()
+    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    assert dock.panel.reopen.isHidden()
+    session.left_found.emit(Leftover(None, None))
+    assert dock.panel.reopen.isHidden()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ class Standing:
         Frames in which something was lost.
     left : bool
         Whether there is something of the last time to be reopened.
+    covered : str
+        What lies over the picture that is clicked on.
     """
 
     model: str = "none"
@@ -38,6 +40,7 @@ class Standing:
     job: str = "idle"
     lost: int = 0
     left: bool = False
+    covered: str = ""
 
 
 def hint_for(now: Standing) -> str:
@@ -72,6 +75,8 @@ def _of_job(now: Standing) -> str:
 
 
 def _of_prompt(now: Standing) -> str:
+    if now.prompted and now.covered:
+        return f"{now.covered} lies over the picture that you click on: hide it, or choose it as the picture."
     if now.prompted:
         done = "Press Record (R), or click again to correct the mask; X marks background."
         return done if now.previewed else "The mask comes in a moment …"

@@ -14,8 +14,8 @@ __all__ = ["LayerChoice", "is_video"]
 
 
 def is_video(layer: Any) -> bool:
-    """Return whether an Image layer is a (t, y, x) stack."""
-    return bool(layer.ndim == 3 and not layer.multiscale)
+    """Return whether an Image layer is a (t, y, x) stack; what is labelled as channels is none."""
+    return bool(layer.ndim == 3 and not layer.multiscale and layer.axis_labels[0] not in ("c", "channel"))
 
 
 class LayerChoice:

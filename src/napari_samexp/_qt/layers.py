@@ -35,12 +35,22 @@ class PromptLayers:
         The picture to be clicked on.
     role : callable
         Gives the role of the next left click.
+    later : callable, optional
+        Runs what it is given once the window is idle.
     """
 
     changed = Signal()
     role_toggled = Signal()
+    record_asked = Signal()
 
-    def __init__(self, viewer: Any, image: Any, role: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        viewer: Any,
+        image: Any,
+        role: Callable[[], str],
+        later: Callable[[Callable[[], None]], None] = lambda call: call(),
+    ) -> None:
+        self._later = later
         self._viewer = viewer
         self._image = image
         self._role = role
@@ -96,6 +106,9 @@ class PromptLayers:
                 **spatial_settings(self._image, self._image.ndim),
             )
             self.box.events.data.connect(self._box_changed)
+            self.box.mouse_drag_callbacks.append(self._drawing)
+            # napari's own R there would begin another rectangle
+            self.box.bind_key("R", lambda layer: self.record_asked.emit(), overwrite=True)
         self.box.mode = "add_rectangle"
         self._viewer.layers.selection.active = self.box
         return self.box
@@ -188,6 +201,14 @@ class PromptLayers:
             and self._snapshot()[1] != self._before[1]
         ):
             self._changed(remember=True)
+
+    def _drawing(self, layer: Any, event: Any) -> Iterator[None]:
+        """Once a box is drawn, let the next click add a point again."""
+        yield
+        while event.type == "mouse_move":
+            yield
+        # after napari has ended the drawing as well
+        self._later(lambda: self.arm() if self.alive and len(layer.data) else None)
 
     def _box_changed(self, event: Any) -> None:
         if event.action in ("added", "removed", "changed") and not self._quiet:

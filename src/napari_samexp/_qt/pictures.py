@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_samexp._qt.shown_video import ShownVideo
 from napari_samexp.types import ImageError
 
-__all__ = ["View", "plane_of", "spatial_settings", "step_to", "time_axis", "time_of", "view_of"]
+__all__ = ["View", "covers", "plane_of", "spatial_settings", "step_to", "time_axis", "time_of", "view_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,14 @@ def _pixels(layer: Any, plane: tuple[int, ...]) -> npt.NDArray[Any] | None:
         return layer.data.feed.wish(plane[0])
     data = layer.data[0] if layer.multiscale else layer.data
     return np.asarray(data[plane] if plane else data)
+
+
+def covers(upper: Any, lower: Any) -> bool:
+    """Return whether a layer that is shown lies over another in the (y, x) plane."""
+    if not upper.visible or upper.opacity == 0:
+        return False
+    (low, high), (other_low, other_high) = (layer.extent.world[:, -2:] for layer in (upper, lower))
+    return bool((low < other_high).all() and (other_low < high).all())
 
 
 def spatial_settings(layer: Any, ndim: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class PriorTracking(QWidget):
         self.session = session or Session(deliver=self.window_thread)
         self.panel = Panel()
         self._connections = Connections()
+        # a viewer that is closed destroys its docks without a word to them
+        self.destroyed.connect(partial(_let_go, self.session, self._connections))
         self._notice = ""
         self._docked = False
         self._left: Leftover | None = None
@@ -112,8 +115,7 @@ class PriorTracking(QWidget):
         self._quiet.stop()
         self._connections.undo()
         self.prompts.remove()
-        # joining a thread that may be delivering could take a moment
-        threading.Thread(target=session.close, name="napari-samexp closing").start()
+        _let_go(session, self._connections)
 
     # ---- Qt
 
@@ -158,7 +160,7 @@ class PriorTracking(QWidget):
         self.videos = LayerChoice(panel.video, viewer, connections, self.window_thread, accepts=is_video)
         self.models = ModelControl(panel, session, connections, self.say)
         self.prompts = PromptControl(
-            panel, session, viewer, self.pictures, connections, self.say, self._tell_next
+            panel, session, viewer, self.pictures, connections, self.say, self._tell_next, self.window_thread
         )
         self.tracks = TrackControl(
             panel, session, viewer, self.videos, self.prompts, connections, self.say, self._tell_next
@@ -248,6 +250,8 @@ class PriorTracking(QWidget):
 
     def _show_recordings(self, infos: tuple[Any, ...]) -> None:
         self.panel.recordings.show_recordings(infos, self.session.recordings.undoable)
+        if infos:
+            self._forget_left()
         self._tell_next()
 
     def _saved(self, path: Any) -> None:
@@ -291,6 +295,7 @@ class PriorTracking(QWidget):
             job=session.tracking.job.state,
             lost=len(lost_frames(session.results.scores)),
             left=self._left is not None,
+            covered=self.prompts.covered_by,
         )
 
     def _enable(self) -> None:
@@ -340,6 +345,12 @@ class PriorTracking(QWidget):
     def _if_open(self, call: Callable[[], None]) -> None:
         if self.session is not None:
             call()
+
+
+def _let_go(session: Session, connections: Connections, *_: Any) -> None:
+    connections.undo()
+    # joining a thread that may be delivering could take a moment
+    threading.Thread(target=session.close, name="napari-samexp closing").start()
 
 
 def _reopen_words(left: Leftover) -> str:

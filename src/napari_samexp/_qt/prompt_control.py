@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.layer_choice import LayerChoice
 from napari_samexp._qt.layers import BACKGROUND, COLOURS, OBJECT, PromptLayers
 from napari_samexp._qt.panel import Panel
-from napari_samexp._qt.pictures import plane_of, spatial_settings, view_of
+from napari_samexp._qt.pictures import covers, plane_of, spatial_settings, view_of
 from napari_samexp.session.prompting import MaskPreview
 from napari_samexp.session.session import Session
 from napari_samexp.types import Prompt, SamexpError
@@ -31,6 +32,8 @@ class PromptControl:
         Shows one sentence.
     changed : callable
         Told when there may be something else to do next.
+    later : callable
+        Runs what it is given once the window is idle.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class PromptControl:
         connections: Connections,
         say: Callable[[str], None],
         changed: Callable[[], None],
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
+        self._later = later
         self._panel, self._session, self._viewer = panel, session, viewer
         self._pictures, self._say, self._told = pictures, say, changed
         self._made: dict[int, PromptLayers] = {}
@@ -58,6 +63,16 @@ class PromptControl:
         """Whether there is a prompt on what is in view."""
         return not self._session.prompting.prompt.is_empty
 
+    @property
+    def covered_by(self) -> str:
+        """Name of an image that lies over the picture to click on, or an empty text."""
+        layers = self._viewer.layers
+        if self.layers is None or self.layers.image not in layers:
+            return ""
+        image = self.layers.image
+        above = [layer for layer in layers[layers.index(image) + 1 :] if isinstance(layer, Image)]
+        return next((str(layer.name) for layer in above if covers(layer, image)), "")
+
     def begin(self) -> None:
         """Make the picture ready to be clicked on."""
         self.begun = True
@@ -66,7 +81,7 @@ class PromptControl:
 
     def remove(self) -> None:
         """Take the prompts' layers out of the viewer."""
-        for layers in self._made.values():
+        for layers in list(self._made.values()):
             layers.remove()
         self._made.clear()
         self._hide_preview()
@@ -121,9 +136,10 @@ class PromptControl:
         self.sync()
 
     def _make(self, image: Any) -> PromptLayers:
-        layers = PromptLayers(self._viewer, image, self._panel.role.currentText)
+        layers = PromptLayers(self._viewer, image, self._panel.role.currentText, self._later)
         layers.changed.connect(self.sync)
         layers.role_toggled.connect(self._toggle_role)
+        layers.record_asked.connect(self.record)
         self._made[id(image)] = layers
         return layers
 

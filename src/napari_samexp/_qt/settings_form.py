@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import Field, fields
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
 
+import psygnal
+from magicgui.widgets import CheckBox, create_widget
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QFormLayout, QSpinBox, QWidget
 
 __all__ = ["SettingsForm"]
 
 
 class SettingsForm(QWidget):
-    """One control a field, with the field's name as its ``objectName`` and its help as its tooltip.
+    """One control a field, which magicgui chooses; the field's name is its ``objectName``, the help its tooltip.
 
     Parameters
     ----------
@@ -36,73 +37,75 @@ class SettingsForm(QWidget):
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        hints = get_type_hints(kind)
-        known = {field.name: field for field in fields(kind)}
-        self.controls: dict[str, QWidget] = {}
+        hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+        self._widgets: dict[str, Any] = {}
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for name in names or tuple(known):
-            options = (choices or {}).get(name, _options(hints[name]))
-            control = self._control(name, hints[name], options, known[name])
-            control.setObjectName(name)
-            control.setToolTip(str(known[name].metadata["help"]))
-            self.controls[name] = control
-            words = name.replace("_", " ")
-            form.addRow("" if isinstance(control, QCheckBox) else words, control)
-            label = form.labelForField(control)
-            if label is not None:
-                label.setToolTip(control.toolTip())
+            metadata = known[name].metadata
+            self._widgets[name] = self._control(name, hints[name], metadata, (choices or {}).get(name))
+            self._add_row(form, name, str(metadata["help"]))
+
+    @property
+    def controls(self) -> dict[str, QWidget]:
+        """Qt's half of each control, by its field."""
+        return {name: widget.native for name, widget in self._widgets.items()}
 
     def show_values(self, values: Any) -> None:
         """Show the values of an object with these fields, without saying that they were edited."""
-        for name, control in self.controls.items():
-            control.blockSignals(True)
-            _show(control, getattr(values, name))
-            control.blockSignals(False)
+        for name, widget in self._widgets.items():
+            value = getattr(values, name)
+            with widget.changed.blocked():
+                if hasattr(widget, "choices") and value not in widget.choices:
+                    widget.choices = (*widget.choices, value)  # as a device that is not here
+                widget.value = value
 
-    def _control(self, name: str, hint: Any, options: tuple[str, ...], field: Field[Any]) -> QWidget:
-        if hint is bool:
-            box = QCheckBox(name.replace("_", " "))
-            box.toggled.connect(lambda value: self.edited.emit(name, value))
-            return box
-        if options:
-            combo = QComboBox()
-            combo.addItems(options)
-            combo.currentTextChanged.connect(lambda value: self.edited.emit(name, value))
-            return combo
-        return self._spin(name, hint, field)
+    def _control(self, name: str, hint: Any, metadata: Mapping[str, Any], choices: Any) -> Any:
+        numbers = {key: int(metadata[key]) for key in ("min", "max") if metadata.get(key) is not None}
+        widget: Any
+        if type(None) in get_args(hint):
+            widget = _OptionalNumber(name, numbers["min"], numbers["max"])
+        else:
+            options: dict[str, Any] = {"choices": list(choices)} if choices else dict(numbers)
+            label = name.replace("_", " ")
+            widget = create_widget(name=name, annotation=hint, label=label, options=options)
+        if numbers:
+            widget.native.setKeyboardTracking(False)  # half a number typed is no number
+        widget.changed.connect(lambda value: self.edited.emit(name, value))
+        return widget
 
-    def _spin(self, name: str, hint: Any, field: Field[Any]) -> QSpinBox:
-        spin = QSpinBox()
-        spin.setKeyboardTracking(False)  # half a number typed is no number
-        low, high = int(field.metadata["min"]), int(field.metadata["max"])
-        optional = _is_optional(hint)
-        spin.setRange(low - optional, high)
-        if optional:
-            spin.setSpecialValueText("the model's own")
-            spin.setProperty("none", low - 1)
-        spin.valueChanged.connect(
-            lambda value: self.edited.emit(name, None if optional and value < low else value)
-        )
-        return spin
-
-
-def _show(control: Any, value: Any) -> None:
-    if isinstance(control, QCheckBox):
-        control.setChecked(value)
-    elif isinstance(control, QComboBox):
-        if control.findText(value) < 0:
-            control.addItem(value)
-        control.setCurrentText(value)
-    else:
-        control.setValue(control.property("none") if value is None else value)
+    def _add_row(self, form: QFormLayout, name: str, tip: str) -> None:
+        widget = self._widgets[name]
+        control = widget.native
+        control.setObjectName(name)
+        control.setToolTip(tip)
+        if isinstance(widget, CheckBox):
+            control.setText(widget.label)
+        form.addRow("" if isinstance(widget, CheckBox) else widget.label, control)
+        label = form.labelForField(control)
+        if label is not None:
+            label.setToolTip(tip)
 
 
-def _options(hint: Any) -> tuple[str, ...]:
-    return get_args(hint) if get_origin(hint) is Literal else ()
+class _OptionalNumber:
+    """A whole number or None, in the words of magicgui, whose own spin box has no text for None."""
 
+    changed = psygnal.Signal(object)
 
-def _is_optional(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    def __init__(self, name: str, low: int, high: int) -> None:
+        self.label = name.replace("_", " ")
+        self.native = QSpinBox()
+        self.native.setRange(low - 1, high)
+        self.native.setSpecialValueText("the model's own")
+        self.native.valueChanged.connect(lambda _: self.changed.emit(self.value))
+
+    @property
+    def value(self) -> int | None:
+        number = int(self.native.value())
+        return None if number == self.native.minimum() else number
+
+    @value.setter
+    def value(self, value: int | None) -> None:
+        self.native.setValue(self.native.minimum() if value is None else value)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +33,10 @@ __all__ = ["demo"]
 PRIOR_PICTURE, PRIOR, CLIP, SHEET = "prior.png", "prior.safetensors", "clip.mp4", "contact_sheet.png"
 LABELS, SCORES, OVERLAY = "labels.zarr", "scores.csv", "overlay.mp4"
 FILES = (PRIOR_PICTURE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
+HOME = "settings"  # of the demo's window, which leaves a person's own alone
+OWN_RUNS = "clip.labels*.zarr"  # what was tracked in the demo's window
+WINDOW = "napari_samexp._qt.demo_window"
+BINDINGS = ("PyQt6", "PySide6")
 NAME = "the object"
 A_ROW = 12  # frames in a line of J
 
@@ -41,16 +49,56 @@ def demo(
         Path, typer.Option(metavar="DIR", help="The folder to write to; an older demo there is replaced.")
     ] = Path("napari-samexp-demo"),
 ) -> None:
-    """Track a bundled clip and compare with the truth.
+    """Track a bundled clip, in napari where there is a screen.
 
-    Records a click on the bundled picture of a drawn object with the bundled weights, and looks for the
-    object in a clip that was never prompted. Writes the prior, the labels, the scores, an overlay video
-    and a contact sheet, and prints J (intersection over union with the truth) of each frame.
+    Records a click on the bundled picture of a drawn object with the bundled weights. On a screen, opens
+    napari with the picture, a clip that was never prompted, and the recording, ready to be tracked.
+    Without one, tracks the clip, writes the prior, the labels, the scores, an overlay video and a contact
+    sheet, and prints J (intersection over union with the truth) of each frame.
     """
-    if not headless:
-        typer.echo("The napari window comes with a later version; the demo goes on without one.", err=True)
     _require_own(out)
+    obstacle = "" if headless else why_no_window()
+    if obstacle:
+        typer.echo(f"{obstacle}; the demo goes on without a window.", err=True)
+    if headless or obstacle:
+        _without_window(out)
+    else:
+        _in_window(out)
 
+
+def why_no_window() -> str:
+    """Return why napari cannot be opened here, or an empty text."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "There is no screen"
+    if not any(importlib.util.find_spec(name) for name in BINDINGS):
+        return "No Qt binding is installed (pip install 'napari-samexp[all]' brings one)"
+    return ""
+
+
+def _in_window(out: Path) -> None:
+    from napari_samexp.io.overlay import write_png
+    from napari_samexp.samples import load_sample
+
+    sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / HOME, ignore_errors=True)
+    shutil.copyfile(sample.clip_path, out / CLIP)
+    write_png(out / PRIOR_PICTURE, sample.prior)
+    _recorded(model, sample)[0].save(out / PRIOR)
+    typer.echo("napari opens with a picture, a recording of the object in it, and a clip: press Track there.")
+    # a process of its own: napari's never imports torch
+    window = subprocess.run(
+        [sys.executable, "-m", WINDOW, str(out)],
+        env={**os.environ, "NAPARI_SAMEXP_HOME": str((out / HOME).absolute())},
+        check=False,
+    )
+    if window.returncode:
+        raise SettingsError(
+            f"napari's window ended with status {window.returncode}; use --headless if it cannot open here."
+        )
+
+
+def _without_window(out: Path) -> None:
     from napari_samexp.io.video import open_video
     from napari_samexp.samples import load_sample
     from napari_samexp.tracking.run import open_store
@@ -82,11 +130,15 @@ def _require_own(out: Path) -> None:
         return
     if not out.is_dir():
         raise SettingsError(f"--out {out} is a file; give a folder.")
-    others = sorted(entry.name for entry in out.iterdir() if entry.name not in FILES)
+    others = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
     if others:
         raise SettingsError(
             f"The folder {out} also holds {others[0]}, which no demo wrote; choose another --out."
         )
+
+
+def _is_ours(entry: Path) -> bool:
+    return entry.name in (*FILES, HOME) or entry.match(OWN_RUNS)
 
 
 def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:

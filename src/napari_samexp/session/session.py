@@ -171,8 +171,9 @@ class Session:
         resume : bool
             Also go on with the run at once.
         """
-        if left.recordings is not None and not self.recordings.all:
-            self.recover(left.recordings)
+        if not self.recordings.all:
+            # looked for again: the sitting may have been about to end when it was looked for first
+            self._exchange.aside(self.left_sessions, self._recover_newest, lambda _: None)
         if left.run is not None:
             self.open_run(left.run.store, resume=resume)
 
@@ -181,6 +182,10 @@ class Session:
         run = self.settings.last_run
         known = run.known if run is not None and Path(run.store) == Path(store).absolute() else ()
         self.tracking.open_run(store, resume=resume, known=known)
+
+    def _recover_newest(self, left: list[LeftSession]) -> None:
+        if left and not self.recordings.all:
+            self.recover(left[0])
 
     def left_sessions(self) -> list[LeftSession]:
         """Return former sittings whose recordings can be taken over, the newest first."""

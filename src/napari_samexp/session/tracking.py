@@ -288,7 +288,9 @@ class Tracking:
         self._set_job(after_reply(self.job, reply))
         if isinstance(reply, FrameDone):
             self.frame_done.emit(reply.index)
-        if isinstance(reply, Failed | TrackEnded) and reply.sentence:
+        # the end of a worker is told by the worker's own reply: one sentence is enough
+        interrupted = isinstance(reply, TrackEnded) and reply.how == "interrupted"
+        if isinstance(reply, Failed | TrackEnded) and reply.sentence and not interrupted:
             self.failed.emit(reply.sentence)
 
     def on_model_again(self) -> None:
