@@ -22,6 +22,7 @@ def main() -> None:
     os.environ["NAPARI_SAMEXP_HOME"] = os.environ["XDG_DATA_HOME"] = home
     import napari
     import numpy as np
+    from PIL import Image
 
     from napari_samexp.samples import load_sample
 
@@ -34,21 +35,25 @@ def main() -> None:
 
     def keep(name: str) -> None:
         wait(0.4)
-        viewer.screenshot(str(OUT / f"{name}.png"), canvas_only=False, flash=False)
+        shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
+        shot.quantize(255).save(OUT / f"{name}.png", optimize=True)  # a third of the size
 
     viewer.open_sample("napari-samexp", "picture")
     began = time.perf_counter()
     _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     print(f"dock open: {time.perf_counter() - began:.3f} s")
-    wait(PATIENCE_S, lambda: dock.prompts.layers is not None)
+    wait(PATIENCE_S, lambda: dock.prompts.layers is not None and dock.session.models.state.usable)
+    wait(0.3)
+    viewer.reset_view()
     keep("1-first-step")
-    dock.session.load_model(weights)
-    wait(PATIENCE_S, lambda: dock.session.models.state.state == "ready")
+    if weights != "starter":
+        dock.session.load_model(weights)
+        wait(PATIENCE_S, lambda: dock.session.models.state.state == "ready")
     for (x, y), label in zip(sample.points_xy, sample.labels):
         dock.prompts.layers.add_point(float(x), float(y), (), "object" if label else "background")
     wait(PATIENCE_S, lambda: dock.session.prompting.preview is not None)
     keep("2-clicked")
-    dock.panel.name.setText("moon")
+    dock.panel.name.setText("star")
     dock.panel.record.click()
     wait(PATIENCE_S, lambda: bool(dock.session.recordings.all))
     dock.open_video_from(str(sample.clip_path))
@@ -82,6 +87,8 @@ def main() -> None:
     keep("6-settings-light")
     viewer.theme = "dark"
     viewer.window.resize(900, 700)
+    wait(0.3)
+    viewer.reset_view()
     area.verticalScrollBar().setValue(0)
     keep("7-narrow")
     print("torch imported:", "torch" in sys.modules)

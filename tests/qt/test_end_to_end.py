@@ -79,7 +79,7 @@ def show_object(someone: Person) -> None:
     someone.until(lambda: someone.dock.session.prompting.preview is not None, "a preview")
 
 
-def record(someone: Person, name: str = "moon") -> None:
+def record(someone: Person, name: str = "star") -> None:
     count = len(someone.dock.session.recordings.all)
     someone.type_into("name", name)
     someone.key(Qt.Key.Key_R)
@@ -136,7 +136,7 @@ def test_the_main_job(person, clip, tmp_path, monkeypatch):
     assert len(points.data) == 2
     someone.key(Qt.Key.Key_Backspace)
     record(someone)
-    assert [(info.name, info.label) for info in dock.session.recordings.all] == [("moon", 1)]
+    assert [(info.name, info.label) for info in dock.session.recordings.all] == [("star", 1)]
     assert len(points.data) == 0 and dock.panel.name.text() == ""
 
     # a run that is paused, goes on, is cancelled, and resumed, while the slider moves
@@ -202,14 +202,14 @@ def test_the_main_job(person, clip, tmp_path, monkeypatch):
     assert dock.session.prompting.prompt.is_empty and len(dock.prompts.layers.points.data) == 0
 
     # saved: the prior by its button and by napari, the labels by napari
-    choose_file(monkeypatch, tmp_path / "moon.safetensors")
+    choose_file(monkeypatch, tmp_path / "star.safetensors")
     someone.press("save_prior")
-    someone.until((tmp_path / "moon.safetensors").exists, "the prior file")
-    assert len(PriorMemory.load(tmp_path / "moon.safetensors").recordings) == 3
+    someone.until((tmp_path / "star.safetensors").exists, "the prior file")
+    assert len(PriorMemory.load(tmp_path / "star.safetensors").recordings) == 3
     assert points.save(str(tmp_path / "again.safetensors"), plugin="napari-samexp")
     someone.until((tmp_path / "again.safetensors").exists, "the prior file")
-    assert layer.save(str(tmp_path / "moon.tif"), plugin="napari-samexp")
-    assert np.array_equal(tifffile.imread(tmp_path / "moon.tif"), np.asarray(layer.data[:]))
+    assert layer.save(str(tmp_path / "star.tif"), plugin="napari-samexp")
+    assert np.array_equal(tifffile.imread(tmp_path / "star.tif"), np.asarray(layer.data[:]))
     assert layer.save(str(tmp_path / "copy.zarr"), plugin="napari-samexp")
     assert np.array_equal(LabelStore.open(tmp_path / "copy.zarr", mode="r").array[:], layer.data[:])
 
@@ -259,8 +259,8 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
     dock, viewer = someone.dock, someone.viewer
     show_object(someone)
     record(someone)
-    dock.save_prior_to(str(tmp_path / "moon.safetensors"))
-    someone.until((tmp_path / "moon.safetensors").exists, "the prior file")
+    dock.save_prior_to(str(tmp_path / "star.safetensors"))
+    someone.until((tmp_path / "star.safetensors").exists, "the prior file")
     viewer.open(str(clip), plugin="napari-samexp")
     someone.until(lambda: dock.videos.current is not None, "the video")
     someone.choose("frames", "range")
@@ -272,9 +272,9 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
     store = Path(job(someone).store)
 
     later = person()
-    later.viewer.open(str(tmp_path / "moon.safetensors"), plugin="napari-samexp")
+    later.viewer.open(str(tmp_path / "star.safetensors"), plugin="napari-samexp")
     later.until(lambda: bool(later.dock.session.recordings.all), "the recordings of the file")
-    assert later.dock.session.recordings.all[0].name == "moon"
+    assert later.dock.session.recordings.all[0].name == "star"
     assert len(someone.dock.session.recordings.all) == 1  # another viewer's are its own
     (layer,) = later.viewer.open(str(store), plugin="napari-samexp")
     later.until(lambda: later.dock.tracks.labels.layer is layer, "the dock having noticed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.colormaps import label_colormap
+
 from napari_samexp._qt.pictures import spatial_settings, time_of
 from napari_samexp.types import ObjectScore
 
@@ -15,7 +17,13 @@ __all__ = ["RunLabels", "labels_settings"]
 
 def labels_settings(labels: EditableLabels) -> dict[str, Any]:
     """Return what napari's Labels layer should know about a run's labels."""
-    return {"name": labels.path.stem, "axis_labels": ("t", "y", "x"), "opacity": 0.6}
+    return {
+        "name": labels.path.stem,
+        "axis_labels": ("t", "y", "x"),
+        "opacity": 0.6,
+        # napari's own begin with a brown that is hardly seen over pictures; this order begins with bright yellow
+        "colormap": label_colormap(49, seed=0.46),
+    }
 
 
 class RunLabels:
