@@ -6,13 +6,13 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
 
+from napari_samexp._lazy import import_beside_window
 from napari_samexp._qt.connections import Connections, WindowThread
 from napari_samexp._qt.hints import Standing, hint_for
 from napari_samexp._qt.layer_choice import LayerChoice, is_video
@@ -31,6 +31,7 @@ __all__ = ["PriorTracking"]
 PRIOR_FILES = "Prior (*.safetensors)"
 VIDEO_FILES = "Videos (*.mp4 *.mov *.avi *.mkv *.webm *.gif *.tif *.tiff);;All files (*)"
 NOTICE_MS = 8000
+BEGIN_MS = 100  # the dock is drawn first, without imports beside it that hold the interpreter
 
 
 class PriorTracking(QWidget):
@@ -65,7 +66,7 @@ class PriorTracking(QWidget):
         self._connect()
         self._show_settings()
         # the worker and slow imports begin once the dock is on the screen
-        QTimer.singleShot(0, self._begin)
+        QTimer.singleShot(BEGIN_MS, self._begin)
         self._tell_next()
         if self.session.first_notice:
             self.say(self.session.first_notice)
@@ -205,9 +206,9 @@ class PriorTracking(QWidget):
 
     def _begin(self) -> None:
         if self.session is not None:
+            self._begin_prompting()  # first in the line of imports: clicks come before runs
             self.session.start()
             self.models.begin()
-            self._begin_prompting()
             self.session.look_back()
 
     def _begin_prompting(self) -> None:
@@ -215,7 +216,7 @@ class PriorTracking(QWidget):
         if "pandas" in sys.modules:
             self.prompts.begin()
         else:
-            self._aside(lambda: import_module("pandas"), lambda _: self.prompts.begin())
+            self._aside(lambda: import_beside_window("pandas"), lambda _: self.prompts.begin())
 
     # ---- what happens
 
