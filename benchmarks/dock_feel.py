@@ -118,7 +118,10 @@ def sitting(args: Any) -> Iterator[tuple[Any, Any, Heartbeat]]:
     from napari_samexp.engine import process
 
     if args.threads is not None:
-        process.WorkerOptions.__init__.__defaults__ = (args.threads, *process.WorkerOptions.__init__.__defaults__[1:])
+        process.WorkerOptions.__init__.__defaults__ = (
+            args.threads,
+            *process.WorkerOptions.__init__.__defaults__[1:],
+        )
     with tempfile.TemporaryDirectory() as home:
         viewer = new_viewer(Path(home))
         heart = Heartbeat()
@@ -180,8 +183,13 @@ def heartbeat(args: Any) -> None:
         _track(args, viewer, dock, heart)
         print(f"\nHeartbeat: gaps between beats of 1 ms\n\n{HEAD}")
         for name, gaps in heart.parts.items():
-            print(line(name, gaps, f"{sum(gap > 0.05 for gap in gaps)} over 50"))
-    print(f"| tracked frames a second | {dock_rate[0]:.1f}, while scrubbing {dock_rate[1]:.1f} | | | | | |", flush=True)
+            cpu = heart.cpu[name]
+            over = f"{sum(gap > 0.05 for gap in gaps)} over 50; by own work {sum(c > 0.05 for c in cpu)}, most"
+            print(line(name, gaps, f"{over} {1000 * max(cpu):.0f}"))
+    print(
+        f"| tracked frames a second | {dock_rate[0]:.1f}, while scrubbing {dock_rate[1]:.1f} | | | | | |",
+        flush=True,
+    )
 
 
 dock_rate: list[float] = []
@@ -192,7 +200,11 @@ def _track(args: Any, viewer: Any, dock: Any, heart: Heartbeat) -> None:
     with heart.part("track: the run begins"):
         dock.panel.track.click()
         wait(lambda: job().done > 1, "a tracked frame")
-    for name, every in (("track", 0), ("track and step through it", 0.2), ("track and drag the slider far", 0.2)):
+    for name, every in (
+        ("track", 0),
+        ("track and step through it", 0.2),
+        ("track and drag the slider far", 0.2),
+    ):
         done, began, place = job().done, time.perf_counter(), 0
         with heart.part(name):
             while time.perf_counter() - began < args.seconds and job().active:
@@ -302,7 +314,10 @@ def scrub_one(scrub: Scrubber, name: str, steps: int) -> None:
     for place in pairs:
         scrub.settle(place)
     scrub.show(f"{name}: return to a place seen 1 jump ago", scrub.steps(pairs[-2:] * (steps // 2), 0.04))
-    print(f"| {name}: frames read by numpy in between | {scrub.read} read, {scrub.wrong} wrong | | | | | |", flush=True)
+    print(
+        f"| {name}: frames read by numpy in between | {scrub.read} read, {scrub.wrong} wrong | | | | | |",
+        flush=True,
+    )
 
 
 def _random(count: int, steps: int, apart: int) -> list[int]:
@@ -321,11 +336,25 @@ class Scrubber:
         self.viewer, self.count = viewer, count
         self.layer = viewer.layers[0]
         self.read = self.wrong = self.late = 0
+        self.own: list[float] = []  # what of the last steps the plugin took
         self._drawn = Drawn(viewer)
+        if hasattr(self.layer.data, "_shown"):
+            self._clock(self.layer.data)
+
+    def _clock(self, shown: Any) -> None:
+        give = shown._shown
+
+        def clocked(index: int) -> Any:
+            began = time.perf_counter()
+            frame = give(index)
+            self.own.append(time.perf_counter() - began)
+            return frame
+
+        shown._shown = clocked
 
     def steps(self, places: Any, pause: float = 0.02) -> list[float]:
         """Return the window's time for each step; between two, it lives for a while."""
-        self.late = 0
+        self.late, self.own = 0, []
         times = []
         for place in places:
             times.append(self._step(int(place)))
@@ -345,7 +374,8 @@ class Scrubber:
         return seconds
 
     def show(self, name: str, times: list[float]) -> None:
-        print(line(name, times, f"{self.late} stand-ins"), flush=True)
+        print(line(name, times, f"{self.late} stand-ins"))
+        print(line("  of it the plugin's own", self.own), flush=True)
 
     @property
     def _waiting(self) -> int | None:
@@ -362,7 +392,10 @@ class Scrubber:
 
     def _check(self, place: int) -> None:
         other = (place + 7) % self.count
-        for index, picture in ((place, self.layer.data[place]), (other, self.layer.data[other : other + 1, :, :][0])):
+        for index, picture in (
+            (place, self.layer.data[place]),
+            (other, self.layer.data[other : other + 1, :, :][0]),
+        ):
             self.read += 1
             self.wrong += number_of(picture) != index
 

@@ -101,7 +101,9 @@ def click(viewer: Any, x: float, y: float) -> None:
     canvas = canvas_of(viewer)
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari 0.9 moved it
     middle = np.array([canvas.width(), canvas.height()]) / 2
-    place = (np.array([x, y]) - np.array(camera.center)[:0:-1]) * camera.zoom / canvas.devicePixelRatioF() + middle
+    place = (
+        np.array([x, y]) - np.array(camera.center)[:0:-1]
+    ) * camera.zoom / canvas.devicePixelRatioF() + middle
     point = QPoint(*(round(float(value)) for value in place))
     QTest.mouseMove(canvas, point)
     QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, point)
@@ -120,13 +122,18 @@ class Drawn:
 
 
 class Heartbeat:
-    """A timer of one millisecond on the window's thread; what lies between two beats, the window was busy."""
+    """A timer of one millisecond on the window's thread; what lies between two beats, the window was busy.
+
+    `cpu` has the processor's time that the thread itself took in each gap: on a busy machine, the rest is
+    waiting for a core, for the interpreter, or for software that draws on threads of its own.
+    """
 
     def __init__(self) -> None:
         from qtpy.QtCore import Qt, QTimer
 
         self.parts: dict[str, Times] = {}
-        self._last = 0.0
+        self.cpu: dict[str, Times] = {}
+        self._last = self._spent = 0.0
         self._gaps: Times | None = None
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -134,16 +141,17 @@ class Heartbeat:
         self._timer.start(1)
 
     def _beat(self) -> None:
-        now = time.perf_counter()
+        now, spent = time.perf_counter(), time.thread_time()
         if self._gaps is not None:
             self._gaps.append(now - self._last)
-        self._last = now
+            self._cpus.append(spent - self._spent)
+        self._last, self._spent = now, spent
 
     @contextmanager
     def part(self, name: str) -> Iterator[Times]:
         """Gather gaps under a name."""
-        self._gaps = self.parts.setdefault(name, [])
-        self._last = time.perf_counter()
+        self._gaps, self._cpus = self.parts.setdefault(name, []), self.cpu.setdefault(name, [])
+        self._last, self._spent = time.perf_counter(), time.thread_time()
         try:
             yield self._gaps
             live(0.05)

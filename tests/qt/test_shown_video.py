@@ -27,7 +27,7 @@ class SlowFrames:
     def __len__(self):
         return self.shape[0]
 
-    def frame(self, index):
+    def frame(self, index, *, on_way=None):
         if index:
             self.gate.wait(2)
         self.decoded.append(index)
@@ -96,10 +96,10 @@ def slow_layer(qtbot, viewer, monkeypatch):
     gate = threading.Event()
     frame = type(video).frame
 
-    def held(self, index):
+    def held(self, index, **more):
         if index > 20:
             gate.wait(5)
-        return frame(self, index)
+        return frame(self, index, **more)
 
     monkeypatch.setattr(type(video), "frame", held)
     yield add_video(viewer, video), gate

@@ -26,6 +26,7 @@ _AHEAD = 8
 _BEHIND = 2
 _NEAR = 2
 _QUICK_S = 0.02
+_LONG_WAY = 40  # frames still to decode before it is worth drawing one that is passed
 _AT_ONCE_S = 0.006  # a frame that the video still has takes no longer
 _IDLE_S = 5.0  # a thread that has nothing to do ends, so that nobody has to end it
 
@@ -167,7 +168,8 @@ class FrameFeed:
         with self._changed:
             if self._wish not in (None, sought):
                 return False
-            better = self._wish == sought and self._is_nearer(passed, sought)
+            far = self._wish == sought and sought - passed >= _LONG_WAY
+            better = far and self._is_nearer(passed, sought)
         if better:
             self.put(passed, picture())
             self.on_frame(passed)

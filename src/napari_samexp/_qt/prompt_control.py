@@ -71,7 +71,8 @@ class PromptControl:
         if self.layers is None or self.layers.image not in layers:
             return ""
         image = self.layers.image
-        above = [layer for layer in layers[layers.index(image) + 1 :] if isinstance(layer, Image)]
+        # not a slice of napari's list, which is a new list with all its events
+        above = [layer for layer in list(layers)[layers.index(image) + 1 :] if isinstance(layer, Image)]
         return next((str(layer.name) for layer in above if covers(layer, image)), "")
 
     def begin(self) -> None:
