@@ -184,7 +184,9 @@ def heartbeat(args: Any) -> None:
         print(f"\nHeartbeat: gaps between beats of 1 ms\n\n{HEAD}")
         for name, gaps in heart.parts.items():
             cpu = heart.cpu[name]
-            over = f"{sum(gap > 0.05 for gap in gaps)} over 50; by own work {sum(c > 0.05 for c in cpu)}, most"
+            over = (
+                f"{sum(gap > 0.05 for gap in gaps)} over 50; by own work {sum(c > 0.05 for c in cpu)}, most"
+            )
             print(line(name, gaps, f"{over} {1000 * max(cpu):.0f}"))
     print(
         f"| tracked frames a second | {dock_rate[0]:.1f}, while scrubbing {dock_rate[1]:.1f} | | | | | |",
