@@ -15,29 +15,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from feel_tools import (
+    GOPS,
     HEAD,
+    HEIGHT,
+    WIDTH,
     Drawn,
     Heartbeat,
-    canvas_of,
+    Times,
     click,
+    clip_of,
     disc,
     line,
     live,
-    make_clip,
     new_viewer,
-    number_of,
+    wait,
+    window,
 )
+from scrub_feel import scrubbing
 
-PATIENCE_S = 180.0
 PARTS = ("open", "heartbeat", "click", "scrub")
-GOPS = (250, 30)
 
 
 def main() -> None:
@@ -115,18 +118,11 @@ def open_once() -> dict[str, float]:
 @contextmanager
 def sitting(args: Any) -> Iterator[tuple[Any, Any, Heartbeat]]:
     """Give a viewer with the dock and the starter loaded."""
-    from napari_samexp.engine import process
-
-    if args.threads is not None:
-        process.WorkerOptions.__init__.__defaults__ = (
-            args.threads,
-            *process.WorkerOptions.__init__.__defaults__[1:],
-        )
     with tempfile.TemporaryDirectory() as home:
         viewer = new_viewer(Path(home))
         heart = Heartbeat()
         with heart.part("load: dock, worker and starter"):
-            _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
+            dock = _dock(viewer, args.threads)
             wait(lambda: dock.session.models.state.usable and dock.prompts.begun, "the model")
             live(1.0)
         yield viewer, dock, heart
@@ -134,9 +130,17 @@ def sitting(args: Any) -> Iterator[tuple[Any, Any, Heartbeat]]:
         live(0.5)
 
 
-def wait(until: Callable[[], bool], what: str) -> None:
-    if not live(PATIENCE_S, until):
-        raise SystemExit(f"{what} did not come")
+def _dock(viewer: Any, threads: int | None) -> Any:
+    if threads is None:
+        return viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")[1]
+    from napari_samexp._qt.connections import WindowThread
+    from napari_samexp._qt.prior_tracking import PriorTracking
+    from napari_samexp.engine import WorkerOptions
+    from napari_samexp.session.session import Session
+
+    dock = PriorTracking(viewer, Session(deliver=WindowThread(), options=WorkerOptions(threads=threads)))
+    viewer.window.add_dock_widget(dock)
+    return dock
 
 
 def click_and_wait(viewer: Any, dock: Any, drawn: Drawn, x: float, y: float) -> tuple[float, float]:
@@ -148,13 +152,6 @@ def click_and_wait(viewer: Any, dock: Any, drawn: Drawn, x: float, y: float) -> 
     wait(lambda: bool(came) and drawn.at > came[-1], "a preview")
     dock.session.prompting.preview_changed.disconnect(told)
     return drawn.at - began, dock.session.prompting._answer.seconds
-
-
-def clip_of(args: Any, gop: int) -> Path:
-    path: Path = args.clips / f"gop{gop}-{args.frames}.mp4"
-    if not path.exists():
-        make_clip(path, args.frames, gop)
-    return path
 
 
 def heartbeat(args: Any) -> None:
@@ -180,44 +177,67 @@ def heartbeat(args: Any) -> None:
             wait(lambda: dock.videos.current is not None, "the video")
             live(1.0)
         viewer.layers[0].visible = False
-        _track(args, viewer, dock, heart)
-        print(f"\nHeartbeat: gaps between beats of 1 ms\n\n{HEAD}")
-        for name, gaps in heart.parts.items():
-            cpu = heart.cpu[name]
-            over = (
-                f"{sum(gap > 0.05 for gap in gaps)} over 50; by own work {sum(c > 0.05 for c in cpu)}, most"
-            )
-            print(line(name, gaps, f"{over} {1000 * max(cpu):.0f}"))
-    print(
-        f"| tracked frames a second | {dock_rate[0]:.1f}, while scrubbing {dock_rate[1]:.1f} | | | | | |",
-        flush=True,
-    )
+        rates = _track(args, viewer, dock, heart)
+    print(f"\nHeartbeat: gaps between beats of 1 ms\n\n{HEAD}")
+    show_gaps(heart)
+    print(f"tracked frames a second: {', '.join(f'{rate:.1f}' for rate in rates)}", flush=True)
+    with window() as viewer:
+        show_gaps(plain_heartbeat(args, viewer))
 
 
-dock_rate: list[float] = []
+def show_gaps(heart: Heartbeat) -> None:
+    for name, gaps in heart.parts.items():
+        cpu = heart.cpu[name]
+        over = f"{sum(gap > 0.05 for gap in gaps)} over 50; by own work {sum(c > 0.05 for c in cpu)}"
+        print(line(name, gaps, f"{over}, most {1000 * max(cpu):.0f}"), flush=True)
 
 
-def _track(args: Any, viewer: Any, dock: Any, heart: Heartbeat) -> None:
-    job = lambda: dock.session.tracking.job  # noqa: E731
+def plain_heartbeat(args: Any, viewer: Any) -> Heartbeat:
+    """Do with napari alone what the dock does with it."""
+    heart = Heartbeat()
+    for name in ("image", "labels"):
+        data = disc() if name == "image" else np.zeros((HEIGHT, WIDTH), np.uint8)
+        with heart.part(f"plain: add {name}"):
+            getattr(viewer, f"add_{name}")(data)
+            live(0.5)
+    with heart.part("plain: remove labels"):
+        viewer.layers.pop()
+        live(0.5)
+    viewer.layers[0].visible = False
+    viewer.add_image(np.zeros((20, HEIGHT, WIDTH, 3), np.uint8), rgb=True)
+    viewer.add_labels(np.zeros((20, HEIGHT, WIDTH), np.uint8))
+    live(1.0)
+    began, place = time.perf_counter(), 0
+    with heart.part("plain: step through an image and labels"):
+        while time.perf_counter() - began < args.seconds:
+            place += 1
+            viewer.dims.set_current_step(0, place % 20)
+            live(0.2)
+    return heart
+
+
+def _track(args: Any, viewer: Any, dock: Any, heart: Heartbeat) -> Times:
+    """Track while nobody moves, while somebody steps, and while somebody drags; return frames a second."""
+    job, rates = lambda: dock.session.tracking.job, []
     with heart.part("track: the run begins"):
         dock.panel.track.click()
         wait(lambda: job().done > 1, "a tracked frame")
-    for name, every in (
-        ("track", 0),
-        ("track and step through it", 0.2),
-        ("track and drag the slider far", 0.2),
+    for name, every, step in (
+        ("track", 0.0, 0),
+        ("track and step through it", 0.2, 1),
+        ("track and drag the slider far", 0.2, 211),
     ):
         done, began, place = job().done, time.perf_counter(), 0
         with heart.part(name):
             while time.perf_counter() - began < args.seconds and job().active:
-                if every:
-                    place = place + 1 if "step" in name else (place + 211) % args.frames
-                    viewer.dims.set_current_step(0, place)
+                place = (place + step) % args.frames
+                viewer.dims.set_current_step(0, place)
                 live(every or 1.0)
-        dock_rate.append((job().done - done) / (time.perf_counter() - began))
+        rates.append((job().done - done) / (time.perf_counter() - began))
     with heart.part("track: cancel"):
         dock.panel.cancel.click()
         wait(lambda: not job().active, "the end")
+    return rates
 
 
 # ---- a click's way
@@ -261,145 +281,6 @@ def clicks(args: Any) -> None:
     print(line("overhead", np.subtract(whole, own)))
     print(line("plain: click to point drawn", plain))
     print(line("overhead beyond plain", np.subtract(np.subtract(whole, own), np.median(plain))), flush=True)
-
-
-# ---- scrubbing
-
-
-def scrubbing(args: Any) -> None:
-    """Step and jump through clips, and through a numpy stack for comparison."""
-    from napari_samexp.io.video import open_video
-
-    print(f"\nScrubbing 1080p, GUI time of one step with its drawing\n\n{HEAD}")
-    stack = np.stack([open_video(clip_of(args, GOPS[1])).frame(index) for index in range(60)])
-    with window() as viewer:
-        viewer.add_image(stack, rgb=True, contrast_limits=(0, 255))
-        plain = Scrubber(viewer, len(stack))
-        print(line("plain numpy stack: +1", plain.steps(range(1, len(stack)))))
-        print(line("plain numpy stack: random", plain.steps(_random(len(stack), args.steps, 1))), flush=True)
-    del stack
-    for gop in GOPS:
-        with window() as viewer:
-            from napari_samexp._qt.shown_video import add_video
-
-            video = open_video(clip_of(args, gop))
-            add_video(viewer, video, path=clip_of(args, gop))
-            scrub_one(Scrubber(viewer, len(video)), f"GOP {gop}", args.steps)
-
-
-@contextmanager
-def window() -> Iterator[Any]:
-    with tempfile.TemporaryDirectory() as home:
-        viewer = new_viewer(Path(home))
-        yield viewer
-        viewer.close()
-        live(0.3)
-
-
-def scrub_one(scrub: Scrubber, name: str, steps: int) -> None:
-    count = scrub.count
-    first = count // 4
-    scrub.settle(first)
-    for pause in (0.04, 0.0):
-        how = "25 a second" if pause else "as fast as it goes"
-        scrub.show(f"{name}: +1, {how}", scrub.steps(range(first + 1, first + steps), pause))
-        scrub.show(f"{name}: -1, {how}", scrub.steps(range(first + steps - 2, first - 1, -1), pause))
-    back = [place for start in range(first, first + steps, 3) for place in (*range(start, start + 8), start)]
-    scrub.settle(first)
-    times = scrub.steps(back, 0.02)
-    scrub.show(f"{name}: return to a frame seen 8 steps ago", times[8::9])
-    far = _random(count, steps // 2, count // 4)
-    scrub.show(f"{name}: far jump, window's time", scrub.steps(far, 0.3))
-    waits = [scrub.settle(place) for place in far[: steps // 3]]
-    print(line(f"{name}: far jump, until the exact frame", waits))
-    pairs = [place for start in far[: steps // 6] for place in (start, (start + count // 2) % count)]
-    for place in pairs:
-        scrub.settle(place)
-    scrub.show(f"{name}: return to a place seen 1 jump ago", scrub.steps(pairs[-2:] * (steps // 2), 0.04))
-    print(
-        f"| {name}: frames read by numpy in between | {scrub.read} read, {scrub.wrong} wrong | | | | | |",
-        flush=True,
-    )
-
-
-def _random(count: int, steps: int, apart: int) -> list[int]:
-    rng, places = np.random.default_rng(0), [0]
-    while len(places) < steps:
-        place = int(rng.integers(count))
-        if abs(place - places[-1]) >= apart:
-            places.append(place)
-    return places
-
-
-class Scrubber:
-    """Moves the slider, and reads frames in between."""
-
-    def __init__(self, viewer: Any, count: int) -> None:
-        self.viewer, self.count = viewer, count
-        self.layer = viewer.layers[0]
-        self.read = self.wrong = self.late = 0
-        self.own: list[float] = []  # what of the last steps the plugin took
-        self._drawn = Drawn(viewer)
-        if hasattr(self.layer.data, "_shown"):
-            self._clock(self.layer.data)
-
-    def _clock(self, shown: Any) -> None:
-        give = shown._shown
-
-        def clocked(index: int) -> Any:
-            began = time.perf_counter()
-            frame = give(index)
-            self.own.append(time.perf_counter() - began)
-            return frame
-
-        shown._shown = clocked
-
-    def steps(self, places: Any, pause: float = 0.02) -> list[float]:
-        """Return the window's time for each step; between two, it lives for a while."""
-        self.late, self.own = 0, []
-        times = []
-        for place in places:
-            times.append(self._step(int(place)))
-            self.late += self._waiting is not None
-            live(pause) if pause else None
-        return times
-
-    def settle(self, place: int) -> float:
-        """Go somewhere and wait for the exact frame to be drawn; then read it and others."""
-        began = time.perf_counter()
-        self._step(place)
-        wait(lambda: self._waiting is None, "a frame")
-        canvas_of(self.viewer)
-        seconds = time.perf_counter() - began
-        live(0.1)
-        self._check(place)
-        return seconds
-
-    def show(self, name: str, times: list[float]) -> None:
-        print(line(name, times, f"{self.late} stand-ins"))
-        print(line("  of it the plugin's own", self.own), flush=True)
-
-    @property
-    def _waiting(self) -> int | None:
-        return getattr(self.layer.data, "waiting", None)
-
-    def _step(self, place: int) -> float:
-        from qtpy.QtWidgets import QApplication
-
-        began, before = time.perf_counter(), self._drawn.count
-        self.viewer.dims.set_current_step(0, place)
-        while self._drawn.count == before and time.perf_counter() - began < 0.5:
-            QApplication.processEvents()
-        return time.perf_counter() - began
-
-    def _check(self, place: int) -> None:
-        other = (place + 7) % self.count
-        for index, picture in (
-            (place, self.layer.data[place]),
-            (other, self.layer.data[other : other + 1, :, :][0]),
-        ):
-            self.read += 1
-            self.wrong += number_of(picture) != index
 
 
 if __name__ == "__main__":

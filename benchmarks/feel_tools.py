@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import av
 import numpy as np
 
 HEIGHT, WIDTH = 1080, 1920
+PATIENCE_S = 180.0
+GOPS = (250, 30)
 BITS, BLOCK = 12, 32  # the frame's number, as black and white squares in its upper left corner
 
 Times = list[float]
@@ -37,6 +40,13 @@ def make_clip(path: Path, frames: int, gop: int) -> None:
             frame.pts, frame.time_base = index, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def clip_of(args: Any, gop: int) -> Path:
+    path: Path = args.clips / f"gop{gop}-{args.frames}.mp4"
+    if not path.exists():
+        make_clip(path, args.frames, gop)
+    return path
 
 
 def _number(picture: np.ndarray, index: int) -> None:
@@ -91,6 +101,20 @@ def live(seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
     loop.exec()
     poll.stop()
     return until()
+
+
+@contextmanager
+def window() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as home:
+        viewer = new_viewer(Path(home))
+        yield viewer
+        viewer.close()
+        live(0.3)
+
+
+def wait(until: Callable[[], bool], what: str) -> None:
+    if not live(PATIENCE_S, until):
+        raise SystemExit(f"{what} did not come")
 
 
 def click(viewer: Any, x: float, y: float) -> None:

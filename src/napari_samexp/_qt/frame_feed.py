@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -171,8 +172,9 @@ class FrameFeed:
             far = self._wish == sought and sought - passed >= _LONG_WAY
             better = far and self._is_nearer(passed, sought)
         if better:
-            self.put(passed, picture())
-            self.on_frame(passed)
+            with suppress(SamexpError):  # that frame's trouble is not the sought one's
+                self.put(passed, picture())
+                self.on_frame(passed)
         return True
 
     def _is_nearer(self, passed: int, sought: int) -> bool:
