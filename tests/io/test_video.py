@@ -270,6 +270,20 @@ def test_stepping_back_reads_frames_kept_on_the_way(clips: Clips, searches: list
     assert searches == [0]
 
 
+def test_a_decoder_that_knows_no_setting_for_bad_texts_opens_files_too(
+    clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = av.open
+
+    def newer(file: str, mode: str, *, options: dict[str, str]) -> Any:
+        return given(file, mode, options=options)
+
+    path = clips.path("long_gop.mp4")
+    monkeypatch.setattr(av, "open", newer)
+    with open_video(path) as video:
+        assert number_in(video.frame(7)) == 7
+
+
 def test_frames_on_the_way_are_shown_to_who_asks(clips: Clips) -> None:
     passed: dict[int, int] = {}
     with open_video(clips.path("long_gop.mp4")) as video:
