@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.layers import Attention, LayerNorm2d
 from napari_samexp.sam.posenc import axial_rope, rotate, sine_map
-from napari_samexp.sam.variants import Sam2Variant
+from napari_samexp.sam.variants import MemoryVariant
 
-__all__ = ["MemoryAttention", "MemoryEncoder"]
+__all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]
 
 GridHW = tuple[int, int]
 
@@ -18,7 +21,7 @@ GridHW = tuple[int, int]
 class MemoryEncoder(nn.Module):
     """Source: `memory_encoder.py` of sam2."""
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    def __init__(self, variant: MemoryVariant) -> None:
         super().__init__()
         dim = variant.d_model
         self.mask_downsampler = _MaskDownSampler(dim)
@@ -78,11 +81,20 @@ class _ConvNextBlock(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """Source: `memory_attention.py` of sam2."""
+    """Source: `memory_attention.py` of sam2.
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    Parameters
+    ----------
+    cross : callable, optional
+        Makes a layer's attention to memories; by default that of SAM 2.
+    """
+
+    def __init__(
+        self, variant: MemoryVariant, cross: Callable[[], RotaryAttention] | None = None
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_MemoryLayer(variant) for _ in range(variant.mem_layers))
+        cross = cross or partial(RotaryAttention, variant.d_model, 1, source=variant.mem_dim)
+        self.layers = nn.ModuleList(_MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))
         self.norm = nn.LayerNorm(variant.d_model)
 
     def forward(self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: list[GridHW]) -> Tensor:
@@ -111,11 +123,11 @@ class MemoryAttention(nn.Module):
 
 
 class _MemoryLayer(nn.Module):
-    def __init__(self, variant: Sam2Variant) -> None:
+    def __init__(self, variant: MemoryVariant, cross: RotaryAttention) -> None:
         super().__init__()
         dim = variant.d_model
-        self.self_attn = _RotaryAttention(dim, 1)
-        self.cross_attn_image = _RotaryAttention(dim, 1, source=variant.mem_dim)
+        self.self_attn = RotaryAttention(dim, 1)
+        self.cross_attn_image = cross
         self.linear1 = nn.Linear(dim, variant.mem_ff)
         self.linear2 = nn.Linear(variant.mem_ff, dim)
         self.norm1 = nn.LayerNorm(dim)
@@ -132,7 +144,9 @@ class _MemoryLayer(nn.Module):
         return out
 
 
-class _RotaryAttention(Attention):
+class RotaryAttention(Attention):
+    """Attention of tokens that are turned by their place on a grid."""
+
     def on_grids(self, q: Tensor, k: Tensor, v: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
         """Attend with the queries turned by their place on `grid_hw`, the keys by theirs on `grids`."""
         q, k = self.q_proj(q), self.k_proj(k)

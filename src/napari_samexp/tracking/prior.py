@@ -299,8 +299,7 @@ class PriorMemory:
                 f"{model.variant.name} (weights {model.weights_sha256[:12]}); choose that model, or give the recorded "
                 "pictures so that the prompts can be encoded again."
             )
-        sizes = (model.variant.mem_dim, model.variant.d_model)
-        if any((len(memory.spatial), len(memory.pointer)) != sizes for memory in self.memories):
+        if not all(model.takes(memory) for memory in self.memories):
             raise PriorError(
                 f"The prior's memories have not the sizes of {made_by.model}, so they are damaged; record again."
             )
@@ -480,7 +479,7 @@ def _from_json(path: Path, i: int, entry: Any, tensors: dict[str, torch.Tensor])
         prompt = Prompt(entry["points_xy"], entry["point_labels"], box)
         memory = Memory(tensors[f"{i}.spatial"], tensors[f"{i}.pointer"])
         thumbnail = tensors[f"{i}.thumbnail"].numpy()
-        if memory.spatial.ndim != 3 or memory.pointer.ndim != 1 or not memory.spatial.numel():
+        if memory.spatial.ndim not in (2, 3) or memory.pointer.ndim != 1 or not memory.spatial.numel():
             raise ValueError("shapes")
         if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
             raise ValueError("thumbnail")

@@ -1,0 +1,247 @@
+"""EdgeTAM's image encoder: the RepViT trunk, convolutions alone, and the feature pyramid neck.
+
+Maps are (B, C, H, W), in memory with the channels last: most of the work is 1 x 1 convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_samexp.sam.hiera import Neck
+from napari_samexp.sam.variants import EdgeTamVariant
+
+__all__ = ["ConvNorm", "RepVit", "RepVitEncoder"]
+
+STAGES = 4
+EXPANSION = 2  # of the channels, in the middle of a channel mixer
+
+Kernel = tuple[Tensor, Tensor]  # a convolution's weight and bias
+
+
+class RepVitEncoder(nn.Module):
+    """(B, 3, H, W) pixels to features at strides 4, 8 and 16, each with `d_model` channels.
+
+    Source: `image_encoder.py` and `timm.py` of EdgeTAM; it has no position encoding anywhere.
+    """
+
+    def __init__(self, variant: EdgeTamVariant) -> None:
+        super().__init__()
+        self.trunk = _Trunk(variant)
+        self.neck = Neck(variant.embed_dim, variant.d_model)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) to three (B, d_model, h, w), fine to coarse."""
+        out: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(pixels))
+        return out
+
+
+class _Trunk(nn.Module):
+    def __init__(self, variant: EdgeTamVariant) -> None:
+        super().__init__()
+        self.body = RepVit(variant)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to four (B, h, w, C) maps at strides 4, 8, 16 and 32, as Hiera gives them."""
+        return [x.permute(0, 2, 3, 1) for x in self.body(pixels)]
+
+
+class RepVit(nn.Module):
+    """The trunk: a stem at stride 4 and four stages, each at half the resolution of the one before.
+
+    Source: `repvit.py` of timm 1.0.15, as EdgeTAM calls it (`repvit_m1`).
+    """
+
+    def __init__(self, variant: EdgeTamVariant) -> None:
+        super().__init__()
+        self.stem = _Stem(variant.embed_dim)
+        for i, depth in enumerate(variant.stages):
+            self.add_module(f"stages_{i}", _Stage(variant.embed_dim * 2**i, depth, first=i == 0))
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to four (B, C, h, w) maps."""
+        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        outputs = []
+        for i in range(STAGES):
+            x = self.get_submodule(f"stages_{i}")(x)
+            outputs.append(x)
+        return outputs
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and a BatchNorm, computed as one convolution where nothing is trained.
+
+    Parameters
+    ----------
+    kernel : int
+        Side of the kernel; the map is padded so that only the stride makes it smaller.
+    groups : int
+        1, or as many as channels where each is convolved alone.
+    """
+
+    def __init__(self, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+        self._kept = Kept()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, out, h, w)."""
+        if is_trained(self):
+            trained: Tensor = self.bn(self.c(x))
+            return trained
+        weight, bias = self.folded()
+        conv = self.c
+        return functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+
+    @property
+    def made_of(self) -> list[Tensor]:
+        """The tensors that the result depends on, the convolution's first."""
+        norm = self.bn
+        assert norm.running_mean is not None and norm.running_var is not None
+        return [self.c.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+
+    def folded(self) -> Kernel:
+        """Return weight and bias of the one convolution, in the type of the parameters."""
+        return self._kept.of(self.made_of, self.fold)
+
+    def fold(self) -> Kernel:
+        """Compute weight and bias of the one convolution, float64."""
+        conv, gain, bias, mean, variance = (tensor.double() for tensor in self.made_of)
+        scale = gain / (variance + self.bn.eps).sqrt()
+        return conv * scale[:, None, None, None], bias - mean * scale
+
+
+class Kept:
+    """A convolution that was made of parameters, which themselves stay as the file has them.
+
+    So a state dict always has the official keys and numbers, and a parameter that is changed is seen.
+    """
+
+    def __init__(self) -> None:
+        self._made_of: list[Tensor] = []
+        self._key: tuple[object, ...] = ()
+        self._kernel: Kernel | None = None
+
+    def of(self, made_of: list[Tensor], make: Callable[[], Kernel]) -> Kernel:
+        """Return the convolution; `make` computes it anew if one of the tensors is another or has changed."""
+        key = tuple((id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in made_of)
+        if self._kernel is None or key != self._key:
+            # not an inference tensor, although first made within `inference_mode`
+            with torch.inference_mode(False), torch.no_grad():
+                weight, bias = (part.to(made_of[0].dtype) for part in make())
+            self._kernel = weight.contiguous(memory_format=torch.channels_last), bias
+            self._made_of, self._key = made_of, key  # held, so that no other tensor gets the same `id`
+        return self._kernel
+
+    def __deepcopy__(self, memo: object) -> Kept:
+        return Kept()
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(Kept())
+
+
+def is_trained(module: nn.Module) -> bool:
+    """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""
+    return module.training or (
+        torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
+    )
+
+
+class _Stem(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(3, channels // 2, 3, stride=2)
+        self.conv2 = ConvNorm(channels // 2, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv2(functional.gelu(self.conv1(x)))
+        return out
+
+
+class _Stage(nn.Module):
+    def __init__(self, channels: int, depth: int, first: bool) -> None:
+        super().__init__()
+        self.downsample = nn.Identity() if first else _Downsample(channels // 2, channels)
+        self.blocks = nn.Sequential(*(_Block(channels, excited=i % 2 == 0) for i in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(self.downsample(x))
+        return out
+
+
+class _Downsample(nn.Module):
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.pre_block = _Block(channels, excited=False)
+        self.spatial_downsample = ConvNorm(channels, channels, 3, stride=2, groups=channels)
+        self.channel_downsample = ConvNorm(channels, out)
+        self.ffn = _ChannelMixer(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.ffn(self.channel_downsample(self.spatial_downsample(self.pre_block(x))))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int, excited: bool) -> None:
+        super().__init__()
+        self.token_mixer = _TokenMixer(channels)
+        self.se = _SqueezeExcite(channels) if excited else nn.Identity()
+        self.channel_mixer = _ChannelMixer(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.channel_mixer(self.se(self.token_mixer(x)))
+        return out
+
+
+class _TokenMixer(nn.Module):
+    """Every channel alone: a 3 x 3 and a 1 x 1 convolution and the map itself, which are one convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = ConvNorm(channels, channels, 3, groups=channels)
+        self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
+        self._kept = Kept()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_trained(self):
+            trained: Tensor = self.conv(x) + self.conv1(x) + x
+            return trained
+        weight, bias = self._kept.of(self.conv.made_of + self.conv1.made_of, self._fold)
+        return functional.conv2d(x, weight, bias, padding=1, groups=len(weight))
+
+    def _fold(self) -> Kernel:
+        (wide, bias), (point, point_bias) = self.conv.fold(), self.conv1.fold()
+        wide[:, :, 1:2, 1:2] += point + 1
+        return wide, bias + point_bias
+
+
+class _ChannelMixer(nn.Module):
+    """Every pixel alone: two layers and the map itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, EXPANSION * channels)
+        self.conv2 = ConvNorm(EXPANSION * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
+        return out
+
+
+class _SqueezeExcite(nn.Module):
+    """Each channel is weighed by what the whole map holds of all channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(8, (channels // 4 + 4) // 8 * 8)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.fc2(functional.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        return x * weights.sigmoid()
