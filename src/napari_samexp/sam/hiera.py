@@ -150,5 +150,11 @@ class Neck(nn.Module):
 
     def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Four (B, h, w, C) maps, fine to coarse, to three (B, d_model, h, w)."""
-        s4, s8, s16, s32 = (conv(x.permute(0, 3, 1, 2)) for conv, x in zip(reversed(self.convs), stages))
-        return s4, s8, s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
+        s4, s8 = (conv(x.permute(0, 3, 1, 2)) for conv, x in zip(reversed(self.convs), stages[:2]))
+        return s4, s8, self.coarse(*stages[2:])
+
+    def coarse(self, x16: Tensor, x32: Tensor) -> Tensor:
+        """(B, h, w, C) and (B, h / 2, w / 2, 2 C) to the level at stride 16, (B, d_model, h, w)."""
+        s32, s16 = (conv(x.permute(0, 3, 1, 2)) for conv, x in zip(self.convs, (x32, x16)))
+        out: Tensor = s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
+        return out

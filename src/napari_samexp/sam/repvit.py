@@ -5,12 +5,11 @@ Maps are (B, C, H, W), in memory with the channels last: most of the work is 1 x
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.folding import Kept, Kernel, is_trained, on_pixels
 from napari_samexp.sam.hiera import Neck
 from napari_samexp.sam.variants import EdgeTamVariant
 
@@ -18,8 +17,7 @@ __all__ = ["ConvNorm", "RepVit", "RepVitEncoder"]
 
 STAGES = 4
 EXPANSION = 2  # of the channels, in the middle of a channel mixer
-
-Kernel = tuple[Tensor, Tensor]  # a convolution's weight and bias
+PIECE = 4096  # pixels that a processor's cache holds with all their channels
 
 
 class RepVitEncoder(nn.Module):
@@ -93,9 +91,10 @@ class ConvNorm(nn.Module):
         if is_trained(self):
             trained: Tensor = self.bn(self.c(x))
             return trained
-        weight, bias = self.folded()
-        conv = self.c
-        return functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+        conv, kernel = self.c, self.folded()
+        if conv.kernel_size == (1, 1) and conv.groups == 1:
+            return on_pixels(x.permute(0, 2, 3, 1), kernel).permute(0, 3, 1, 2)
+        return functional.conv2d(x, *kernel, conv.stride, conv.padding, groups=conv.groups)
 
     @property
     def made_of(self) -> list[Tensor]:
@@ -113,42 +112,6 @@ class ConvNorm(nn.Module):
         conv, gain, bias, mean, variance = (tensor.double() for tensor in self.made_of)
         scale = gain / (variance + self.bn.eps).sqrt()
         return conv * scale[:, None, None, None], bias - mean * scale
-
-
-class Kept:
-    """A convolution that was made of parameters, which themselves stay as the file has them.
-
-    So a state dict always has the official keys and numbers, and a parameter that is changed is seen.
-    """
-
-    def __init__(self) -> None:
-        self._made_of: list[Tensor] = []
-        self._key: tuple[object, ...] = ()
-        self._kernel: Kernel | None = None
-
-    def of(self, made_of: list[Tensor], make: Callable[[], Kernel]) -> Kernel:
-        """Return the convolution; `make` computes it anew if one of the tensors is another or has changed."""
-        key = tuple((id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in made_of)
-        if self._kernel is None or key != self._key:
-            # not an inference tensor, although first made within `inference_mode`
-            with torch.inference_mode(False), torch.no_grad():
-                weight, bias = (part.to(made_of[0].dtype) for part in make())
-            self._kernel = weight.contiguous(memory_format=torch.channels_last), bias
-            self._made_of, self._key = made_of, key  # held, so that no other tensor gets the same `id`
-        return self._kernel
-
-    def __deepcopy__(self, memo: object) -> Kept:
-        return Kept()
-
-    def __getstate__(self) -> dict[str, object]:
-        return vars(Kept())
-
-
-def is_trained(module: nn.Module) -> bool:
-    """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""
-    return module.training or (
-        torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
-    )
 
 
 class _Stem(nn.Module):
@@ -229,8 +192,16 @@ class _ChannelMixer(nn.Module):
         self.conv2 = ConvNorm(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
-        return out
+        if is_trained(self):
+            trained: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
+            return trained
+        pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
+        mixed = torch.empty_like(pixels)
+        piece = PIECE if x.device.type == "cpu" else len(pixels)
+        for part, into in zip(pixels.split(piece), mixed.split(piece)):
+            hidden = functional.gelu(on_pixels(part, self.conv1.folded()))
+            torch.add(part, on_pixels(hidden, self.conv2.folded()), out=into)
+        return mixed.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 class _SqueezeExcite(nn.Module):
