@@ -113,7 +113,12 @@ def their_frame(kind: str, weights: Path, side: int, watch: Stopwatch) -> Callab
     from sam2.build_sam import build_sam2_video_predictor
 
     model = build_sam2_video_predictor(CONFIGS[kind], str(weights), device="cpu")
-    names = ("forward_image", "_prepare_memory_conditioned_features", "_forward_sam_heads", "_encode_memory_in_output")
+    names = (
+        "forward_image",
+        "_prepare_memory_conditioned_features",
+        "_forward_sam_heads",
+        "_encode_memory_in_output",
+    )
     for stage, name in zip(STAGES, names):
         setattr(model, name, watch.timed(stage, getattr(model, name)))
     shape = (1, 512, 64) if kind == "reference" else (1, 64, side // 16, side // 16)
@@ -169,10 +174,14 @@ def random_like(key: str, tensor: Any) -> Any:
 # ---- the run
 
 
-def start(kind: str, checkout: Path | None, weights: Path, options: argparse.Namespace) -> subprocess.Popen[str]:
+def start(
+    kind: str, checkout: Path | None, weights: Path, options: argparse.Namespace
+) -> subprocess.Popen[str]:
     environment = dict(os.environ)
     if checkout is not None:
-        environment["PYTHONPATH"] = os.pathsep.join((str(checkout.resolve()), environment.get("PYTHONPATH", "")))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            (str(checkout.resolve()), environment.get("PYTHONPATH", ""))
+        )
     command = [sys.executable, __file__, "--serve", kind, "--weights", str(weights)]
     command += ["--side", str(options.side), "--threads", str(options.threads)]
     return subprocess.Popen(

@@ -44,9 +44,7 @@ class Kept:
 
 def is_trained(module: nn.Module) -> bool:
     """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""
-    return module.training or (
-        torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
-    )
+    return module.training or (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
 
 
 def join(first: nn.Conv2d, second: nn.Conv2d) -> Kernel:

@@ -90,7 +90,8 @@ def load_model(
     official = OFFICIAL.get(str(name_or_path))
     model.weights = file.path.name
     # an official file was verified when it came: hashing gigabytes again would only cost time
-    model.hash_weights = (lambda: official.sha256) if official else (lambda: file.sha256)
+    pinned = official.sha256 if official else ""
+    model.hash_weights = lambda: pinned or file.sha256
     return model
 
 
@@ -125,9 +126,7 @@ def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
 def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
     if given is not None:
         return (
-            given
-            if isinstance(given, Variant)
-            else variant_from_json(json.dumps(dict(given), default=repr))
+            given if isinstance(given, Variant) else variant_from_json(json.dumps(dict(given), default=repr))
         )
     if text := file.metadata.get(CONFIG_KEY):
         return variant_from_json(text)

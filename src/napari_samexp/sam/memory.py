@@ -89,9 +89,7 @@ class MemoryAttention(nn.Module):
         Makes a layer's attention to memories; by default that of SAM 2.
     """
 
-    def __init__(
-        self, variant: MemoryVariant, cross: Callable[[], RotaryAttention] | None = None
-    ) -> None:
+    def __init__(self, variant: MemoryVariant, cross: Callable[[], RotaryAttention] | None = None) -> None:
         super().__init__()
         cross = cross or partial(RotaryAttention, variant.d_model, 1, source=variant.mem_dim)
         self.layers = nn.ModuleList(_MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))

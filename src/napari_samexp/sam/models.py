@@ -125,7 +125,7 @@ class Sam1(_Model):
     def remember(self, *_: object, **__: object) -> Memory:
         """Raise `PriorError`: SAM 1 has no memory."""
         raise PriorError(
-            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model to record."
+            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model to record."
         )
 
     def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:

@@ -286,7 +286,7 @@ class PriorMemory:
         """
         if isinstance(model, Sam1):
             raise PriorError(
-                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model."
+                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
             )
         if not self.recordings:
             raise PriorError("The prior holds no recording; record at least one prompt first.")
