@@ -18,12 +18,15 @@ import numpy as np
 import torch
 from golden import FAMILIES, Golden, load, load_reference
 from reproduce import PARTS, Run, end_to_end
+from reproduce_edgetam import EDGETAM
 from torch import Tensor
 from torch.nn import functional
 
+PARTS = {**PARTS, "EdgeTAM": EDGETAM}
 SELECTION = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden"
 END_TO_END = ("long", "asis", "boxpoints", "mask", "two_priors", "reverse")
 RUNS = tuple(f"e2e_{case}" for case in END_TO_END)
+CASES = {"SAM 2": END_TO_END, "SAM 2.1": END_TO_END, "EdgeTAM": ("long", "two_priors")}  # of each family
 # what the code is given, or what is only there to look up
 INPUTS = re.compile(
     r"(.+\.)?in\.(?!current_vision_pos_embed|maskmem_pos_enc).+|(.+\.)?input|(.+\.)?image_u8|frames(_resized)?_u8"
@@ -106,7 +109,7 @@ def allowed(part: str, name: str) -> float:
 
 def parts_of(family: str) -> list[str]:
     """Return the parts that have golden files."""
-    return [*PARTS[family], *(RUNS if family != "SAM 1" else ())]
+    return [*PARTS[family], *(f"e2e_{case}" for case in CASES.get(family, ()))]
 
 
 def painted_wrongly(folder: Path, family: str, case: str) -> dict[int, int]:
@@ -129,10 +132,13 @@ def painted_wrongly(folder: Path, family: str, case: str) -> dict[int, int]:
 
 
 def main(folder: Path) -> int:
-    """Print the table; return how many tensors are not at parity."""
+    """Print the table of the families that FOLDER has; return how many tensors are not at parity."""
     beyond = 0
+    families = [
+        family for family, stem in FAMILIES.items() if (folder / f"{stem}_state.safetensors").exists()
+    ]
     print("| family | part | tensors | worst error | of | allowed |\n|---|---|--:|--:|---|--:|")
-    for family in FAMILIES:
+    for family in families:
         for part in parts_of(family):
             names = outputs(load_cached(folder, f"{FAMILIES[family]}_{part}"))
             rows = [compared(folder, family, part, name) for name in names]
@@ -140,7 +146,7 @@ def main(folder: Path) -> int:
             beyond += sum(row.error > row.allowed for row in rows)
             what = f"{len(rows)} | {worst.error:.1e} | {worst.name} | {worst.allowed:.0e}"
             print(f"| {family} | {part} | {what} |")
-        for case in END_TO_END if family != "SAM 1" else ():
+        for case in CASES.get(family, ()):
             beyond += (pixels := sum(painted_wrongly(folder, family, case).values()))
             if pixels:
                 print(f"| {family} | labels of {case} | | {pixels} pixels | | 0 |")

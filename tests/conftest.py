@@ -26,6 +26,7 @@ def _register(path: Path) -> None:
 for _script in (
     "benchmarks/golden.py",
     "benchmarks/reproduce.py",
+    "benchmarks/reproduce_edgetam.py",
     "benchmarks/parity.py",
     "tests/tiny_run.py",
 ):
