@@ -69,7 +69,7 @@ def load_reference(folder: Path, family: str) -> Sam1 | Sam2:
 def _variant(family: str, golden: Golden) -> Variant:
     sizes = golden.json("config")
     if family == "EdgeTAM":
-        return _edgetam_variant(sizes)
+        return edgetam_variant(sizes)
     same = {key: sizes[key] for key in ("embed_dim", "num_heads", "mlp_dim", "iou_hidden")}
     if family == "SAM 1":
         return Sam1Variant(
@@ -94,7 +94,8 @@ def _variant(family: str, golden: Golden) -> Variant:
     )
 
 
-def _edgetam_variant(sizes: dict[str, Any]) -> EdgeTamVariant:
+def edgetam_variant(sizes: dict[str, Any]) -> EdgeTamVariant:
+    """Return the variant of a golden file's sizes."""
     given = {key: value for key, value in sizes.items() if key not in ("embed_dim", "depth")}
     return EdgeTamVariant(
         name="golden EdgeTAM", embed_dim=sizes["embed_dim"][0], stages=tuple(sizes["depth"]), **given

@@ -61,6 +61,8 @@ def perceiver(model: EdgeTam, golden: Golden) -> Named:
             yield "mask_downsampler_out.tracked", seen["mask"]
             packed = _packed(model, seen["memory"])
             yield from ((f"{case}.{name}", tensor) for name, tensor in packed)
+    if golden.get("mask_prompt.in.mask01") is None:
+        return
     for name, tensor in mask_prompt(model, golden):
         yield f"mask_prompt.{name}", tensor.transpose(1, 2) if name == "maskmem_features" else tensor
 

@@ -199,19 +199,23 @@ def assert_one_sentence(error: pytest.ExceptionInfo[CheckpointError]) -> str:
 # Names and places
 
 
-def test_the_eleven_official_files_have_distinct_names_hashes_and_https_addresses() -> None:
-    assert len(weights.OFFICIAL) == 11
-    assert len({f.sha256 for f in weights.OFFICIAL.values()}) == 11
+def test_the_twelve_official_files_have_distinct_names_hashes_and_https_addresses() -> None:
+    assert len(weights.OFFICIAL) == 12
+    assert len({f.sha256 or f.git_blob for f in weights.OFFICIAL.values()}) == 12
     for name, entry in weights.OFFICIAL.items():
         assert entry.name == name and entry.licence == "Apache-2.0"
         assert entry.url.startswith("https://") and entry.url.endswith("/" + entry.file)
-        assert re.fullmatch("[0-9a-f]{64}", entry.sha256)
+        if name == "edgetam":  # its repository is the only one that says what the file is
+            assert (entry.sha256, entry.git_blob) == ("", "abd54d22bbd22ba3e53cf59a307e59e0f3701be6")
+            assert entry.url.startswith("https://github.com/facebookresearch/EdgeTAM/raw/")
+            continue
+        assert re.fullmatch("[0-9a-f]{64}", entry.sha256) and not entry.git_blob
         assert 150e6 < entry.bytes < 3e9
 
 
 def test_names_follow_the_families() -> None:
     sizes = ("tiny", "small", "base_plus", "large")
-    expected = {"sam_vit_b", "sam_vit_l", "sam_vit_h"}
+    expected = {"sam_vit_b", "sam_vit_l", "sam_vit_h", "edgetam"}
     expected |= {f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in sizes}
     assert set(weights.OFFICIAL) == expected
     tiny = weights.OFFICIAL["sam2.1_hiera_tiny"]
