@@ -85,7 +85,7 @@ def our_frame(weights: Path, side: int, watch: Stopwatch) -> Callable[[], object
 
     model = load_model(weights, device="cpu")
     tokens = model.variant.num_latents + model.variant.num_latents_2d
-    memories = [torch.randn(1, model.variant.mem_dim, tokens) for _ in range(1 + RECENT)]
+    memories = [torch.randn(1, model.variant.mem_dim, 1, tokens) for _ in range(1 + RECENT)]
     slots = torch.tensor([[PRIOR_SLOT, *range(RECENT - 1, -1, -1)]])
     pointers = torch.randn(1, 1 + POINTERS, model.variant.d_model)
     pixels = torch.randn(1, 3, side, side)

@@ -26,7 +26,8 @@ PARTS = {**PARTS, "EdgeTAM": EDGETAM}
 SELECTION = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden"
 END_TO_END = ("long", "asis", "boxpoints", "mask", "two_priors", "reverse")
 RUNS = tuple(f"e2e_{case}" for case in END_TO_END)
-CASES = {"SAM 2": END_TO_END, "SAM 2.1": END_TO_END, "EdgeTAM": ("long", "two_priors")}  # of each family
+# the runs that each family has
+CASES = {"SAM 2": END_TO_END, "SAM 2.1": END_TO_END, "EdgeTAM": ("long", "two_priors")}
 # what the code is given, or what is only there to look up
 INPUTS = re.compile(
     r"(.+\.)?in\.(?!current_vision_pos_embed|maskmem_pos_enc).+|(.+\.)?input|(.+\.)?image_u8|frames(_resized)?_u8"

@@ -274,7 +274,7 @@ def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Ru
         ):
             labels[index] = tracker.step(frames[index], index).labels
         placement = Placement(video_hw, frames.shape[1:3], frames.shape[1:3])
-        tensors = _tracked_tensors(calls, placement) | {"maskmem_features": _stored(tracker.last_memories[1])}
+        tensors = _tracked_tensors(calls, placement) | {"maskmem_features": _stored(model, tracker.last_memories[1])}
         if isinstance(model, EdgeTam):
             tensors["memory_before_perceiver"] = seen["memory"][0]
         out |= {f"frame{index:02d}.{name}": tensor for name, tensor in tensors.items()}
@@ -287,9 +287,9 @@ def _places(model: Sam2, golden: Golden) -> Tensor:
     return sine(golden["maskmem_pos_enc"].shape)
 
 
-def _stored(memory: Memory) -> Tensor:
-    """A memory with its axes in the golden files' order."""
-    return memory.spatial.T if memory.spatial.ndim == 2 else memory.spatial
+def _stored(model: Sam2, memory: Memory) -> Tensor:
+    """A memory as the golden files have it; EdgeTAM's are tokens, (L, mem_dim)."""
+    return memory.spatial[:, 0].T if isinstance(model, EdgeTam) else memory.spatial
 
 
 def _recorded(
@@ -320,7 +320,7 @@ def _recorded(
         recording, memory = record(model, frames[frame], features, prompt, prediction)
     if isinstance(model, EdgeTam):
         out[f"frame{frame:02d}.memory_before_perceiver"] = seen["memory"][0]
-    stored = _stored(memory)
+    stored = _stored(model, memory)
     if "bfloat16" in golden.metadata["note"]:
         stored = stored.bfloat16().float()
     out[f"frame{frame:02d}.maskmem_features"] = stored

@@ -55,7 +55,7 @@ def perceiver(model: EdgeTam, golden: Golden) -> Named:
         modules = {"memory": model.memory_encoder, "mask": model.memory_encoder.mask_downsampler}
         with outputs_of(modules) as seen:
             memory = model.encode_memory(features, logits, torch.tensor([presence]), binary=binary)
-        yield f"{case}.maskmem_features", memory.transpose(1, 2)
+        yield f"{case}.maskmem_features", _tokens(memory)
         yield f"{case}.memory_before_perceiver", seen["memory"]
         if case == "tracked_present":
             yield "mask_downsampler_out.tracked", seen["mask"]
@@ -64,7 +64,12 @@ def perceiver(model: EdgeTam, golden: Golden) -> Named:
     if golden.get("mask_prompt.in.mask01") is None:
         return
     for name, tensor in mask_prompt(model, golden):
-        yield f"mask_prompt.{name}", tensor.transpose(1, 2) if name == "maskmem_features" else tensor
+        yield f"mask_prompt.{name}", _tokens(tensor) if name == "maskmem_features" else tensor
+
+
+def _tokens(memory: Tensor) -> Tensor:
+    """(N, mem_dim, 1, L) as the golden files have it, (N, L, mem_dim)."""
+    return memory[:, :, 0].transpose(1, 2)
 
 
 def _packed(model: EdgeTam, memory: Tensor) -> Named:
@@ -95,7 +100,7 @@ def memory_attention(model: EdgeTam, golden: Golden) -> Named:
     cross = attention.layers[0].cross_attn_image
     for case, spec in golden.json("cases").items():
         banked, *rest = banked_as_meta(golden, spec)
-        spatial = [part.transpose(1, 2) for part in banked]
+        spatial = [part.transpose(1, 2)[:, :, None] for part in banked]
         layers = {f"{case}.layer{i}_out": layer for i, layer in enumerate(attention.layers)}
         parts = {"q": cross.q_proj, f"{case}.layer0_cross.out": cross.out_proj}
         with outputs_of(layers | parts) as seen, inputs_of({case: attention}) as given:
@@ -106,7 +111,7 @@ def memory_attention(model: EdgeTam, golden: Golden) -> Named:
         yield f"{case}.memory", memory.transpose(0, 1)
         yield f"{case}.memory_pos", places.transpose(0, 1)
         yield f"{case}.num_spatial_mem", torch.tensor(len(grids))
-        tokens = sum(part.shape[2] for part in spatial)
+        tokens = sum(part.shape[3] for part in spatial)
         yield f"{case}.num_obj_ptr_tokens", torch.tensor(memory.shape[1] - tokens)
         inner = _cross(model, queries, memory + places, memory, len(grids), grid)
         yield from ((f"{case}.layer0_cross.{name}", tensor) for name, tensor in inner)

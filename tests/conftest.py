@@ -69,6 +69,17 @@ def any_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
     return models[request.param]
 
 
+@pytest.fixture(scope="session", params=FAMILIES[:3])
+def placed_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    """A model whose encoder adds a position encoding."""
+    return models[request.param]
+
+
+@pytest.fixture(scope="session", params=("SAM 2", "SAM 2.1"))
+def hiera_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    return models[request.param]
+
+
 @pytest.fixture(scope="session", params=FAMILIES[1:])
 def memory_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
     """A model that remembers."""

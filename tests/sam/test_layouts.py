@@ -105,7 +105,7 @@ def test_a_file_of_edgetams_shapes_loads_segments_and_remembers(tmp_path: Path) 
     features = model.encode(np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3), side=256)
     prediction = model.segment(features, Prompt.from_lists([[20, 30]]))
     assert np.isfinite(prediction.image_logits()).all()
-    assert model.remember(features, prediction).spatial.shape == (64, 512)
+    assert model.remember(features, prediction).spatial.shape == (64, 1, 512)
     assert identify_file(path)[0] is model.variant
     path.unlink()
 

@@ -28,7 +28,7 @@ GridHW = tuple[int, int]
 class EdgeTam(Sam2):
     """EdgeTAM (2025): all that `Sam2` does, in a third of the time of its smallest size.
 
-    A spatial memory is (mem_dim, L): tokens of the whole frame, then of its windows.
+    A spatial memory is (mem_dim, 1, L) whatever the size of the frame: tokens of all of it, then of its windows.
 
     Source: `sam2_base.py` of EdgeTAM.
     """
@@ -67,25 +67,25 @@ class EdgeTam(Sam2):
     def takes(self, memory: Memory) -> bool:
         """Whether a memory has the sizes of this model's memories."""
         tokens = self.variant.num_latents + self.variant.num_latents_2d
-        return memory.spatial.shape == (self.variant.mem_dim, tokens) and memory.pointer.shape == (
+        return memory.spatial.shape == (self.variant.mem_dim, 1, tokens) and memory.pointer.shape == (
             self.variant.d_model,
         )
 
     def encode_memory(self, embedding: Tensor, logits: Tensor, presence: Tensor, *, binary: bool) -> Tensor:
-        """Return the spatial memories of N masks, (N, mem_dim, L); see `Sam2.encode_memory`."""
+        """Return the spatial memories of N masks, (N, mem_dim, 1, L); see `Sam2.encode_memory`."""
         spatial = super().encode_memory(embedding, logits, presence, binary=binary)
         packed: Tensor = self.spatial_perceiver(spatial)
-        return packed.transpose(1, 2)
+        return packed.transpose(1, 2)[:, :, None]
 
     def recall(
         self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor
     ) -> Tensor:
-        """Condition features on M memories, each of shape (N, mem_dim, L); see `Sam2.recall`.
+        """Condition features on M memories, each of shape (N, mem_dim, 1, L); see `Sam2.recall`.
 
         `times` is not used: pointers have no time here.
         """
         learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
-        tokens = [part.transpose(1, 2) for part in spatial]
+        tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
         places = (self.spatial_perceiver.places() + learned).flatten(1, 2)
         split = pointers.unflatten(2, (-1, self.variant.mem_dim)).flatten(1, 2)
         out: Tensor = self.memory_attention(

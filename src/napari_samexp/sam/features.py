@@ -224,7 +224,7 @@ class Memory:
     Parameters
     ----------
     spatial : Tensor, shape (mem_dim, h, w)
-        (mem_dim, L) of EdgeTAM, which packs a frame of any size into L tokens.
+        EdgeTAM packs a frame of any size into one row of tokens.
     pointer : Tensor, shape (D,)
     """
 

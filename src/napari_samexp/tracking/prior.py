@@ -479,7 +479,7 @@ def _from_json(path: Path, i: int, entry: Any, tensors: dict[str, torch.Tensor])
         prompt = Prompt(entry["points_xy"], entry["point_labels"], box)
         memory = Memory(tensors[f"{i}.spatial"], tensors[f"{i}.pointer"])
         thumbnail = tensors[f"{i}.thumbnail"].numpy()
-        if memory.spatial.ndim not in (2, 3) or memory.pointer.ndim != 1 or not memory.spatial.numel():
+        if memory.spatial.ndim != 3 or memory.pointer.ndim != 1 or not memory.spatial.numel():
             raise ValueError("shapes")
         if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
             raise ValueError("thumbnail")
