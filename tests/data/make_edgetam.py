@@ -38,7 +38,7 @@ from napari_samexp.types import Prompt
 FRAMES, SIDE = 19, 128
 FRAMES_FROM = "sam2.1_e2e_long"
 COMMIT = "facebookresearch/EdgeTAM@9cc44bfe9e16cc374242917b91283c718410ea87"
-SHOWN = (1, 8, 18)  # frames whose features are kept as well
+SHOWN = (1, 7, 8, 17)  # frames whose features and mask choices are kept, as far as `select_golden` leaves them
 NARROWED = {"embed_dim": [8, 16, 32, 64], "depth": [2, 1, 2, 1]}
 CASES = {  # the memory attention's: frames of priors and of others, and the frame that looks at them
     "full7": ([0], range(1, 7), 7),
@@ -212,9 +212,9 @@ def run(model: Any, frames: np.ndarray, prompts: list[Prompt], last: int) -> Ten
     tracked, first = range(len(prompts), last + 1), len(heads) - (last + 1 - len(prompts))
     for i, said, recalled in zip(tracked, heads[first:], recalls[-len(tracked) :], strict=True):
         kept = _heads(said)
-        if i not in (1, last):
+        if i not in SHOWN:
             del kept["low_res_multimasks"]
-        if i in (*SHOWN, last):
+        else:
             kept["pix_feat_with_mem"] = recalled[0]
         out |= {f"frame{i:02d}.{name}": tensor for name, tensor in kept.items()}
     results = state["output_dict"]
