@@ -274,7 +274,9 @@ def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Ru
         ):
             labels[index] = tracker.step(frames[index], index).labels
         placement = Placement(video_hw, frames.shape[1:3], frames.shape[1:3])
-        tensors = _tracked_tensors(calls, placement) | {"maskmem_features": _stored(model, tracker.last_memories[1])}
+        tensors = _tracked_tensors(calls, placement) | {
+            "maskmem_features": _stored(model, tracker.last_memories[1])
+        }
         if isinstance(model, EdgeTam):
             tensors["memory_before_perceiver"] = seen["memory"][0]
         out |= {f"frame{index:02d}.{name}": tensor for name, tensor in tensors.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from golden import Golden, inputs_of, outputs_of
@@ -10,6 +11,7 @@ from reproduce import Named, banked_as_meta, image_predict, mask_prompt, sine
 from torch import Tensor
 
 from napari_samexp.sam import EdgeTam
+from napari_samexp.sam.memory import RotaryAttention
 from napari_samexp.sam.perceiver import split_windows
 from napari_samexp.sam.posenc import axial_rope, rotate
 
@@ -113,15 +115,15 @@ def memory_attention(model: EdgeTam, golden: Golden) -> Named:
         yield f"{case}.num_spatial_mem", torch.tensor(len(grids))
         tokens = sum(part.shape[3] for part in spatial)
         yield f"{case}.num_obj_ptr_tokens", torch.tensor(memory.shape[1] - tokens)
-        inner = _cross(model, queries, memory + places, memory, len(grids), grid)
+        inner = _cross(cross, queries, memory + places, memory, grids)
         yield from ((f"{case}.layer0_cross.{name}", tensor) for name, tensor in inner)
 
 
 def _ropes(model: EdgeTam, grid: tuple[int, int]) -> Named:
     windows = model.variant.windows
-    native = (model.memory_attention.layers[0].cross_attn_image.native,) * 2
+    cross = model.memory_attention.layers[0].cross_attn_image
     tables = {
-        "q": axial_rope(model.variant.d_model, grid, CPU, native),
+        "q": cross.rope_of_frame(grid, CPU),
         "k": axial_rope(model.variant.d_model, (windows, windows), CPU),
         "self": axial_rope(model.variant.d_model, grid, CPU),
     }
@@ -130,26 +132,13 @@ def _ropes(model: EdgeTam, grid: tuple[int, int]) -> Named:
         yield f"rope.{name}_table_sin", sin
 
 
-def _cross(
-    model: EdgeTam, q: Tensor, keys: Tensor, memory: Tensor, count: int, grid: tuple[int, int]
-) -> Named:
-    """Queries, keys and values of the first cross attention, the keys in the reference's order."""
-    cross, windows = model.memory_attention.layers[0].cross_attn_image, model.variant.windows
-    native, grids = (cross.native, cross.native), [(windows, windows)] * count
+def _cross(cross: RotaryAttention, q: Tensor, keys: Tensor, memory: Tensor, grids: list[Any]) -> Named:
+    """Queries, keys and values of a cross attention on its native grid."""
     yield "q_before_rope", q
-    yield "q_after_rope", rotate(q, axial_rope(q.shape[-1], grid, CPU, native))
+    yield "q_after_rope", rotate(q, cross.rope_of_frame((cross.native, cross.native), CPU))
     yield "k_before_rope", cross.k_proj(keys)
+    yield "k_after_rope", cross.turned_keys(keys, grids)
     yield "v", cross.v_proj(memory)
-    free, placed = cross._split(keys, grids)
-    free, placed = cross.k_proj(free), cross._turned(placed, grids)
-    by_memory = torch.cat(
-        (
-            free[:, : cross.unplaced * count].unflatten(1, (count, -1)),
-            placed.unflatten(1, (count, -1)),
-        ),
-        dim=2,
-    )
-    yield "k_after_rope", torch.cat((by_memory.flatten(1, 2), free[:, cross.unplaced * count :]), dim=1)
 
 
 EDGETAM: dict[str, Callable[..., Named]] = {

@@ -38,7 +38,12 @@ from napari_samexp.types import Prompt
 FRAMES, SIDE = 19, 128
 FRAMES_FROM = "sam2.1_e2e_long"
 COMMIT = "facebookresearch/EdgeTAM@9cc44bfe9e16cc374242917b91283c718410ea87"
-SHOWN = (1, 7, 8, 17)  # frames whose features and mask choices are kept, as far as `select_golden` leaves them
+SHOWN = (
+    1,
+    7,
+    8,
+    17,
+)  # frames whose features and mask choices are kept, as far as `select_golden` leaves them
 NARROWED = {"embed_dim": [8, 16, 32, 64], "depth": [2, 1, 2, 1]}
 CASES = {  # the memory attention's: frames of priors and of others, and the frame that looks at them
     "full7": ([0], range(1, 7), 7),
@@ -200,7 +205,7 @@ def run(model: Any, frames: np.ndarray, prompts: list[Prompt], last: int) -> Ten
         state = model.init_state(folder)
     state["num_frames"] = 64
     for i, prompt in enumerate(prompts):
-        _, _, shown = model.add_new_points_or_box(state, i, 1, points=prompt.points_xy, labels=prompt.labels)
+        model.add_new_points_or_box(state, i, 1, points=prompt.points_xy, labels=prompt.labels)
         of = f"prompt{i}."
         out |= {
             f"{of}in.frame": torch.tensor(i),

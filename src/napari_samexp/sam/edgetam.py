@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from napari_samexp.sam.features import Memory
-from napari_samexp.sam.folding import Kept, is_trained, join, on_pixels
 from napari_samexp.sam.memory import MemoryAttention, RotaryAttention
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.perceiver import SpatialPerceiver
-from napari_samexp.sam.posenc import axial_rope, rotate
+from napari_samexp.sam.posenc import axial_rope
 from napari_samexp.sam.repvit import RepVitEncoder
 from napari_samexp.sam.variants import EdgeTamVariant
 from napari_samexp.types import SettingsError
 
 __all__ = ["EdgeTam"]
-
-PIECE = 256  # queries at a time, whose scores a processor's cache holds
 
 GridHW = tuple[int, int]
 
@@ -42,20 +38,6 @@ class EdgeTam(Sam2):
             MemoryAttention(variant, lambda: PackedAttention(variant)),
         )
         self.spatial_perceiver = SpatialPerceiver(variant)
-        self._finest, self._finer = Kept(), Kept()
-
-    def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""
-        if is_trained(self):
-            return super().image_features(pixels)
-        x4, x8, x16, x32 = self.image_encoder.trunk(pixels)
-        neck, decoder = self.image_encoder.neck, self.sam_mask_decoder
-        # nothing but the decoder's own convolutions looks at the neck's two finer levels
-        finer = (
-            _joined(self._finest, neck.convs[3].conv, decoder.conv_s0, x4),
-            _joined(self._finer, neck.convs[2].conv, decoder.conv_s1, x8),
-        )
-        return neck.coarse(x16, x32), finer
 
     def position_encoding(self, grid_hw: GridHW, *, window_tile: bool = True, **_: object) -> Tensor:
         """Raise `SettingsError`: convolutions see where a pixel is by what is around it."""
@@ -97,15 +79,8 @@ class EdgeTam(Sam2):
         return out
 
 
-def _joined(kept: Kept, first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply two 1 x 1 convolutions to a (B, h, w, C) map at once; (B, D, h, w)."""
-    assert first.bias is not None and second.bias is not None
-    made_of = [first.weight, first.bias, second.weight, second.bias]
-    return on_pixels(x, kept.of(made_of, lambda: join(first, second))).permute(0, 3, 1, 2)
-
-
 class PackedAttention(RotaryAttention):
-    """Cross attention to packed memories, in which only the windows' tokens are turned by their place.
+    """Attention to packed memories, in which only the windows' tokens are turned by their places.
 
     Source: `RoPEAttentionv2` in `transformer.py` of EdgeTAM. Windows count from 0 whatever the frame's grid,
     so on another grid than the native one, for which the reference has no code, queries are spread over
@@ -117,51 +92,12 @@ class PackedAttention(RotaryAttention):
         self.unplaced = variant.num_latents
         self.native = variant.image_size // variant.patch
 
-    def on_grids(self, q: Tensor, k: Tensor, v: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
-        """Attend from `grid_hw` to memories of `unplaced` tokens and one window grid of `grids` each."""
-        q = self.q_proj(q)
-        q = rotate(q, axial_rope(q.shape[-1], grid_hw, q.device, (self.native, self.native)))
-        attend = self._in_pieces if q.device.type == "cpu" else self._at_once
-        out: Tensor = self.out_proj(attend(q, k, v, grids))
-        return out
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the queries of a frame are turned."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device, (self.native, self.native))
 
-    def _at_once(self, q: Tensor, k: Tensor, v: Tensor, grids: list[GridHW]) -> Tensor:
-        free, placed = self._split(k, grids)
-        free_v, placed_v = self._split(v, grids)
-        keys = torch.cat((self.k_proj(free), self._turned(placed, grids)), dim=1)
-        values = self.v_proj(torch.cat((free_v, placed_v), dim=1))
-        return functional.scaled_dot_product_attention(q[:, None], keys[:, None], values[:, None])[:, 0]
-
-    def _in_pieces(self, q: Tensor, k: Tensor, v: Tensor, grids: list[GridHW]) -> Tensor:
-        """The same in half the time, for processors without a kernel that does all at once.
-
-        A key that is not turned, and every value, is a linear function of a token, which has a quarter of
-        their channels: so products are taken with tokens, and the function is applied to fewer of them.
-        """
-        free, placed = self._split(k, grids)
-        values = torch.cat(self._split(v, grids), dim=1)
-        weight, bias = self.k_proj.weight, self.k_proj.bias
-        scale = q.shape[-1] ** -0.5
-        from_free = torch.cat((q @ weight, (q @ bias)[..., None]), dim=-1) * scale
-        free = torch.cat((free, torch.ones_like(free[..., :1])), dim=-1).transpose(1, 2)
-        placed = self._turned(placed, grids).transpose(1, 2) * scale
-        mixed = []
-        for i in range(0, q.shape[1], PIECE):
-            rows = slice(i, i + PIECE)
-            scores = torch.cat((from_free[:, rows] @ free, q[:, rows] @ placed), dim=-1)
-            mixed.append(scores.softmax(dim=-1) @ values)
-        out: Tensor = self.v_proj(torch.cat(mixed, dim=1))
-        return out
-
-    def _split(self, tokens: Tensor, grids: list[GridHW]) -> tuple[Tensor, Tensor]:
-        """Part (N, L, C) tokens into those that have no place, pointers among them, and those of windows."""
-        counts = [n for h, w in grids for n in (self.unplaced, h * w)]
-        parts = tokens.split((*counts, tokens.shape[1] - sum(counts)), dim=1)
-        return torch.cat(parts[0::2], dim=1), torch.cat(parts[1::2], dim=1)
-
-    def _turned(self, placed: Tensor, grids: list[GridHW]) -> Tensor:
-        """Return the keys of windows, turned by their places."""
-        keys: Tensor = self.k_proj(placed)
-        ropes = [axial_rope(keys.shape[-1], grid, keys.device) for grid in grids]
-        cos, sin = (torch.cat(tables) for tables in zip(*ropes))
-        return rotate(keys, (cos, sin))
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the keys of one memory are turned: tokens of the whole frame by nothing."""
+        cos, sin = axial_rope(self.q_proj.out_features, grid_hw, device)
+        none = cos.new_zeros(self.unplaced, cos.shape[1])
+        return torch.cat((none + 1, cos)), torch.cat((none, sin))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Kept", "Kernel", "is_trained", "join", "on_pixels"]
+__all__ = ["Kept", "Kernel", "is_trained", "on_pixels"]
 
 Kernel = tuple[Tensor, Tensor]  # a convolution's weight (out, in / groups, h, w) and bias (out,)
 
@@ -45,14 +45,6 @@ class Kept:
 def is_trained(module: nn.Module) -> bool:
     """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""
     return module.training or (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
-
-
-def join(first: nn.Conv2d, second: nn.Conv2d) -> Kernel:
-    """Return the one 1 x 1 convolution that two are, one after the other, float64."""
-    assert first.bias is not None and second.bias is not None
-    outer = second.weight.double().flatten(1)
-    weight = outer @ first.weight.double().flatten(1)
-    return weight[:, :, None, None], outer @ first.bias.double() + second.bias.double()
 
 
 def on_pixels(x: Tensor, kernel: Kernel) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d
 from napari_samexp.sam.posenc import axial_rope, rotate, sine_map
 from napari_samexp.sam.variants import MemoryVariant
@@ -136,24 +137,42 @@ class _MemoryLayer(nn.Module):
         self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
     ) -> Tensor:
         y = self.norm1(x)
-        x = x + self.self_attn.on_grids(y, y, y, grid_hw, [grid_hw])
-        x = x + self.cross_attn_image.on_grids(self.norm2(x), keys, memory, grid_hw, grids)
+        x = x + self.self_attn.on_grid(y, grid_hw)
+        x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
         out: Tensor = x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
         return out
 
 
 class RotaryAttention(Attention):
-    """Attention of tokens that are turned by their place on a grid."""
+    """Queries and keys are turned by their places."""
 
-    def on_grids(self, q: Tensor, k: Tensor, v: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
-        """Attend with the queries turned by their place on `grid_hw`, the keys by theirs on `grids`."""
-        q, k = self.q_proj(q), self.k_proj(k)
-        dim, device = q.shape[-1], q.device
-        q = rotate(q, axial_rope(dim, grid_hw, device))
-        ropes = [axial_rope(dim, grid, device) for grid in grids]
-        spatial = sum(h * w for h, w in grids)
-        cos, sin = (torch.cat(tables) for tables in zip(*ropes))
-        k = torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
-        mixed = functional.scaled_dot_product_attention(q[:, None], k[:, None], self.v_proj(v)[:, None])[:, 0]
-        out: Tensor = self.out_proj(mixed)
+    def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+        """Let tokens (N, h w, C) of one grid look at each other."""
+        rope = axial_rope(self.q_proj.out_features, grid_hw, x.device)
+        q, k = rotate(self.q_proj(x), rope), rotate(self.k_proj(x), rope)
+        out: Tensor = self.out_proj(attend(q[:, None], k[:, None], self.v_proj(x)[:, None])[:, 0])
         return out
+
+    def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
+        """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
+        q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
+        k = self.turned_keys(k, grids)
+        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj))
+        return out
+
+    def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
+        """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
+        k = self.k_proj(k)
+        cos, sin = (
+            torch.cat(tables) for tables in zip(*(self.rope_of_memory(grid, k.device) for grid in grids))
+        )
+        spatial = len(cos)
+        return torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
+
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the queries of a frame are turned; see `axial_rope`."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device)
+
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the keys of one memory are turned; see `axial_rope`."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device)

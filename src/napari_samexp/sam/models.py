@@ -329,9 +329,9 @@ class Sam2(_Model):
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""
-        s4, s8, s16 = self.image_encoder(pixels)
         decoder = self.sam_mask_decoder
-        return s16, (decoder.conv_s0(s4), decoder.conv_s1(s8))
+        s4, s8, s16 = self.image_encoder.through(pixels, (decoder.conv_s0, decoder.conv_s1))
+        return s16, (s4, s8)
 
     def decode(
         self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor

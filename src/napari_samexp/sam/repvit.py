@@ -5,6 +5,8 @@ Maps are (B, C, H, W), in memory with the channels last: most of the work is 1 x
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,10 @@ class RepVitEncoder(nn.Module):
         """(B, 3, H, W) to three (B, d_model, h, w), fine to coarse."""
         out: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(pixels))
         return out
+
+    def through(self, pixels: Tensor, then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each."""
+        return self.neck.through(self.trunk(pixels), then)
 
 
 class _Trunk(nn.Module):
