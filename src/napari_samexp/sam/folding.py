@@ -38,9 +38,6 @@ class Kept:
     def __deepcopy__(self, memo: object) -> Kept:
         return Kept()
 
-    def __getstate__(self) -> dict[str, object]:
-        return vars(Kept())
-
 
 def is_trained(module: nn.Module) -> bool:
     """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""

@@ -59,8 +59,8 @@ class SpatialPerceiver(nn.Module):
 def split_windows(memory: Tensor, count: int) -> Tensor:
     """Cut maps into windows, row by row.
 
-    Where `count` does not divide a side, tokens on the border of windows are in both, and windows may hold a
-    token twice; the reference has no such grids.
+    Where `count` does not divide a side, for which the reference has no code, windows hold the tokens of an
+    even division, some of them twice; fewer tokens than windows are in several.
 
     Parameters
     ----------
