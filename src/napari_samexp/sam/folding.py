@@ -31,7 +31,7 @@ class Kept:
             # not an inference tensor, although first made within `inference_mode`
             with torch.inference_mode(False), torch.no_grad():
                 weight, bias = (part.to(made_of[0].dtype) for part in make())
-            self._kernel = weight.contiguous(memory_format=torch.channels_last), bias
+                self._kernel = weight.contiguous(memory_format=torch.channels_last), bias
             self._made_of, self._key = made_of, key  # held, so that no other tensor gets the same `id`
         return self._kernel
 
@@ -39,9 +39,11 @@ class Kept:
         return Kept()
 
 
-def is_trained(module: nn.Module) -> bool:
+def is_trained(module: nn.Module, x: Tensor) -> bool:
     """Whether gradients or statistics are wanted, so that every parameter has to be used as it is."""
-    return module.training or (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
+    if module.training or not torch.is_grad_enabled():
+        return module.training
+    return x.requires_grad or any(parameter.requires_grad for parameter in module.parameters())
 
 
 def on_pixels(x: Tensor, kernel: Kernel) -> Tensor:

@@ -94,7 +94,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, out, h, w)."""
-        if is_trained(self):
+        if is_trained(self, x):
             trained: Tensor = self.bn(self.c(x))
             return trained
         conv, kernel = self.c, self.folded()
@@ -177,7 +177,7 @@ class _TokenMixer(nn.Module):
         self._kept = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_trained(self):
+        if is_trained(self, x):
             trained: Tensor = self.conv(x) + self.conv1(x) + x
             return trained
         weight, bias = self._kept.of(self.conv.made_of + self.conv1.made_of, self._fold)
@@ -198,7 +198,7 @@ class _ChannelMixer(nn.Module):
         self.conv2 = ConvNorm(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_trained(self):
+        if is_trained(self, x):
             trained: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
             return trained
         pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
