@@ -15,10 +15,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from napari_samexp.sam import Sam1, Sam1Variant, Sam2, Sam2Variant, load_model
+from napari_samexp.sam import EdgeTamVariant, Sam1, Sam1Variant, Sam2, Sam2Variant, Variant, load_model
 from napari_samexp.types import Prompt
 
-FAMILIES = {"SAM 1": "sam_v1", "SAM 2": "sam2", "SAM 2.1": "sam2.1"}  # a family and how its files begin
+# a family and how its files begin
+FAMILIES = {"SAM 1": "sam_v1", "SAM 2": "sam2", "SAM 2.1": "sam2.1", "EdgeTAM": "edgetam"}
 PACKED = ".xz"  # a tensor whose bytes are packed; the metadata "packed" holds its type and shape
 
 
@@ -65,8 +66,10 @@ def load_reference(folder: Path, family: str) -> Sam1 | Sam2:
     )
 
 
-def _variant(family: str, golden: Golden) -> Sam1Variant | Sam2Variant:
+def _variant(family: str, golden: Golden) -> Variant:
     sizes = golden.json("config")
+    if family == "EdgeTAM":
+        return edgetam_variant(sizes)
     same = {key: sizes[key] for key in ("embed_dim", "num_heads", "mlp_dim", "iou_hidden")}
     if family == "SAM 1":
         return Sam1Variant(
@@ -88,6 +91,14 @@ def _variant(family: str, golden: Golden) -> Sam1Variant | Sam2Variant:
         **same,
         **tuples,
         **numbers,
+    )
+
+
+def edgetam_variant(sizes: dict[str, Any]) -> EdgeTamVariant:
+    """Return the variant of a golden file's sizes."""
+    given = {key: value for key, value in sizes.items() if key not in ("embed_dim", "depth")}
+    return EdgeTamVariant(
+        name="golden EdgeTAM", embed_dim=sizes["embed_dim"][0], stages=tuple(sizes["depth"]), **given
     )
 
 

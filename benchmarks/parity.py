@@ -18,12 +18,16 @@ import numpy as np
 import torch
 from golden import FAMILIES, Golden, load, load_reference
 from reproduce import PARTS, Run, end_to_end
+from reproduce_edgetam import EDGETAM
 from torch import Tensor
 from torch.nn import functional
 
+PARTS = {**PARTS, "EdgeTAM": EDGETAM}
 SELECTION = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden"
 END_TO_END = ("long", "asis", "boxpoints", "mask", "two_priors", "reverse")
 RUNS = tuple(f"e2e_{case}" for case in END_TO_END)
+# the runs that each family has
+CASES = {"SAM 2": END_TO_END, "SAM 2.1": END_TO_END, "EdgeTAM": ("long", "two_priors")}
 # what the code is given, or what is only there to look up
 INPUTS = re.compile(
     r"(.+\.)?in\.(?!current_vision_pos_embed|maskmem_pos_enc).+|(.+\.)?input|(.+\.)?image_u8|frames(_resized)?_u8"
@@ -65,8 +69,11 @@ def reproduced(folder: Path, family: str, part: str) -> dict[str, Tensor]:
 def tracked(folder: Path, family: str, case: str) -> Run:
     """Return one of our end-to-end runs."""
     stem = FAMILIES[family]
-    frames = load_cached(folder, f"{stem}_e2e_long")["frames_resized_u8"].numpy()
-    return end_to_end(reference(folder, family), load_cached(folder, f"{stem}_e2e_{case}"), frames, case)
+    frames = load_cached(folder, f"{stem}_e2e_long").get("frames_resized_u8")
+    if frames is None:  # of a selection, in which EdgeTAM tracks the frames of SAM 2.1
+        frames = load_cached(folder, "sam2.1_e2e_long")["frames_resized_u8"]
+    golden = load_cached(folder, f"{stem}_e2e_{case}")
+    return end_to_end(reference(folder, family), golden, frames.numpy(), case)
 
 
 def outputs(golden: Golden) -> list[str]:
@@ -104,9 +111,10 @@ def allowed(part: str, name: str) -> float:
     return 1e-3 if part in RUNS else 1e-4
 
 
-def parts_of(family: str) -> list[str]:
+def parts_of(family: str, folder: Path = SELECTION) -> list[str]:
     """Return the parts that have golden files."""
-    return [*PARTS[family], *(RUNS if family != "SAM 1" else ())]
+    parts = [*PARTS[family], *(f"e2e_{case}" for case in CASES.get(family, ()))]
+    return [part for part in parts if (folder / f"{FAMILIES[family]}_{part}.safetensors").exists()]
 
 
 def painted_wrongly(folder: Path, family: str, case: str) -> dict[int, int]:
@@ -129,18 +137,21 @@ def painted_wrongly(folder: Path, family: str, case: str) -> dict[int, int]:
 
 
 def main(folder: Path) -> int:
-    """Print the table; return how many tensors are not at parity."""
+    """Print the table of the families that FOLDER has; return how many tensors are not at parity."""
     beyond = 0
+    families = [
+        family for family, stem in FAMILIES.items() if (folder / f"{stem}_state.safetensors").exists()
+    ]
     print("| family | part | tensors | worst error | of | allowed |\n|---|---|--:|--:|---|--:|")
-    for family in FAMILIES:
-        for part in parts_of(family):
+    for family in families:
+        for part in parts_of(family, folder):
             names = outputs(load_cached(folder, f"{FAMILIES[family]}_{part}"))
             rows = [compared(folder, family, part, name) for name in names]
             worst = max(rows, key=lambda row: row.error / row.allowed)
             beyond += sum(row.error > row.allowed for row in rows)
             what = f"{len(rows)} | {worst.error:.1e} | {worst.name} | {worst.allowed:.0e}"
             print(f"| {family} | {part} | {what} |")
-        for case in END_TO_END if family != "SAM 1" else ():
+        for case in CASES.get(family, ()):
             beyond += (pixels := sum(painted_wrongly(folder, family, case).values()))
             if pixels:
                 print(f"| {family} | labels of {case} | | {pixels} pixels | | 0 |")

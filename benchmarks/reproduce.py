@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from golden import Golden, inputs_of, last_score_bias, outputs_of, prompt_of, re
 from torch import Tensor
 from torch.nn import functional
 
-from napari_samexp.sam import ImageFeatures, MaskPrediction, Sam1, Sam2
+from napari_samexp.sam import EdgeTam, ImageFeatures, MaskPrediction, Memory, Sam1, Sam2
 from napari_samexp.sam.features import MEAN_255, STD_255, Placement, prepare
 from napari_samexp.sam.models import ABSENT, PRIOR_SLOT
 from napari_samexp.sam.posenc import hiera_map, sine_map
@@ -158,10 +159,10 @@ def memory_encoder(model: Sam2, golden: Golden) -> Named:
     yield from seen.items()
     yield "tracked_absent.maskmem_features", model.encode_memory(features, logits, absent, binary=False)
     yield "from_points.maskmem_features", model.encode_memory(features, logits, present, binary=True)
-    yield from ((f"mask_prompt.{name}", tensor) for name, tensor in _mask_prompt(model, golden))
+    yield from ((f"mask_prompt.{name}", tensor) for name, tensor in mask_prompt(model, golden))
 
 
-def _mask_prompt(model: Sam2, golden: Golden) -> Named:
+def mask_prompt(model: Sam2, golden: Golden) -> Named:
     mask = golden["mask_prompt.in.mask01"]
     size = tuple(mask.shape[2:])
     finer = golden["mask_prompt.in.high_res_s0"], golden["mask_prompt.in.high_res_s1"]
@@ -184,7 +185,7 @@ def memory_attention(model: Sam2, golden: Golden) -> Named:
     yield "init_frame.output", features + model.no_mem_embed.transpose(1, 2)[..., None]
     attention = model.memory_attention
     for case, spec in golden.json("cases").items():
-        recall = _recall_as_meta(golden, spec)
+        recall = banked_as_meta(golden, spec)
         layers = {f"{case}.layer{i}_out": layer for i, layer in enumerate(attention.layers)}
         with outputs_of(layers) as seen, inputs_of({case: attention}) as given:
             yield f"{case}.output", model.recall(features, *recall)
@@ -196,18 +197,21 @@ def memory_attention(model: Sam2, golden: Golden) -> Named:
         yield f"{case}.num_obj_ptr_tokens", torch.tensor(pointer_tokens)
 
 
-def _recall_as_meta(golden: Golden, spec: dict[str, Any]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+def banked_as_meta(golden: Golden, spec: dict[str, Any]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """The arguments of `Sam2.recall` for which Meta's code looks at a bank in frame `frame_idx`."""
     now, sign = spec["frame_idx"], -1 if spec["reverse"] else 1
     back = {sign * (now - int(frame)): index for frame, index in spec["non_cond"].items()}
     first = {sign * (now - int(frame)): index for frame, index in spec["cond"].items()}
     recent = [(k, back[k]) for k in range(MAX_RECENT, 0, -1) if k in back]
-    pointing = [*first.items(), *((k, back[k]) for k in range(1, MAX_POINTERS + 1) if k in back)]
+    last = min(spec["num_frames"], MAX_POINTERS + 1) - 1
+    # from the newest on, up to the first frame that is not in a video of that length
+    inside = takewhile(lambda k: 0 <= now - sign * k < spec["num_frames"], range(1, last + 1))
+    pointing = [*first.items(), *((k, back[k]) for k in inside if k in back)]
     banked = [
         golden["in.bank_features"][[index]] for index in (*first.values(), *(index for _, index in recent))
     ]
     slots = [PRIOR_SLOT] * len(first) + [k - 1 for k, _ in recent]
-    times = torch.tensor([[k for k, _ in pointing]]) / (min(spec["num_frames"], MAX_POINTERS + 1) - 1)
+    times = torch.tensor([[k for k, _ in pointing]]) / last
     pointers = golden["in.bank_obj_ptrs"][[index for _, index in pointing]]
     return banked, torch.tensor([slots]), pointers[None], times
 
@@ -218,6 +222,7 @@ def image_predict(model: Sam2, golden: Golden) -> Named:
     features = model.encode(image)
     yield "model_input", torch.from_numpy(pixels)
     yield "image_embed", features.embedding + model.no_mem_embed.transpose(1, 2)[..., None]
+    yield from zip(("high_res_s0", "high_res_s1"), features.finer)
     for case in ("point1", "points3", "box", "boxpoint", "mask"):
         prompt, mask = prompt_of(golden, f"{case}.")
         for many in (True, False):
@@ -250,7 +255,7 @@ class Run(NamedTuple):
 def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Run:
     """Track a golden run with Meta's choices of time and memory."""
     video_hw = tuple(golden.json("frame_hw"))
-    out, labels, prior = {"maskmem_pos_enc": sine(golden["maskmem_pos_enc"].shape)}, {}, PriorMemory()
+    out, labels, prior = {"maskmem_pos_enc": _places(model, golden)}, {}, PriorMemory()
     settings = TrackSettings(
         keep_lost=True,
         prior_time="elapsed",
@@ -263,12 +268,30 @@ def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Ru
             prior = _recorded(model, golden, frames, number, prior, out)
     tracker = Tracker(model, prior, settings)
     for index in golden.json("tracked"):
-        with results_of(model, "recall", "decode", "track") as calls:
+        with (
+            results_of(model, "recall", "decode", "track") as calls,
+            outputs_of({"memory": model.memory_encoder}) as seen,
+        ):
             labels[index] = tracker.step(frames[index], index).labels
         placement = Placement(video_hw, frames.shape[1:3], frames.shape[1:3])
-        tensors = _tracked_tensors(calls, placement) | {"maskmem_features": tracker.last_memories[1].spatial}
+        tensors = _tracked_tensors(calls, placement) | {
+            "maskmem_features": _stored(model, tracker.last_memories[1])
+        }
+        if isinstance(model, EdgeTam):
+            tensors["memory_before_perceiver"] = seen["memory"][0]
         out |= {f"frame{index:02d}.{name}": tensor for name, tensor in tensors.items()}
     return Run(out, labels)
+
+
+def _places(model: Sam2, golden: Golden) -> Tensor:
+    if isinstance(model, EdgeTam):
+        return model.spatial_perceiver.places()
+    return sine(golden["maskmem_pos_enc"].shape)
+
+
+def _stored(model: Sam2, memory: Memory) -> Tensor:
+    """A memory as the golden files have it; EdgeTAM's are tokens, (L, mem_dim)."""
+    return memory.spatial[:, 0].T if isinstance(model, EdgeTam) else memory.spatial
 
 
 def _recorded(
@@ -295,8 +318,11 @@ def _recorded(
     out[f"{of}object_score_logits"] = torch.tensor([prediction.presence])
     out[f"{of}video_res_logits"] = torch.from_numpy(prediction.image_logits())
     prediction = _settled(prediction, golden.get(f"{of}pred_masks"))
-    recording, memory = record(model, frames[frame], features, prompt, prediction)
-    stored = memory.spatial
+    with outputs_of({"memory": model.memory_encoder}) as seen:
+        recording, memory = record(model, frames[frame], features, prompt, prediction)
+    if isinstance(model, EdgeTam):
+        out[f"frame{frame:02d}.memory_before_perceiver"] = seen["memory"][0]
+    stored = _stored(model, memory)
     if "bfloat16" in golden.metadata["note"]:
         stored = stored.bfloat16().float()
     out[f"frame{frame:02d}.maskmem_features"] = stored

@@ -26,6 +26,7 @@ def _register(path: Path) -> None:
 for _script in (
     "benchmarks/golden.py",
     "benchmarks/reproduce.py",
+    "benchmarks/reproduce_edgetam.py",
     "benchmarks/parity.py",
     "tests/tiny_run.py",
 ):
@@ -65,6 +66,17 @@ def sam21(models: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def any_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    return models[request.param]
+
+
+@pytest.fixture(scope="session", params=FAMILIES[:3])
+def placed_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    """A model whose encoder adds a position encoding."""
+    return models[request.param]
+
+
+@pytest.fixture(scope="session", params=("SAM 2", "SAM 2.1"))
+def hiera_model(models: dict[str, Any], request: pytest.FixtureRequest) -> Any:
     return models[request.param]
 
 

@@ -326,6 +326,15 @@ def test_info_on_a_name_says_what_would_come_and_downloads_nothing(shell, place)
     assert not (place / "cache").exists()
 
 
+def test_info_on_edgetam_says_by_what_it_will_be_verified(shell):
+    status, out, _ = shell("info edgetam --json")
+    facts = json.loads(out)
+    assert (status, facts["family"], facts["memory"], facts["parameters"]) == (0, "EdgeTAM", True, 13_895_794)
+    assert facts["sha256"] is None and facts["git_blob"] == "abd54d22bbd22ba3e53cf59a307e59e0f3701be6"
+    text = shell("info edgetam")[1]
+    assert "git blob" in text and "https://github.com/facebookresearch/EdgeTAM/" in text
+
+
 # ---- record
 
 

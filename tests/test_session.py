@@ -275,6 +275,8 @@ def test_the_offers_say_what_they_cost(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert offers["sam2.1_hiera_tiny"].here and not offers["sam_vit_h"].here
     assert (offers["sam_vit_h"].family, offers["sam_vit_h"].licence) == ("SAM 1", "Apache-2.0")
     assert offers["sam_vit_h"].bytes == 2564550879
+    assert [name for name, offer in offers.items() if offer.suggested] == ["edgetam"] == list(offers)[1:2]
+    assert offers["edgetam"].family == "EdgeTAM" and 55e6 < offers["edgetam"].bytes < 57e6
 
 
 # ---- the prompt

@@ -1,4 +1,4 @@
-"""Meta's 11 official files: their keys and shapes are our models', and files of these shapes load."""
+"""Meta's 12 official files: their keys and shapes are our models', and files of these shapes load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_samexp.sam import VARIANTS, Sam1, Sam2, load_model
+from napari_samexp.sam import VARIANTS, EdgeTam, Sam1, Sam2, load_model
 from napari_samexp.sam.checkpoint import load_strict
 from napari_samexp.sam.loading import build, identify_file, own_keys
 from napari_samexp.sam.variants import identify
@@ -37,12 +37,17 @@ def random_file(file: str, folder: Path) -> Path:
         key: torch.empty(shape).uniform_(-0.05, 0.05, generator=generator)
         for key, shape in LAYOUTS[file]["shapes"].items()
     }
+    for key in state:
+        if key.endswith(".running_var"):
+            state[key] = state[key].abs() + 0.5
+        elif key.endswith(".num_batches_tracked"):
+            state[key] = torch.tensor(1000)
     torch.save(state if LAYOUTS[file]["flat"] else {"model": state}, folder / file)
     return folder / file
 
 
-def test_there_are_eleven_official_files_of_known_sizes() -> None:
-    assert len(LAYOUTS) == 11
+def test_there_are_twelve_official_files_of_known_sizes() -> None:
+    assert len(LAYOUTS) == 12
     assert set(LAYOUTS) == set(NAMES)
     assert {NAMES[file] for file in LAYOUTS} == set(VARIANTS)
 
@@ -85,6 +90,22 @@ def test_a_file_of_official_shapes_loads_segments_and_remembers(file: str, tmp_p
     memory = model.remember(features, prediction)
     assert memory.spatial.shape == (64, 4, 4)
     assert memory.pointer.shape == (256,)
+    assert identify_file(path)[0] is model.variant
+    path.unlink()
+
+
+def test_a_file_of_edgetams_shapes_loads_segments_and_remembers(tmp_path: Path) -> None:
+    path = random_file("edgetam.pt", tmp_path)
+    model = load_model(path, device="cpu")
+    assert isinstance(model, EdgeTam)
+    assert model.variant is VARIANTS["edgetam"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == 13_895_794
+    counters = [t for key, t in model.state_dict().items() if key.endswith(".num_batches_tracked")]
+    assert len(counters) > 100 and {int(t) for t in counters} == {1000}
+    features = model.encode(np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3), side=256)
+    prediction = model.segment(features, Prompt.from_lists([[20, 30]]))
+    assert np.isfinite(prediction.image_logits()).all()
+    assert model.remember(features, prediction).spatial.shape == (64, 1, 512)
     assert identify_file(path)[0] is model.variant
     path.unlink()
 

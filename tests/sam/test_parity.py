@@ -41,6 +41,9 @@ EXPECTED = {  # what a selection of golden files must not lose
         }.items()
     },
     ("SAM 2", "hiera_pos_embed"): {"tiny", "base_plus"},
+    ("EdgeTAM", "image_encoder"): {"native", "other"},
+    ("EdgeTAM", "perceiver"): {"random", "tracked_present", "tracked_absent", "from_points", "out_pos"},
+    ("EdgeTAM", "memory_attention"): {"full7", "long_ptrs", "two_priors", "gap", "init_frame", "in"},
 }
 
 
@@ -78,7 +81,7 @@ def test_the_selection_has_every_case(family: str, part: str) -> None:
 
 def test_the_table_has_every_part() -> None:
     parts = {(family, part) for family in golden.FAMILIES for part in parity.parts_of(family)}
-    runs = {(family, part) for family in ("SAM 2", "SAM 2.1") for part in parity.RUNS}
+    runs = {(family, f"e2e_{case}") for family, cases in parity.CASES.items() for case in cases}
     assert parts == set(EXPECTED) | runs
 
 

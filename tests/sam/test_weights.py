@@ -199,19 +199,23 @@ def assert_one_sentence(error: pytest.ExceptionInfo[CheckpointError]) -> str:
 # Names and places
 
 
-def test_the_eleven_official_files_have_distinct_names_hashes_and_https_addresses() -> None:
-    assert len(weights.OFFICIAL) == 11
-    assert len({f.sha256 for f in weights.OFFICIAL.values()}) == 11
+def test_the_twelve_official_files_have_distinct_names_hashes_and_https_addresses() -> None:
+    assert len(weights.OFFICIAL) == 12
+    assert len({f.sha256 or f.git_blob for f in weights.OFFICIAL.values()}) == 12
     for name, entry in weights.OFFICIAL.items():
         assert entry.name == name and entry.licence == "Apache-2.0"
         assert entry.url.startswith("https://") and entry.url.endswith("/" + entry.file)
-        assert re.fullmatch("[0-9a-f]{64}", entry.sha256)
+        if name == "edgetam":  # its repository is the only one that says what the file is
+            assert (entry.sha256, entry.git_blob) == ("", "abd54d22bbd22ba3e53cf59a307e59e0f3701be6")
+            assert entry.url.startswith("https://github.com/facebookresearch/EdgeTAM/raw/")
+            continue
+        assert re.fullmatch("[0-9a-f]{64}", entry.sha256) and not entry.git_blob
         assert 150e6 < entry.bytes < 3e9
 
 
 def test_names_follow_the_families() -> None:
     sizes = ("tiny", "small", "base_plus", "large")
-    expected = {"sam_vit_b", "sam_vit_l", "sam_vit_h"}
+    expected = {"sam_vit_b", "sam_vit_l", "sam_vit_h", "edgetam"}
     expected |= {f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in sizes}
     assert set(weights.OFFICIAL) == expected
     tiny = weights.OFFICIAL["sam2.1_hiera_tiny"]
@@ -289,8 +293,8 @@ def test_a_file_put_there_by_hand_is_verified_once(
     cache.mkdir()
     (cache / "toy.pt").write_bytes(BODY)
     hashed: list[Path] = []
-    real = weights.sha256_of
-    monkeypatch.setattr(weights, "sha256_of", lambda path: hashed.append(path) or real(path))
+    real = weights.differs
+    monkeypatch.setattr(weights, "differs", lambda path, *of: hashed.append(path) or real(path, *of))
     assert weights.locate("toy") == weights.fetch("toy") == cache / "toy.pt"
     assert len(hashed) == 1
     os.utime(cache / "toy.pt", (1, 1))  # touched since: looked at again
@@ -637,3 +641,90 @@ def test_a_killed_download_is_resumed(server: Server, wanted: OfficialFile, cach
     assert have > 0
     assert weights.fetch(wanted, connection=QUICK).read_bytes() == BODY
     assert server.ranges == [None, f"bytes={have}-"]
+
+
+# ---- files that only their git repository identifies
+
+
+BLOB = hashlib.sha1(b"blob %d\0" % len(BODY) + BODY).hexdigest()
+
+
+@pytest.fixture
+def unpinned(server: Server) -> OfficialFile:
+    address = f"{server.address}/some/toy.pt"
+    return OfficialFile("toy", "toy.pt", address, len(BODY) + 777, sha256="", git_blob=BLOB)
+
+
+def test_a_git_blob_id_is_what_git_says(tmp_path: Path) -> None:
+    file = tmp_path / "hello"
+    file.write_bytes(b"hello\n")
+    assert download_module.git_blob_of(file) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    file.write_bytes(b"")
+    assert download_module.git_blob_of(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+
+def test_a_file_without_a_sha256_is_verified_by_its_blob(
+    server: Server, unpinned: OfficialFile, cache: Path
+) -> None:
+    path = weights.fetch(unpinned, connection=QUICK)  # its size is known only about
+    assert path == cache / "toy.pt" and path.read_bytes() == BODY
+    assert weights.fetch(unpinned, connection=QUICK) == path
+    assert len(server.ranges) == 1
+
+
+def test_a_broken_download_of_a_blob_is_resumed(server: Server, unpinned: OfficialFile) -> None:
+    server.answers = [drop, whole]
+    assert weights.fetch(unpinned, connection=QUICK).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={len(BODY) // 2}-"]
+
+
+@pytest.mark.parametrize("answer", [wrong_bytes, sized(len(BODY) - 1), sized(len(BODY) + 1)])
+def test_bytes_that_are_not_the_blob_are_thrown_away(
+    server: Server, unpinned: OfficialFile, cache: Path, answer: Answer
+) -> None:
+    server.answers = [answer]
+    with pytest.raises(CheckpointError, match=f"git blob id [0-9a-f]{{40}}, expected {BLOB}") as error:
+        weights.fetch(unpinned, connection=QUICK)
+    assert_one_sentence(error)
+    assert not part_of(cache).exists() and not (cache / "toy.pt").exists()
+
+
+def test_a_blob_put_there_by_hand_is_verified_once(
+    unpinned: OfficialFile, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(weights.OFFICIAL, "toy", unpinned)
+    cache.mkdir()
+    (cache / "toy.pt").write_bytes(BODY)
+    hashed: list[str] = []
+    monkeypatch.setattr(
+        weights, "differs", lambda path, *of: hashed.append("") or download_module.differs(path, *of)
+    )
+    assert weights.locate("toy") == weights.fetch("toy") == cache / "toy.pt"
+    assert len(hashed) == 1
+    (cache / "toy.pt").write_bytes(BODY[::-1])
+    with pytest.raises(CheckpointError, match="git blob id"):
+        weights.locate("toy")
+
+
+def test_an_official_file_is_known_by_its_blob_and_by_its_sha256(
+    unpinned: OfficialFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(weights.OFFICIAL, "toy", unpinned)
+    file = tmp_path / "mine.pt"
+    file.write_bytes(BODY)
+    assert weights.official_of(file, SHA256) is unpinned
+    file.write_bytes(BODY[1:])
+    assert weights.official_of(file, hashlib.sha256(BODY[1:]).hexdigest()) is None
+    tiny = weights.OFFICIAL["sam2.1_hiera_tiny"]
+    assert weights.official_of(file, tiny.sha256) is tiny
+
+
+def test_whether_a_file_made_memories_is_known_once_it_is_here(unpinned: OfficialFile, cache: Path) -> None:
+    assert unpinned.may_have_made("toy", "0" * 64)  # nobody knows yet
+    assert not unpinned.may_have_made("sam2.1_hiera_tiny", SHA256)
+    cache.mkdir()
+    (cache / "toy.pt").write_bytes(BODY)
+    assert unpinned.may_have_made("toy", SHA256)
+    assert not unpinned.may_have_made("toy", "0" * 64)
+    tiny = weights.OFFICIAL["sam2.1_hiera_tiny"]
+    assert tiny.may_have_made("a copy", tiny.sha256) and not tiny.may_have_made(tiny.name, SHA256)

@@ -10,7 +10,7 @@ import reproduce
 from napari_samexp.sam import MaskPrediction
 from napari_samexp.sam.features import Placement
 
-RUNS = [(family, case) for family in ("SAM 2", "SAM 2.1") for case in parity.END_TO_END]
+RUNS = [(family, case) for family, cases in parity.CASES.items() for case in cases]
 QUANTITIES = {
     "low_res_multimasks",
     "ious",
@@ -71,7 +71,7 @@ def test_the_selection_shows_masks_at_the_size_of_the_video() -> None:
     assert shown >= {(family, case) for family in ("SAM 2", "SAM 2.1") for case in ("long", "two_priors")}
 
 
-@pytest.mark.parametrize("family", ["SAM 2", "SAM 2.1"])
+@pytest.mark.parametrize("family", parity.CASES)
 def test_the_long_run_outlives_both_windows(family: str) -> None:
     """Else a bank that never forgets would pass."""
     assert len(golden_run(family, "long").json("tracked")) > 16

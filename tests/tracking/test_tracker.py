@@ -200,7 +200,8 @@ def test_recordings_of_several_sizes_serve_one_label(memory_model: Sam2, video: 
             memory_model, picture, features, prompt, memory_model.segment(features, prompt), side=side
         )
         prior = prior.with_recording(*made)
-    assert len({memory.spatial.shape for memory in prior.memories}) == 3
+    packed = memory_model.variant.family == "EdgeTAM"  # to as many tokens whatever the size
+    assert len({memory.spatial.shape for memory in prior.memories}) == (1 if packed else 3)
     found = results(memory_model, prior, video, settings(square=False))
     assert all(np.isfinite(score.presence) for result in found for score in result.scores.values())
 

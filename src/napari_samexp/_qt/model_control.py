@@ -64,7 +64,10 @@ class ModelControl:
 
     def _ask_file(self) -> str:
         path, _ = QFileDialog.getOpenFileName(
-            self._panel, "Weights of SAM 2 or 2.1", "", "Weights (*.safetensors *.pt *.pth);;All files (*)"
+            self._panel,
+            "Weights of SAM 2, SAM 2.1 or EdgeTAM",
+            "",
+            "Weights (*.safetensors *.pt *.pth);;All files (*)",
         )
         return str(path)
 
@@ -106,4 +109,5 @@ def _title(offer: ModelOffer) -> str:
     if not offer.bytes:
         return f"{offer.name} · bundled · {offer.licence}"
     where = "" if offer.here else " · downloads"
-    return f"{offer.name} · {offer.bytes / 1e6:.0f} MB · {offer.licence}{where}"
+    advice = " · suggested without a GPU" if offer.suggested else ""
+    return f"{offer.name} · {offer.bytes / 1e6:.0f} MB · {offer.licence}{where}{advice}"

@@ -148,7 +148,9 @@ def _is_same(target: Path, other: Path) -> bool:
 def require_memory(model: str) -> None:
     """Raise `PriorError` if a name is one of SAM 1's, before gigabytes of it are downloaded in vain."""
     if isinstance(VARIANTS.get(model), Sam1Variant):
-        raise PriorError(f"{model} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model.")
+        raise PriorError(
+            f"{model} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
+        )
 
 
 def require_one_of(first: str, second: str, both: bool) -> None:

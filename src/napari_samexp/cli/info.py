@@ -9,8 +9,8 @@ import typer
 
 from napari_samexp.cli.arguments import Json
 from napari_samexp.cli.tables import one_line
-from napari_samexp.sam.variants import VARIANTS, Sam2Variant, Variant
-from napari_samexp.sam.weights import OFFICIAL, STARTER, OfficialFile, cache_dir, locate
+from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Variant
+from napari_samexp.sam.weights import OFFICIAL, STARTER, OfficialFile, cache_dir, locate, official_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def info(
 
     Prints variant, size and hash, and whether it is an official file. Nothing is downloaded and nothing
     in the file is run. Names are starter; sam2.1_hiera_tiny, _small, _base_plus and _large; the same with
-    sam2_hiera; sam_vit_b, sam_vit_l and sam_vit_h.
+    sam2_hiera; edgetam; sam_vit_b, sam_vit_l and sam_vit_h.
     """
     path = locate(weights)
     facts = _not_downloaded(OFFICIAL[weights]) if path is None else _facts(weights, path)
@@ -42,14 +42,14 @@ def _facts(weights: str, path: Path) -> dict[str, Any]:
     from napari_samexp.sam.loading import identify_file
 
     variant, file = identify_file(path)
-    official = next((entry.name for entry in OFFICIAL.values() if entry.sha256 == file.sha256), None)
+    official = official_of(path, file.sha256)
     return {
         **_size(variant),
         "path": str(path.absolute()),
         "bytes": path.stat().st_size,
         "sha256": file.sha256,
         "verified": official is not None,
-        "official": official,
+        "official": official.name if official else None,
         "bundled": weights == STARTER,
         "downloaded": True,
     }
@@ -60,7 +60,8 @@ def _not_downloaded(entry: OfficialFile) -> dict[str, Any]:
         **_size(VARIANTS[entry.name]),
         "path": str(cache_dir() / entry.file),
         "bytes": entry.bytes,
-        "sha256": entry.sha256,
+        "sha256": entry.sha256 or None,
+        **({} if entry.sha256 else {"git_blob": entry.git_blob}),
         "verified": False,
         "official": entry.name,
         "bundled": False,
@@ -78,7 +79,7 @@ def _size(variant: Variant) -> dict[str, Any]:
         "family": variant.family,
         "parameters": sum(parameter.numel() for parameter in build(variant).parameters()),
         "image_size": variant.image_size,
-        "memory": isinstance(variant, Sam2Variant),
+        "memory": not isinstance(variant, Sam1Variant),
     }
 
 
@@ -92,7 +93,7 @@ def _table(facts: dict[str, Any]) -> str:
         "memory": "yes" if facts["memory"] else "no: it segments, but cannot record or track",
         "file": f"{facts['path']}" if here else f"not downloaded; would go to {facts['path']}",
         "size": f"{facts['bytes'] / 1e6:,.1f} MB",
-        "sha256": facts["sha256"],
+        **({"sha256": facts["sha256"]} if facts["sha256"] else {"git blob": facts["git_blob"]}),
         "verified": _verdict(facts),
     }
     if not here:

@@ -57,14 +57,16 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
     made_by = prior.recordings[0]
     wanted = OFFICIAL.get(given or made_by.model)
     if given is None:
-        if made_by.model == STARTER or (wanted is not None and wanted.sha256 == made_by.weights):
+        if made_by.model == STARTER or (
+            wanted is not None and wanted.may_have_made(made_by.model, made_by.weights)
+        ):
             return made_by.model
         raise PriorError(
             f"The prior was recorded with weights of your own ({one_line(made_by.model)}, "
             f"SHA-256 {one_line(made_by.weights[:12])}...); give their path with --model."
         )
     require_memory(given)
-    if wanted is not None and not again and wanted.sha256 != made_by.weights:
+    if wanted is not None and not again and not wanted.may_have_made(made_by.model, made_by.weights):
         # known before gigabytes are downloaded
         raise PriorMismatch(
             f"The prior was recorded with {one_line(made_by.model)}, not with {given}; leave out --model, "

@@ -90,7 +90,7 @@ class Recorder:
         model = self.require_model()
         if not isinstance(model, Sam2):
             raise PriorError(
-                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or 2.1 model."
+                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
             )
         return model
 

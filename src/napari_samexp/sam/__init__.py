@@ -1,4 +1,4 @@
-"""The models: SAM 1, SAM 2 and SAM 2.1 in plain torch."""
+"""The models: SAM 1, SAM 2, SAM 2.1 and EdgeTAM in plain torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from napari_samexp.sam.edgetam import EdgeTam
     from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
     from napari_samexp.sam.loading import load_model
     from napari_samexp.sam.models import Sam1, Sam2
-    from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Sam2Variant, Variant
+    from napari_samexp.sam.variants import VARIANTS, EdgeTamVariant, Sam1Variant, Sam2Variant, Variant
 
 __all__ = [
     "VARIANTS",
+    "EdgeTam",
+    "EdgeTamVariant",
     "ImageFeatures",
     "MaskPrediction",
     "Memory",
@@ -30,6 +33,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "VARIANTS": "variants",
+        "EdgeTam": "edgetam",
+        "EdgeTamVariant": "variants",
         "ImageFeatures": "features",
         "MaskPrediction": "features",
         "Memory": "features",

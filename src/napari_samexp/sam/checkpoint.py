@@ -28,6 +28,7 @@ _WRAPPERS = (
     "state_dict",
 )  # Meta's files and most trainers'; what lies beside (optimizer, epoch) is left
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_COUNTER = ".num_batches_tracked"
 _NAMED = 3  # how many keys an error names
 
 
@@ -66,7 +67,7 @@ def read_state(path: str | Path) -> CheckpointFile:
     ------
     CheckpointError
         If it is missing, empty, cut short, no weights file at all, asks to run code, claims to hold more than
-        its size, or has entries that are no floating tensors.
+        its size, or has entries that are no floating tensors (nor BatchNorm's counters of batches).
     """
     path = Path(path)
     try:
@@ -242,7 +243,11 @@ def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
         found = "an empty dict" if isinstance(state, dict) else f"a {type(state).__name__}"
         raise CheckpointError(f"{path} holds {found}, expected tensors by name; {_WHAT_TO_DO}.")
     entries = {key: _without_attributes(value) for key, value in dict.items(state)}
-    wrong = [f"{_shown(k)} ({_kind(v)})" for k, v in entries.items() if type(k) is not str or not _usable(v)]
+    wrong = [
+        f"{_shown(key)} ({_kind(value)})"
+        for key, value in entries.items()
+        if type(key) is not str or not _usable(key, value)
+    ]
     if wrong:
         raise CheckpointError(
             f"{path} has entries that are no floating-point tensors by name: {_listed(wrong)}; save the "
@@ -259,13 +264,18 @@ def _without_attributes(value: Any) -> Any:
     return Tensor.detach(value) if type(value) in (Tensor, nn.Parameter) else value
 
 
-def _usable(value: Any) -> bool:
+def _usable(key: str, value: Any) -> bool:
     return (
         type(value) is Tensor
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        and value.dtype in _DTYPES
+        and (value.dtype in _DTYPES or _is_counter(key, value))
     )
+
+
+def _is_counter(key: str, value: Tensor) -> bool:
+    """Whether this is the one whole number in a state dict: how many batches a BatchNorm has seen."""
+    return key.endswith(_COUNTER) and value.dtype == torch.int64 and value.ndim == 0
 
 
 def _claims_more_than(size: int, tensors: Iterable[Tensor]) -> bool:

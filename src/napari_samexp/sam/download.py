@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from napari_samexp.types import CheckpointError
 
-__all__ = ["Connection", "Download", "Progress", "download", "plain", "sha256_of"]
+__all__ = ["Connection", "Download", "Progress", "differs", "download", "git_blob_of", "plain", "sha256_of"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -67,7 +67,7 @@ class Download:
     target : Path
         The file that exists afterwards; ``.part`` and ``.lock`` files lie beside it.
     sha256 : str
-        64 lower-case hexadecimal digits.
+        64 lower-case hexadecimal digits; empty where only `git_blob` is known.
     size : int, optional
         Bytes, where known; a server that offers another number is refused before anything is read.
     progress : callable, optional
@@ -75,6 +75,8 @@ class Download:
         It may raise to stop the download; what has come is kept and the next call goes on from there.
     connection : Connection
         How patient to be.
+    git_blob : str
+        The file's id in a git repository, for one whose SHA-256 nobody has published.
     """
 
     url: str
@@ -83,6 +85,7 @@ class Download:
     size: int | None = None
     progress: Progress | None = None
     connection: Connection = Connection()
+    git_blob: str = ""
 
     @property
     def part(self) -> Path:
@@ -132,6 +135,32 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def git_blob_of(path: str | Path) -> str:
+    """Return the id that git gives a file's content, 40 lower-case hexadecimal digits.
+
+    It is the SHA-1 of the word "blob", the size in bytes and the content; ``git hash-object`` prints it.
+    """
+    path = Path(path)
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def differs(path: Path, sha256: str, git_blob: str = "") -> str:
+    """Return how a file differs from the one of a SHA-256 or, where that is empty, of a git blob id.
+
+    Returns
+    -------
+    str
+        Such as "SHA-256 ..., expected ..."; empty if it is that file.
+    """
+    kind, expected, of = ("SHA-256", sha256, sha256_of) if sha256 else ("git blob id", git_blob, git_blob_of)
+    found = of(path)
+    return "" if found == expected else f"{kind} {found}, expected {expected}"
+
+
 def plain(text: object, limit: int = 120) -> str:
     """Return text from a file or server as one short line without control characters."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
@@ -173,10 +202,9 @@ def _usable_part(job: Download) -> int:
 
 
 def _seal(job: Download) -> None:
-    found = sha256_of(job.part)
-    if found != job.sha256:
+    if difference := differs(job.part, job.sha256, job.git_blob):
         job.part.unlink()
-        raise job.failed(f"what came has SHA-256 {found}, expected {job.sha256}; it was thrown away")
+        raise job.failed(f"what came has {difference}; it was thrown away")
     job.part.replace(job.target)
 
 

@@ -224,6 +224,7 @@ class Memory:
     Parameters
     ----------
     spatial : Tensor, shape (mem_dim, h, w)
+        EdgeTAM packs a frame of any size into one row of tokens.
     pointer : Tensor, shape (D,)
     """
 

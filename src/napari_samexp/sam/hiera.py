@@ -15,7 +15,7 @@ from napari_samexp.sam.layers import Mlp, from_windows, split_heads, to_windows
 from napari_samexp.sam.posenc import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
 
-__all__ = ["Hiera", "ImageEncoder"]
+__all__ = ["Hiera", "ImageEncoder", "Neck"]
 
 
 class ImageEncoder(nn.Module):
@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, variant: Sam2Variant) -> None:
         super().__init__()
         self.trunk = Hiera(variant)
-        self.neck = _Neck(variant)
+        self.neck = Neck(variant.embed_dim, variant.d_model)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) to three (B, d_model, h, w), fine to coarse."""
@@ -140,16 +140,23 @@ def _halve(x: Tensor) -> Tensor:
     return functional.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
 
 
-class _Neck(nn.Module):
-    """1 x 1 convolutions to `d_model`; the stride-32 level is added into the stride-16 one."""
+class Neck(nn.Module):
+    """1 x 1 convolutions to `d_model`; the stride-32 level is added into the stride-16 one.
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    Parameters
+    ----------
+    embed_dim : int
+        Channels at stride 4; each further level has twice as many.
+    """
+
+    def __init__(self, embed_dim: int, d_model: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Sequential() for _ in range(4))
         for level, conv in enumerate(self.convs):
-            conv.add_module("conv", nn.Conv2d(variant.embed_dim * 2 ** (3 - level), variant.d_model, 1))
+            conv.add_module("conv", nn.Conv2d(embed_dim * 2 ** (3 - level), d_model, 1))
 
     def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Four (B, h, w, C) maps, fine to coarse, to three (B, d_model, h, w)."""
         s4, s8, s16, s32 = (conv(x.permute(0, 3, 1, 2)) for conv, x in zip(reversed(self.convs), stages))
         return s4, s8, s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
 

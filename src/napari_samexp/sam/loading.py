@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state, require_finite
+from napari_samexp.sam.edgetam import EdgeTam
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.variants import (
+    EdgeTamVariant,
     Sam1Variant,
-    Sam2Variant,
     Variant,
     identify,
     variant_from_json,
@@ -66,7 +67,7 @@ def load_model(
 
     Returns
     -------
-    Sam1 or Sam2
+    Sam1, Sam2 or EdgeTam
         In evaluation mode, without gradients.
 
     Raises
@@ -91,19 +92,22 @@ def load_model(
     model.requires_grad_(False).eval().to(where)
     model.weights = file.path.name
     # an official file was verified when it came: hashing gigabytes again would only cost time
-    model.hash_weights = (lambda: official.sha256) if official else (lambda: file.sha256)
+    pinned = official.sha256 if official else ""
+    model.hash_weights = lambda: pinned or file.sha256
     return model
 
 
 def build(variant: Variant) -> Sam1 | Sam2:
     """Return a model of a variant on the meta device: right keys and shapes, no numbers yet."""
     with torch.device("meta"):
+        if isinstance(variant, EdgeTamVariant):
+            return EdgeTam(variant)
         return Sam1(variant) if isinstance(variant, Sam1Variant) else Sam2(variant)
 
 
 def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
     """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
-    if isinstance(variant, Sam2Variant):
+    if not isinstance(variant, Sam1Variant):
         return dict(state)
     return {
         key.replace(".mlp.lin1.", ".mlp.layers.0.").replace(".mlp.lin2.", ".mlp.layers.1."): t
@@ -124,9 +128,7 @@ def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
 def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
     if given is not None:
         return (
-            given
-            if isinstance(given, Sam1Variant | Sam2Variant)
-            else variant_from_json(json.dumps(dict(given), default=repr))
+            given if isinstance(given, Variant) else variant_from_json(json.dumps(dict(given), default=repr))
         )
     if text := file.metadata.get(CONFIG_KEY):
         return variant_from_json(text)

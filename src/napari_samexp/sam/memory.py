@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,9 +12,9 @@ from torch.nn import functional
 from napari_samexp.sam.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d
 from napari_samexp.sam.posenc import axial_rope, rotate, sine_map
-from napari_samexp.sam.variants import Sam2Variant
+from napari_samexp.sam.variants import MemoryVariant
 
-__all__ = ["MemoryAttention", "MemoryEncoder"]
+__all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]
 
 GridHW = tuple[int, int]
 
@@ -19,7 +22,7 @@ GridHW = tuple[int, int]
 class MemoryEncoder(nn.Module):
     """Source: `memory_encoder.py` of sam2."""
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    def __init__(self, variant: MemoryVariant) -> None:
         super().__init__()
         dim = variant.d_model
         self.mask_downsampler = _MaskDownSampler(dim)
@@ -79,11 +82,18 @@ class _ConvNextBlock(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """Source: `memory_attention.py` of sam2."""
+    """Source: `memory_attention.py` of sam2.
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    Parameters
+    ----------
+    cross : callable, optional
+        Makes a layer's attention to memories; by default that of SAM 2.
+    """
+
+    def __init__(self, variant: MemoryVariant, cross: Callable[[], RotaryAttention] | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_MemoryLayer(variant) for _ in range(variant.mem_layers))
+        cross = cross or partial(RotaryAttention, variant.d_model, 1, source=variant.mem_dim)
+        self.layers = nn.ModuleList(_MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))
         self.norm = nn.LayerNorm(variant.d_model)
 
     def forward(self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: list[GridHW]) -> Tensor:
@@ -112,11 +122,11 @@ class MemoryAttention(nn.Module):
 
 
 class _MemoryLayer(nn.Module):
-    def __init__(self, variant: Sam2Variant) -> None:
+    def __init__(self, variant: MemoryVariant, cross: RotaryAttention) -> None:
         super().__init__()
         dim = variant.d_model
-        self.self_attn = _RotaryAttention(dim, 1)
-        self.cross_attn_image = _RotaryAttention(dim, 1, source=variant.mem_dim)
+        self.self_attn = RotaryAttention(dim, 1)
+        self.cross_attn_image = cross
         self.linear1 = nn.Linear(dim, variant.mem_ff)
         self.linear2 = nn.Linear(variant.mem_ff, dim)
         self.norm1 = nn.LayerNorm(dim)
@@ -133,7 +143,7 @@ class _MemoryLayer(nn.Module):
         return out
 
 
-class _RotaryAttention(Attention):
+class RotaryAttention(Attention):
     """Queries and keys are turned by their places."""
 
     def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
@@ -145,12 +155,24 @@ class _RotaryAttention(Attention):
 
     def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
         """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
-        q, k = self.q_proj(q), self.k_proj(k)
-        dim, device = q.shape[-1], q.device
-        q = rotate(q, axial_rope(dim, grid_hw, device))
-        ropes = [axial_rope(dim, grid, device) for grid in grids]
-        spatial = sum(h * w for h, w in grids)
-        cos, sin = (torch.cat(tables) for tables in zip(*ropes))
-        k = torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
+        q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
+        k = self.turned_keys(k, grids)
         out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj))
         return out
+
+    def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
+        """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
+        k = self.k_proj(k)
+        cos, sin = (
+            torch.cat(tables) for tables in zip(*(self.rope_of_memory(grid, k.device) for grid in grids))
+        )
+        spatial = len(cos)
+        return torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
+
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the queries of a frame are turned; see `axial_rope`."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device)
+
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the keys of one memory are turned; see `axial_rope`."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device)

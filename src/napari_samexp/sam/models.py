@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
 from napari_samexp.sam.parts import require_grid
 from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times, tile_map
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
-from napari_samexp.sam.variants import MAX_RECENT, Sam1Variant, Sam2Variant
+from napari_samexp.sam.variants import MAX_RECENT, MemoryVariant, Sam1Variant, Sam2Variant, Variant
 from napari_samexp.sam.vit import ImageEncoderViT
 from napari_samexp.types import ImageError, PriorError, Prompt, SettingsError
 
@@ -52,7 +52,7 @@ class _Model(nn.Module):
         return next(self.parameters()).dtype
 
     def _input(
-        self, image: npt.ArrayLike, variant: Sam1Variant | Sam2Variant, side: int | None, square: bool
+        self, image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
     ) -> tuple[Tensor, Placement]:
         pixels, placement = prepare(image, variant, side, square)
         return torch.from_numpy(pixels).to(self.device, self.dtype), placement
@@ -126,7 +126,7 @@ class Sam1(_Model):
     def remember(self, *_: object, **__: object) -> Memory:
         """Raise `PriorError`: SAM 1 has no memory."""
         raise PriorError(
-            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model to record."
+            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model to record."
         )
 
     def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
@@ -158,15 +158,27 @@ class Tracked(NamedTuple):
 class Sam2(_Model):
     """SAM 2 and SAM 2.1: masks from prompts, and memory of earlier frames.
 
+    Parameters
+    ----------
+    variant : Sam2Variant
+        Or that of a family which is a SAM 2 but for some parts.
+    image_encoder, memory_attention : nn.Module, optional
+        These parts, where they are not SAM 2's own.
+
     Source: `sam2_base.py`, `sam2_image_predictor.py` and `sam2_video_predictor.py` of sam2.
     """
 
-    def __init__(self, variant: Sam2Variant) -> None:
+    def __init__(
+        self,
+        variant: MemoryVariant,
+        image_encoder: nn.Module | None = None,
+        memory_attention: MemoryAttention | None = None,
+    ) -> None:
         super().__init__()
         dim, mem_dim = variant.d_model, variant.mem_dim
         self.variant = variant
-        self.image_encoder = ImageEncoder(variant)
-        self.memory_attention = MemoryAttention(variant)
+        self.image_encoder: Any = image_encoder or ImageEncoder(cast(Sam2Variant, variant))
+        self.memory_attention = memory_attention or MemoryAttention(variant)
         self.memory_encoder = MemoryEncoder(variant)
         self.sam_prompt_encoder = PromptEncoder(dim)
         self.sam_mask_decoder = MaskDecoder(dim, variant.mlp_dim, variant.iou_hidden, high_res=True)
@@ -338,6 +350,11 @@ class Sam2(_Model):
                 )
             return tile_map(trunk.pos_embed_window, grid_hw)[0]
         return hiera_map(trunk.pos_embed, trunk.pos_embed_window, grid_hw, window_tile)[0]
+
+    def takes(self, memory: Memory) -> bool:
+        """Whether a memory has the sizes of this model's memories."""
+        sizes = (self.variant.mem_dim, self.variant.d_model)
+        return memory.spatial.ndim == 3 and (len(memory.spatial), len(memory.pointer)) == sizes
 
     # ---- parts, for N objects or pictures at once; also what training uses
 

@@ -153,8 +153,15 @@ def fourier_points(points: Tensor, matrix: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def axial_rope(channels: int, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+def axial_rope(
+    channels: int, grid_hw: GridHW, device: torch.device, spread_hw: GridHW | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the rotary encoding of a grid: pairs for x, then pairs for y.
+
+    Parameters
+    ----------
+    spread_hw : (int, int), optional
+        Another grid, over whose places this one is spread evenly.
 
     Returns
     -------
@@ -164,6 +171,8 @@ def axial_rope(channels: int, grid_hw: GridHW, device: torch.device) -> tuple[Te
         rates = 10000.0 ** -(torch.arange(0, channels, 4, dtype=torch.float32)[: channels // 4] / channels)
         index = torch.arange(grid_hw[0] * grid_hw[1], device="cpu")
         x, y = (index % grid_hw[1]).float(), (index // grid_hw[1]).float()
+        if spread_hw is not None:
+            x, y = x * (spread_hw[1] / grid_hw[1]), y * (spread_hw[0] / grid_hw[0])
         angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)
         return angles.cos().to(device), angles.sin().to(device)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +19,8 @@ __all__ = [
     "MAX_POINTERS",
     "MAX_RECENT",
     "VARIANTS",
+    "EdgeTamVariant",
+    "MemoryVariant",
     "Sam1Variant",
     "Sam2Variant",
     "Variant",
@@ -110,7 +114,60 @@ class Sam2Variant:
         return 32
 
 
-Variant = Sam1Variant | Sam2Variant
+@dataclass(frozen=True, slots=True)
+class EdgeTamVariant:
+    """A size of EdgeTAM, a SAM 2 with a lighter image encoder and memories of few tokens.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Channels of RepViT at stride 4; each further stage has twice as many.
+    stages : tuple of 4 int
+        Blocks a stage.
+    num_latents, num_latents_2d : int
+        Tokens of a memory that look at the whole frame, and that look at one window of it each; the
+        windows form a square.
+    """
+
+    name: str
+    stages: tuple[int, int, int, int]
+    embed_dim: int
+    num_latents: int = 256
+    num_latents_2d: int = 256
+    perceiver_depth: int = 2
+    image_size: int = 1024
+    d_model: int = 256
+    mem_dim: int = 64
+    mem_ff: int = 2048
+    mem_layers: int = 2
+    mlp_dim: int = 2048
+    iou_hidden: int = 256
+
+    patch: int = 16
+
+    @property
+    def family(self) -> str:
+        """The family's name as people write it."""
+        return "EdgeTAM"
+
+    @property
+    def version(self) -> Literal["2.0", "2.1"]:
+        """The SAM 2 whose memory it has: pointers without time, nothing of its own for lost objects."""
+        return "2.0"
+
+    @property
+    def side_multiple(self) -> int:
+        """What an encode side must be a multiple of: the stride of the last stage."""
+        return 32
+
+    @property
+    def windows(self) -> int:
+        """Windows along a side of the picture, each with a latent of its own."""
+        return math.isqrt(self.num_latents_2d)
+
+
+MemoryVariant = Sam2Variant | EdgeTamVariant
+Variant = Sam1Variant | MemoryVariant
 
 _HIERA: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2), "global_blocks": (5, 7, 9)},
@@ -141,6 +198,7 @@ _ROWS: list[Variant] = [
         for prefix, version in _PREFIXES
         for size, row in _HIERA.items()
     ),
+    EdgeTamVariant("edgetam", (2, 2, 14, 2), 48),
 ]
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
@@ -151,15 +209,17 @@ def identify(state: Mapping[str, Tensor]) -> Variant:
     Raises
     ------
     CheckpointError
-        If the keys are not those of SAM 1, 2 or 2.1, or no known size matches.
+        If the keys are not those of SAM 1, 2, 2.1 or EdgeTAM, or no known size matches.
     """
+    if "spatial_perceiver.latents" in state and f"{_REPVIT}stem.conv2.c.weight" in state:
+        return _identify_edgetam(state)
     if "maskmem_tpos_enc" in state and "image_encoder.trunk.patch_embed.proj.weight" in state:
         return _identify_sam2(state)
     if "image_encoder.patch_embed.proj.weight" in state and "mask_decoder.iou_token.weight" in state:
         return _identify_sam1(state)
     first = ", ".join(plain(key, 80) for key in list(state)[:3]) or "no keys at all"
     raise CheckpointError(
-        f"The file holds {first}; expected the keys of SAM 1, SAM 2 or SAM 2.1. Choose an official or fine-tuned SAM file."
+        f"The file holds {first}; expected the keys of SAM 1, SAM 2, SAM 2.1 or EdgeTAM. Choose an official or fine-tuned SAM file."
     )
 
 
@@ -184,6 +244,19 @@ def _identify_sam2(state: Mapping[str, Tensor]) -> Variant:
         ):
             return row
     raise _no_such_size(f"SAM {version}", dim, depth)
+
+
+_REPVIT = "image_encoder.trunk.body."
+_REPVIT_BLOCK = re.compile(re.escape(_REPVIT) + r"stages_(\d+)\.blocks\.(\d+)\.")
+
+
+def _identify_edgetam(state: Mapping[str, Tensor]) -> Variant:
+    dim = _channels(state[f"{_REPVIT}stem.conv2.c.weight"])
+    depth = len({match.groups() for match in map(_REPVIT_BLOCK.match, state) if match})
+    for row in VARIANTS.values():
+        if isinstance(row, EdgeTamVariant) and (row.embed_dim, sum(row.stages)) == (dim, depth):
+            return row
+    raise _no_such_size("EdgeTAM", dim, depth)
 
 
 def _channels(weight: Tensor) -> int:
@@ -216,7 +289,7 @@ def variant_from_json(text: str) -> Variant:
     """
     try:
         values = json.loads(text)
-        row = Sam2Variant if "version" in values else Sam1Variant
+        row = _row_of(values)
         known = {field.name for field in fields(row)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown field {plain(min(unknown), 60)!r}")
@@ -228,6 +301,12 @@ def variant_from_json(text: str) -> Variant:
         ) from None
 
 
+def _row_of(values: Any) -> type[Sam1Variant | Sam2Variant | EdgeTamVariant]:
+    if "version" in values:
+        return Sam2Variant
+    return EdgeTamVariant if "num_latents" in values else Sam1Variant
+
+
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -236,20 +315,26 @@ def _checked(variant: Variant) -> Variant:
     """Refuse numbers that would build a model of absurd size or fail deep inside a layer."""
     for field in fields(variant):
         _check_field(field.name, getattr(variant, field.name))
-    if variant.d_model % 16 or variant.embed_dim % variant.num_heads:
+    if variant.d_model % 16 or variant.embed_dim % getattr(variant, "num_heads", 1):
         raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
     if variant.image_size % variant.side_multiple:
         raise ValueError(f"image_size must be a multiple of {variant.side_multiple}")
-    if isinstance(variant, Sam2Variant):
+    if not isinstance(variant, Sam1Variant):
         if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
             raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
-        if variant.patch != 16 or any(side % 2 for side in variant.window_spec[:3]):
-            raise ValueError("patch must be 16, and the first three of window_spec even")
+        if variant.patch != 16:
+            raise ValueError("patch must be 16")
+    if isinstance(variant, Sam2Variant) and any(side % 2 for side in variant.window_spec[:3]):
+        raise ValueError("the first three of window_spec must be even")
+    if isinstance(variant, EdgeTamVariant) and (
+        variant.embed_dim % 2 or variant.windows**2 != variant.num_latents_2d
+    ):
+        raise ValueError("embed_dim must be even and num_latents_2d a square")
     return variant
 
 
 _COUNTS = {"stages": 4, "background_hw": 2, "window_spec": 4, "global_blocks": None}  # numbers in a tuple
-_LAYERS = ("depth", "stages", "mem_layers")
+_LAYERS = ("depth", "stages", "mem_layers", "perceiver_depth")
 
 
 def _check_field(name: str, value: Any) -> None:

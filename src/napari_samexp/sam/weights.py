@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from napari_samexp.sam.download import Connection, Download, Progress, download, plain, sha256_of
+from napari_samexp.sam.download import Connection, Download, Progress, differs, download, plain, sha256_of
 from napari_samexp.types import CheckpointError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "fetch",
     "fetch_url",
     "locate",
+    "official_of",
     "sha256_of",
 ]
 
@@ -48,11 +49,15 @@ class OfficialFile:
     url : str
         Where Meta publishes it.
     bytes : int
-        Its size.
+        Its size; where there is no SHA-256, only about.
     sha256 : str
         64 lower-case hexadecimal digits. Meta publishes none; these are what several projects pin.
+        Empty where nobody pins one.
     licence : str
         SPDX identifier.
+    git_blob : str
+        For a file without a SHA-256: its id in the git repository of its address, which holds the file
+        itself, 40 lower-case hexadecimal digits; see `download.git_blob_of`.
     """
 
     name: str
@@ -61,6 +66,16 @@ class OfficialFile:
     bytes: int
     sha256: str
     licence: str = "Apache-2.0"
+    git_blob: str = ""
+
+    def may_have_made(self, model: str, sha256: str) -> bool:
+        """Whether memories of a model's name and weights can be from this file, as far as is known here."""
+        if self.sha256:
+            return self.sha256 == sha256
+        path = cache_dir() / self.file
+        if self.name != model or not path.is_file():
+            return self.name == model
+        return sha256_of(path) == sha256
 
 
 _ADDRESS = "https://dl.fbaipublicfiles.com/"
@@ -87,6 +102,15 @@ def _official(name: str, file: str, folder: str, facts: tuple[int, str]) -> Offi
     return OfficialFile(name, file, f"{_ADDRESS}{folder}/{file}", *facts)
 
 
+# it lies in the repository itself; at the commit that the id was read in, so that it stays that file
+_EDGETAM = OfficialFile(
+    "edgetam",
+    "edgetam.pt",
+    "https://github.com/facebookresearch/EdgeTAM/raw/9cc44bfe9e16cc374242917b91283c718410ea87/checkpoints/edgetam.pt",
+    56_000_000,
+    sha256="",
+    git_blob="abd54d22bbd22ba3e53cf59a307e59e0f3701be6",
+)
 OFFICIAL: dict[str, OfficialFile] = {
     entry.name: entry
     for entry in (
@@ -96,6 +120,7 @@ OFFICIAL: dict[str, OfficialFile] = {
             for family, date, sizes in (("sam2", "072824", _SAM2), ("sam2.1", "092824", _SAM2_1))
             for s, f in sizes.items()
         ),
+        _EDGETAM,
     )
 }
 
@@ -134,9 +159,9 @@ def locate(name_or_path: str | Path) -> Path | None:
     if name_or_path == STARTER:
         return _starter()
     official = OFFICIAL.get(str(name_or_path))
-    return (
-        _own_path(name_or_path) if official is None else _kept(cache_dir() / official.file, official.sha256)
-    )
+    if official is None:
+        return _own_path(name_or_path)
+    return _kept(cache_dir() / official.file, official.sha256, official.git_blob)
 
 
 def fetch(
@@ -169,8 +194,9 @@ def fetch(
         name_or_path = OFFICIAL[str(name_or_path)]
     official = name_or_path
     target = cache_dir() / official.file
+    size = official.bytes if official.sha256 else None
     return _kept_or_downloaded(
-        Download(official.url, target, official.sha256, official.bytes, progress, connection)
+        Download(official.url, target, official.sha256, size, progress, connection, official.git_blob)
     )
 
 
@@ -209,11 +235,19 @@ def fetch_url(
     return _kept_or_downloaded(Download(url, target, digest, None, progress, connection))
 
 
+def official_of(path: Path, sha256: str) -> OfficialFile | None:
+    """Return the official file whose bytes a file of a known SHA-256 has, if there is one."""
+    for entry in OFFICIAL.values():
+        if entry.sha256 == sha256 or not (entry.sha256 or differs(path, "", entry.git_blob)):
+            return entry
+    return None
+
+
 def _kept_or_downloaded(job: Download) -> Path:
-    path = _kept(job.target, job.sha256)
+    path = _kept(job.target, job.sha256, job.git_blob)
     if path is None:
         path = download(job)
-        _remember(path, job.sha256)
+        _remember(path, job.sha256 or job.git_blob)
     return path
 
 
@@ -245,19 +279,18 @@ def _own_path(name_or_path: str | Path) -> Path:
     )
 
 
-def _kept(path: Path, sha256: str) -> Path | None:
+def _kept(path: Path, sha256: str, git_blob: str = "") -> Path | None:
     """Return the path if it holds the right file, None if it holds nothing."""
     try:
         if not path.exists():
             return None
-        if not _remembered(path, sha256):
-            found = sha256_of(path)
-            if found != sha256:
+        if not _remembered(path, sha256 or git_blob):
+            if difference := differs(path, sha256, git_blob):
                 raise CheckpointError(
-                    f"{path} is damaged or another file: it has SHA-256 {found}, expected {sha256}; delete "
-                    "it, and it will be downloaded anew."
+                    f"{path} is damaged or another file: it has {difference}; delete it, and it will be "
+                    "downloaded anew."
                 )
-            _remember(path, sha256)
+            _remember(path, sha256 or git_blob)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({plain(error.strerror)}); see to its permissions."
@@ -268,21 +301,21 @@ def _kept(path: Path, sha256: str) -> Path | None:
 # A stamp beside a verified file spares hashing 2.5 GB at every start; it holds while the file is untouched.
 
 
-def _stamp(path: Path, sha256: str) -> str:
+def _stamp(path: Path, checksum: str) -> str:
     status = path.stat()
-    return f"{sha256} {status.st_size} {status.st_mtime_ns}"
+    return f"{checksum} {status.st_size} {status.st_mtime_ns}"
 
 
-def _remembered(path: Path, sha256: str) -> bool:
+def _remembered(path: Path, checksum: str) -> bool:
     try:
-        return path.with_name(path.name + ".verified").read_text("ascii") == _stamp(path, sha256)
+        return path.with_name(path.name + ".verified").read_text("ascii") == _stamp(path, checksum)
     except (OSError, ValueError):
         return False
 
 
-def _remember(path: Path, sha256: str) -> None:
+def _remember(path: Path, checksum: str) -> None:
     with suppress(OSError):  # a cache that is read-only, shared by a group: hashed again next time
-        path.with_name(path.name + ".verified").write_text(_stamp(path, sha256), "ascii")
+        path.with_name(path.name + ".verified").write_text(_stamp(path, checksum), "ascii")
 
 
 def _file_name(url: str) -> str:

@@ -286,7 +286,7 @@ class PriorMemory:
         """
         if isinstance(model, Sam1):
             raise PriorError(
-                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2 or SAM 2.1 model."
+                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
             )
         if not self.recordings:
             raise PriorError("The prior holds no recording; record at least one prompt first.")
@@ -299,8 +299,7 @@ class PriorMemory:
                 f"{model.variant.name} (weights {model.weights_sha256[:12]}); choose that model, or give the recorded "
                 "pictures so that the prompts can be encoded again."
             )
-        sizes = (model.variant.mem_dim, model.variant.d_model)
-        if any((len(memory.spatial), len(memory.pointer)) != sizes for memory in self.memories):
+        if not all(model.takes(memory) for memory in self.memories):
             raise PriorError(
                 f"The prior's memories have not the sizes of {made_by.model}, so they are damaged; record again."
             )

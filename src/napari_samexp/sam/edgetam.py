@@ -1,0 +1,103 @@
+"""EdgeTAM: a SAM 2 with a lighter image encoder, whose memory of a frame is a few hundred tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from napari_samexp.sam.features import Memory
+from napari_samexp.sam.memory import MemoryAttention, RotaryAttention
+from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.perceiver import SpatialPerceiver
+from napari_samexp.sam.posenc import axial_rope
+from napari_samexp.sam.repvit import RepVitEncoder
+from napari_samexp.sam.variants import EdgeTamVariant
+from napari_samexp.types import SettingsError
+
+__all__ = ["EdgeTam"]
+
+GridHW = tuple[int, int]
+
+
+class EdgeTam(Sam2):
+    """EdgeTAM (2025): all that `Sam2` does, in a third of the time of its smallest size.
+
+    A spatial memory is (mem_dim, 1, L) whatever the size of the frame: tokens of all of it, then of its windows.
+
+    Source: `sam2_base.py` of EdgeTAM.
+    """
+
+    variant: EdgeTamVariant
+
+    def __init__(self, variant: EdgeTamVariant) -> None:
+        super().__init__(
+            variant,
+            RepVitEncoder(variant),
+            MemoryAttention(variant, lambda: PackedAttention(variant)),
+        )
+        self.spatial_perceiver = SpatialPerceiver(variant)
+
+    def position_encoding(self, grid_hw: GridHW, *, window_tile: bool = True, **_: object) -> Tensor:
+        """Raise `SettingsError`: convolutions see where a pixel is by what is around it."""
+        raise SettingsError(
+            f"{self.variant.name} has no position encoding of the absolute kind: its image encoder consists of "
+            "convolutions alone and adds none to its features; choose a SAM 1, SAM 2 or SAM 2.1 model."
+        )
+
+    def takes(self, memory: Memory) -> bool:
+        """Whether a memory has the sizes of this model's memories."""
+        tokens = self.variant.num_latents + self.variant.num_latents_2d
+        return memory.spatial.shape == (self.variant.mem_dim, 1, tokens) and memory.pointer.shape == (
+            self.variant.d_model,
+        )
+
+    def encode_memory(self, embedding: Tensor, logits: Tensor, presence: Tensor, *, binary: bool) -> Tensor:
+        """Return the spatial memories of N masks, (N, mem_dim, 1, L); see `Sam2.encode_memory`."""
+        spatial = super().encode_memory(embedding, logits, presence, binary=binary)
+        packed: Tensor = self.spatial_perceiver(spatial)
+        return packed.transpose(1, 2)[:, :, None]
+
+    def recall(
+        self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor
+    ) -> Tensor:
+        """Condition features on M memories, each of shape (N, mem_dim, 1, L); see `Sam2.recall`.
+
+        `times` is not used: pointers have no time here.
+        """
+        learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
+        tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
+        places = (self.spatial_perceiver.places() + learned).flatten(1, 2)
+        split = pointers.unflatten(2, (-1, self.variant.mem_dim)).flatten(1, 2)
+        out: Tensor = self.memory_attention(
+            embedding,
+            torch.cat((*tokens, split), 1),
+            torch.cat((places, torch.zeros_like(split)), 1),
+            [(self.variant.windows, self.variant.windows)] * len(tokens),
+        )
+        return out
+
+
+class PackedAttention(RotaryAttention):
+    """Attention to packed memories, in which only the windows' tokens are turned by their places.
+
+    Source: `RoPEAttentionv2` in `transformer.py` of EdgeTAM. Windows count from 0 whatever the frame's grid,
+    so on another grid than the native one, for which the reference has no code, queries are spread over
+    the native one's places.
+    """
+
+    def __init__(self, variant: EdgeTamVariant) -> None:
+        super().__init__(variant.d_model, 1, source=variant.mem_dim)
+        self.unplaced = variant.num_latents
+        self.native = variant.image_size // variant.patch
+
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the queries of a frame are turned."""
+        return axial_rope(self.q_proj.out_features, grid_hw, device, (self.native, self.native))
+
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return by what the keys of one memory are turned: tokens of the whole frame by nothing."""
+        cos, sin = axial_rope(self.q_proj.out_features, grid_hw, device)
+        none = cos.new_zeros(self.unplaced, cos.shape[1])
+        return torch.cat((none + 1, cos)), torch.cat((none, sin))
