@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from napari_samexp import __version__
-from napari_samexp.cli import demo, info, record, track
+from napari_samexp.cli import demo, evaluate, export, info, record, track
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.cli.tables import one_line
 from napari_samexp.types import SamexpError
@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _command in (info.info, record.record, track.track, demo.demo):
+for _command in (info.info, record.record, track.track, evaluate.evaluate, export.export, demo.demo):
     app.command()(_command)
 
 

@@ -1,0 +1,1 @@
+"""Many priors on many videos."""
