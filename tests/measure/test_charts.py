@@ -1,5 +1,7 @@
 """Charts whose pixels can be asked."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ def has(picture, colour):
 
 def test_brightness_grows_with_the_share():
     ramp = [sum(shade(share)) for share in np.linspace(0, 1, 30)]
-    assert all(a < b for a, b in zip(ramp, ramp[1:]))
+    assert all(a < b for a, b in pairwise(ramp))
     assert shade(-3) == shade(0) and shade(7) == shade(1)
 
 
