@@ -90,11 +90,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running job has `done` of `total` frames on disk."""
+    """A running job has `done` of `total` frames on disk; `worker` is where, as host:pid."""
 
     job: str
     done: int
     total: int
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class JobResult:
     error : str
         One sentence, if it failed.
     worker : str
+        host:pid; empty if it never began.
     """
 
     job: str

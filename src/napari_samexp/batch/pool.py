@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
@@ -137,8 +137,8 @@ class DaskPool:
 
     def _heard(self, event: Any) -> None:
         _, message = event
-        if isinstance(message, dict) and {"job", "done", "total"} <= message.keys():
-            self._events.put(Progress(message["job"], message["done"], message["total"]))
+        if isinstance(message, dict) and "progress" in message:
+            self._events.put(Progress(**message["progress"]))
 
     def _threads(self) -> int | None:
         """Return the share of the cores that a worker of ours has; the threads of others are not our business."""
@@ -177,7 +177,7 @@ def _work(job: Job) -> JobResult:
             now = time.monotonic()
             if now - told >= TELL_EVERY:
                 told = now
-                worker.log_event(TOPIC, {"job": event.job, "done": event.done, "total": event.total})
+                worker.log_event(TOPIC, {"progress": asdict(event)})  # Dask adds to the dict
     raise AssertionError("a job ends with its result")
 
 

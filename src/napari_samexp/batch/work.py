@@ -75,10 +75,10 @@ def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         with open_store(job.store, model, prior, job.settings, video, resume=True, details=details) as store:
             run = Run(store, tracker, video, frames)
             total, before, began = len(frames), len(frames) - len(run.todo), time.monotonic()
-            yield Progress(job.name, before, total)
+            yield Progress(job.name, before, total, _worker())
             tracked = 0
             for tracked, _ in enumerate(run, start=1):
-                yield Progress(job.name, before + tracked, total)
+                yield Progress(job.name, before + tracked, total, _worker())
                 if before + tracked < total and stop():
                     break
             yield JobResult(

@@ -108,7 +108,7 @@ def many_valued(arguments: Sequence[str]) -> list[str]:
     """Return arguments in which ``--videos a b c`` has become ``--videos a --videos b --videos c``.
 
     A shell that fills in ``--videos *.mp4`` gives all names after one option, which Typer would take for
-    priors. What follows belongs to the option up to the next one.
+    priors. What follows belongs to the option up to the next one; without a value it is as if not given.
     """
     options = _MANY.get(next((word for word in arguments if not word.startswith("-")), ""), ())
     out: list[str] = []
@@ -124,7 +124,7 @@ def many_valued(arguments: Sequence[str]) -> list[str]:
             out += [current, word]
         else:
             out.append(word)
-    return out + ([current] if current and out[-2:-1] != [current] else [])
+    return out
 
 
 def video_list(videos: Sequence[str], option: str = "--videos") -> list[Path]:

@@ -91,9 +91,9 @@ def _tiles(cell: Cell) -> Iterator[tuple[Picture, str]]:
 
 
 def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    return (low, high) if high - low > 1e-9 else (low - 0.5, low + 0.5)
+    """Return whole numbers around all values and 0, where lost begins."""
+    known = [0.0, 1.0, *values[np.isfinite(values)].tolist()]
+    return float(math.floor(min(known))), float(math.ceil(max(known)))
 
 
 def _mean(row: npt.NDArray[np.float64]) -> float:
