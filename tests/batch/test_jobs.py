@@ -1,7 +1,7 @@
 """Jobs, their names and keys, what is varied, and the manifest."""
 
-import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_patterns(place):
     assert [path.name for path in expand(["**/clip3.mp4", "a.mp4", "a.mp4"])] == ["clip3.mp4", "a.mp4"]
     assert [path.name for path in expand(["odd[1].mp4"])] == ["odd[1].mp4"]
     assert all(path.is_absolute() for path in expand(["*.mp4"]))
-    with pytest.raises(VideoError, match="'none\\*.mp4' names no file"):
+    with pytest.raises(VideoError, match="names no file"):
         expand(["a.mp4", "none*.mp4"])
     with pytest.raises(PriorError, match="give a prior"):
         expand(["none"], PriorError, "a prior")
@@ -71,7 +71,7 @@ def test_patterns(place):
 def test_names_are_unique_and_fit_for_folders(tmp_path):
     paths = [tmp_path / name for name in ("x/a.mp4", "y/a.mp4", "A.mov", "b c?.tif", "..mp4", "many.d")]
     (tmp_path / "many.d").mkdir()
-    assert short_names(paths) == ["a", "a-2", "A-3", "b_c", "mp4", "many"]
+    assert short_names(paths) == ["a", "a-2", "A-3", "b_c", "unnamed", "many"]
 
 
 def test_a_job_for_each_row_and_video(job, place):
@@ -140,7 +140,7 @@ def test_done_means_the_same_job_with_its_labels(job, place):
     key = job_key(job)
     assert manifest.is_done(job, key) and Manifest(manifest.path).is_done(job, key)
     assert not manifest.is_done(job, "another key")
-    os.rename(job.store, place / "gone")
+    Path(job.store).rename(place / "gone")
     assert not manifest.is_done(job, key)
 
 
