@@ -1,4 +1,4 @@
-"""Make the pictures of the dock: ``xvfb-run -s "-screen 0 1400x900x24" python docs/make_pictures.py [WEIGHTS]``.
+"""Make the pictures of the docks: ``xvfb-run -s "-screen 0 1400x900x24" python docs/make_pictures.py [WEIGHTS]``.
 
 Also prints how long the dock took to open, and the event loop's heartbeat while tracking and scrubbing.
 """
@@ -96,6 +96,25 @@ def main() -> None:
     wait(0.5)
 
 
+def position_encodings() -> None:
+    """Keep what the dock "Position encodings" looks like beside a video."""
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 800)
+    viewer.open_sample("napari-samexp", "clip")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Position encodings")
+    wait(PATIENCE_S, lambda: dock.session.first.current is not None)
+    dock.panel.similarity.setChecked(True)
+    dock.panel.add_layers.click()
+    dock.layers.go_to_channel(17)
+    dock.layers.set_similarity(0, dock.session.first.current.similarity(30, 12))
+    wait(1.0)  # for the plot of frequencies
+    viewer.screenshot(str(OUT / "8-position-encodings.png"), canvas_only=False, flash=False)
+    viewer.close()
+    wait(0.5)
+
+
 def wait(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
     """Let the window live until something is so, or the time is over."""
     from qtpy.QtWidgets import QApplication
@@ -108,3 +127,4 @@ def wait(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
 
 if __name__ == "__main__":
     main()
+    position_encodings()

@@ -25,7 +25,8 @@ def imported_by(statement: str) -> set[str]:
         "import napari_samexp; napari_samexp.__version__",
         "import napari_samexp.types, napari_samexp.pixels",
         "import napari_samexp.io, napari_samexp.io.labels",
-        "from napari_samexp import LabelStore, Prompt, SamexpError, TrackSettings",
+        "from napari_samexp import LabelStore, PosencMap, Prompt, SamexpError, TrackSettings",
+        "from napari_samexp.session import EncodingSession, MapWish",
         "from napari_samexp.sam import VARIANTS; from napari_samexp.sam.weights import OFFICIAL",
     ],
 )

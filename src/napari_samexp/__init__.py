@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from napari_samexp.encodings import position_encoding
     from napari_samexp.io.labels import LabelStore
     from napari_samexp.io.video import open_video
+    from napari_samexp.posenc_map import PosencMap
     from napari_samexp.sam.loading import load_model
     from napari_samexp.tracking.prior import PriorMemory, record
     from napari_samexp.tracking.run import open_store, track_into
@@ -20,6 +22,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "LabelStore",
+    "PosencMap",
     "PriorMemory",
     "Prompt",
     "SamexpError",
@@ -29,6 +32,7 @@ __all__ = [
     "load_model",
     "open_store",
     "open_video",
+    "position_encoding",
     "record",
     "track_into",
 ]
@@ -38,6 +42,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "LabelStore": "io.labels",
+        "PosencMap": "posenc_map",
         "PriorMemory": "tracking.prior",
         "Prompt": "types",
         "SamexpError": "types",
@@ -46,6 +51,7 @@ __getattr__ = lazy_names(
         "load_model": "sam.loading",
         "open_store": "tracking.run",
         "open_video": "io.video",
+        "position_encoding": "encodings",
         "record": "tracking.prior",
         "track_into": "tracking.run",
     },

@@ -227,7 +227,9 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     someone.until(lambda: not job(someone).active, "the end")
     done, store = job(someone).done, Path(job(someone).store)
     kept = someone.dock.session.recordings.all
+    engine = someone.dock.session._exchange.engine
     someone.leave()
+    someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
 
     later = person()
     dock = later.dock
@@ -391,13 +393,13 @@ def test_the_window_outlives_its_worker_at_every_stage(person, clip, monkeypatch
 
     dock.session.load_model("starter")
     killed("loading")
-    someone.until(lambda: dock.session.models.state.usable, "the model again")
+    someone.until(lambda: dock.session.models.state.state == "ready", "the model again")
     someone.viewer.open_sample("napari-samexp", "picture")
     someone.until(lambda: dock.prompts.layers is not None, "a layer for clicks")
     someone.viewer.reset_view()
     someone.click(*map(float, SAMPLE.points_xy[0]))
     killed("previewing")
-    someone.until(lambda: dock.session.models.state.usable, "the model again")
+    someone.until(lambda: dock.session.models.state.state == "ready", "the model again")
     someone.click(*(SAMPLE.points_xy[0] + 4))
     someone.until(lambda: dock.session.prompting.preview is not None, "a preview")
     someone.key(Qt.Key.Key_R)

@@ -148,6 +148,16 @@ def test_an_argument_that_is_no_configuration_is_refused() -> None:
         load_model(STATES["SAM 2"], variant={"depth": np.int64(3)})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, sam21: Sam2, tmp_path: Path) -> None:
+    state = load_file(STATES["SAM 2.1"])
+    state["no_obj_ptr"][0, 1] = value
+    path = tmp_path / "broken.safetensors"
+    save_file(state, path, metadata_for(sam21.variant))
+    with pytest.raises(CheckpointError, match="not finite numbers in 'no_obj_ptr'"):
+        load_model(path, device="cpu")
+
+
 def test_a_file_that_is_not_there_is_a_checkpoint_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         load_model(tmp_path / "none.safetensors")

@@ -9,6 +9,7 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_samexp._qt.connections import Connections
+from napari_samexp._qt.encoding_frame import is_encoding
 
 __all__ = ["LayerChoice", "is_video"]
 
@@ -65,7 +66,9 @@ class LayerChoice:
         if self._over:
             return
         self._layers = [
-            layer for layer in self._viewer.layers if isinstance(layer, Image) and self._accepts(layer)
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and not is_encoding(layer) and self._accepts(layer)
         ]
         self._combo.clear()
         self._combo.addItems([layer.name for layer in self._layers])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog
 
 from napari_samexp._qt.connections import Connections, WindowThread
+from napari_samexp._qt.dock import Dock, let_go, unwrapped
 from napari_samexp._qt.hints import Standing, hint_for
 from napari_samexp._qt.layer_choice import LayerChoice, is_video
 from napari_samexp._qt.model_control import ModelControl, loading_words
@@ -33,7 +33,7 @@ VIDEO_FILES = "Videos (*.mp4 *.mov *.avi *.mkv *.webm *.gif *.tif *.tiff);;All f
 NOTICE_MS = 8000
 
 
-class PriorTracking(QWidget):
+class PriorTracking(Dock):
     """Show a model one thing, and find it in a video.
 
     Parameters
@@ -45,21 +45,16 @@ class PriorTracking(QWidget):
     """
 
     def __init__(self, napari_viewer: Any, session: Session | None = None) -> None:
-        super().__init__()
-        # napari hands plugins a proxy, whose layers are new proxies at each look: none is ever the same object
-        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        super().__init__(Panel())
+        self.viewer = unwrapped(napari_viewer)
         self.window_thread = WindowThread(self)
         self.session = session or Session(deliver=self.window_thread)
-        self.panel = Panel()
         self._connections = Connections()
-        # a viewer that is closed destroys its docks without a word to them
-        self.destroyed.connect(partial(_let_go, self.session, self._connections))
+        self.end_with_window(self.session, self._connections)
         self._notice = ""
-        self._docked = False
         self._left: Leftover | None = None
         self._quiet = QTimer(self)
         self._quiet.setSingleShot(True)
-        self._lay_out()
         know_viewer(self.viewer)
         self._build()
         self._connect()
@@ -115,42 +110,9 @@ class PriorTracking(QWidget):
         self._quiet.stop()
         self._connections.undo()
         self.prompts.remove()
-        _let_go(session, self._connections)
-
-    # ---- Qt
-
-    def event(self, event: QEvent) -> bool:
-        """Notice that napari has taken the dock away."""
-        if event.type() == QEvent.Type.ParentChange:
-            self._docked = self._docked or self.parentWidget() is not None
-            if self._docked and self.parentWidget() is None:
-                # docking again takes the widget out first, and puts it back at once
-                QTimer.singleShot(0, self._end_if_undocked)
-        return bool(super().event(event))
-
-    def closeEvent(self, event: Any) -> None:
-        """End with the window."""
-        self.end()
-        super().closeEvent(event)
-
-    def _end_if_undocked(self) -> None:
-        if self.parentWidget() is None:
-            self.end()
-            self.deleteLater()
+        let_go(session, self._connections)
 
     # ---- building
-
-    def _lay_out(self) -> None:
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(self.panel)
-        bar = area.verticalScrollBar().sizeHint().width()
-        area.setMinimumWidth(self.panel.minimumSizeHint().width() + bar)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(area)
 
     def _build(self) -> None:
         panel, session, viewer, connections = self.panel, self.session, self.viewer, self._connections
@@ -345,12 +307,6 @@ class PriorTracking(QWidget):
     def _if_open(self, call: Callable[[], None]) -> None:
         if self.session is not None:
             call()
-
-
-def _let_go(session: Session, connections: Connections, *_: Any) -> None:
-    connections.undo()
-    # joining a thread that may be delivering could take a moment
-    threading.Thread(target=session.close, name="napari-samexp closing").start()
 
 
 def _reopen_words(left: Leftover) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``napari-samexp info | record | track | batch | compare | evaluate | export | demo``."""
+"""The command line: ``info | record | track | batch | compare | evaluate | export | posenc | demo``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from napari_samexp import __version__
-from napari_samexp.cli import batch, compare, demo, evaluate, export, info, record, track
+from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.cli.tables import one_line
@@ -33,15 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for _command in (
-    info.info,
-    record.record,
-    track.track,
-    batch.batch,
-    compare.compare,
-    evaluate.evaluate,
-    export.export,
-    demo.demo,
-):
+    info.info, record.record, track.track, batch.batch, compare.compare, evaluate.evaluate, export.export,
+    posenc.posenc, demo.demo,
+):  # fmt: skip
     app.command()(_command)
 
 

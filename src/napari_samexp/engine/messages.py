@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.sam.parts import Part
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, Prompt
 
@@ -259,6 +260,25 @@ class Track(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeEncodings(Request):
+    """Read the position-encoding tables of a model by name or path, and nothing else of it."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeEncoding(Request):
+    """Compute a map of a model's position encoding; see `PositionTables.values`."""
+
+    model: str
+    part: str
+    grid_hw: HW
+    window_tile: bool
+    dtype: str
+    into: ArrayRef  # float32, with room for the map
+
+
+@dataclass(frozen=True, slots=True)
 class Pause(Control):
     """Stop after the frame in work; everything else goes on."""
 
@@ -397,6 +417,27 @@ class PriorChanged(Reply):
     final: ClassVar[bool] = True
 
     prior: PriorState
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings(Reply):
+    """The position encodings that a model has."""
+
+    final: ClassVar[bool] = True
+
+    name: str
+    family: str
+    weights: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingComputed(Reply):
+    """The map lies in the block that was given, as (C, h, w)."""
+
+    final: ClassVar[bool] = True
+
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from napari_samexp.engine.encoded import EncodedPictures
+from napari_samexp.engine.encodings import EncodingReader
 from napari_samexp.engine.errors import Cancelled, ends_for_memory, sentence_of
 from napari_samexp.engine.inbox import Inbox
 from napari_samexp.engine.job import Job, open_reference
@@ -23,9 +24,11 @@ from napari_samexp.engine.messages import (
     Cancel,
     ChangeRecording,
     ClearPrior,
+    ComputeEncoding,
     Continue,
     Continued,
     Control,
+    DescribeEncodings,
     Done,
     Failed,
     FrameDone,
@@ -93,6 +96,7 @@ class Worker:
         self._connection = connection
         self._inbox = inbox
         self._recorder = recorder
+        self._encodings = EncodingReader()
         self._job: Job | None = None
         self._pause_next = False
         self._answers: dict[type[Request], Callable[[int, Any], None]] = {
@@ -106,6 +110,8 @@ class Worker:
             ClearPrior: self._edit(lambda number, _: self._recorder.journal.commit(PriorMemory(), number)),
             UndoChange: self._edit(lambda number, _: self._recorder.journal.undo(number)),
             SavePrior: self._save_prior,
+            DescribeEncodings: self._describe_encodings,
+            ComputeEncoding: self._compute_encoding,
             Track: self._track,
             Pause: self._pause,
             Continue: self._continue,
@@ -214,6 +220,13 @@ class Worker:
     def _save_prior(self, number: int, request: SavePrior) -> None:
         self._recorder.journal.prior.save(request.path)
         self._say(Done(number))
+
+    def _describe_encodings(self, number: int, request: DescribeEncodings) -> None:
+        self._say(Working(number, "loading"))
+        self._say(self._encodings.describe(number, request, self._report(number)))
+
+    def _compute_encoding(self, number: int, request: ComputeEncoding) -> None:
+        self._say(self._encodings.compute(number, request))
 
     def _begun(self, number: int) -> Callable[[str], None]:
         return lambda what: self._say(Working(number, what))

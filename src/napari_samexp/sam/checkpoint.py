@@ -89,7 +89,7 @@ def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
     CheckpointError
         If a tensor has NaN or an infinite value.
     """
-    bad = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor.float()).all())]
+    bad = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise CheckpointError(
             f"{source} has values that are not finite numbers in {_listed(map(_shown, bad))}; its training "

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.attention import attend
 from napari_samexp.sam.layers import Mlp, from_windows, split_heads, to_windows
 from napari_samexp.sam.posenc import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
@@ -30,6 +33,10 @@ class ImageEncoder(nn.Module):
         """(B, 3, H, W) to three (B, d_model, h, w), fine to coarse."""
         out: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(pixels))
         return out
+
+    def through(self, pixels: Tensor, then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each."""
+        return self.neck.through(self.trunk(pixels), then)
 
 
 class Hiera(nn.Module):
@@ -123,7 +130,7 @@ class _PooledAttention(nn.Module):
         if self.pool:
             q = _halve(q)
         heads = [split_heads(part.flatten(1, 2), self.heads) for part in (q, k, v)]
-        mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+        mixed = attend(heads[0], heads[1], heads[2])
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*q.shape))
         return out
 
@@ -145,3 +152,21 @@ class _Neck(nn.Module):
     def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         s4, s8, s16, s32 = (conv(x.permute(0, 3, 1, 2)) for conv, x in zip(reversed(self.convs), stages))
         return s4, s8, s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
+
+    def through(self, stages: list[Tensor], then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each.
+
+        Two such convolutions are one, of the product of their weights, which spares the wide map between.
+        """
+        s4, s8, s16, s32 = (x.permute(0, 3, 1, 2) for x in stages)
+        convs = [cast(nn.Conv2d, part.conv) for part in self.convs]
+        coarse = convs[1](s16) + functional.interpolate(convs[0](s32), scale_factor=2.0, mode="nearest")
+        return _both(s4, convs[3], then[0]), _both(s8, convs[2], then[1]), coarse
+
+
+def _both(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """Two 1 x 1 convolutions of (B, C, H, W), one after the other."""
+    assert first.bias is not None and second.bias is not None
+    after = second.weight[:, :, 0, 0]
+    weight = (after @ first.weight[:, :, 0, 0])[..., None, None]
+    return functional.conv2d(x, weight, after @ first.bias + second.bias)

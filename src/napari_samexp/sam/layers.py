@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.attention import attend
+
 __all__ = ["Attention", "LayerNorm2d", "Mlp", "from_windows", "split_heads", "to_windows"]
 
 
@@ -79,7 +81,7 @@ class Attention(nn.Module):
         """(B, N, C), (B, M, S), (B, M, S) to (B, N, C)."""
         q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
         q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 

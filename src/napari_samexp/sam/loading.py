@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state
+from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state, require_finite
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.variants import (
     Sam1Variant,
@@ -82,11 +82,13 @@ def load_model(
     row = _variant(file, variant)
     model, state = build(row), own_keys(file.state, row)
     load_strict(model, state, source=file.path, dtype=kind)
+    official = OFFICIAL.get(str(name_or_path))
+    if official is None:  # those were verified when they came
+        require_finite(state, source=file.path)
     encoder = "prompt_encoder" if isinstance(model, Sam1) else "sam_prompt_encoder"
     frequencies = "positional_encoding_gaussian_matrix"  # float32 in every type, see its class
     setattr(getattr(model, encoder).pe_layer, frequencies, state[f"{encoder}.pe_layer.{frequencies}"].float())
     model.requires_grad_(False).eval().to(where)
-    official = OFFICIAL.get(str(name_or_path))
     model.weights = file.path.name
     # an official file was verified when it came: hashing gigabytes again would only cost time
     model.hash_weights = (lambda: official.sha256) if official else (lambda: file.sha256)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d
 from napari_samexp.sam.posenc import axial_rope, rotate, sine_map
 from napari_samexp.sam.variants import Sam2Variant
@@ -126,15 +127,24 @@ class _MemoryLayer(nn.Module):
         self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
     ) -> Tensor:
         y = self.norm1(x)
-        x = x + self.self_attn.on_grids(y, y, y, grid_hw, [grid_hw])
-        x = x + self.cross_attn_image.on_grids(self.norm2(x), keys, memory, grid_hw, grids)
+        x = x + self.self_attn.on_grid(y, grid_hw)
+        x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
         out: Tensor = x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
         return out
 
 
 class _RotaryAttention(Attention):
-    def on_grids(self, q: Tensor, k: Tensor, v: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
-        """Attend with the queries turned by their place on `grid_hw`, the keys by theirs on `grids`."""
+    """Queries and keys are turned by their places."""
+
+    def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+        """Let tokens (N, h w, C) of one grid look at each other."""
+        rope = axial_rope(self.q_proj.out_features, grid_hw, x.device)
+        q, k = rotate(self.q_proj(x), rope), rotate(self.k_proj(x), rope)
+        out: Tensor = self.out_proj(attend(q[:, None], k[:, None], self.v_proj(x)[:, None])[:, 0])
+        return out
+
+    def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
+        """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
         q, k = self.q_proj(q), self.k_proj(k)
         dim, device = q.shape[-1], q.device
         q = rotate(q, axial_rope(dim, grid_hw, device))
@@ -142,6 +152,5 @@ class _RotaryAttention(Attention):
         spatial = sum(h * w for h, w in grids)
         cos, sin = (torch.cat(tables) for tables in zip(*ropes))
         k = torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
-        mixed = functional.scaled_dot_product_attention(q[:, None], k[:, None], self.v_proj(v)[:, None])[:, 0]
-        out: Tensor = self.out_proj(mixed)
+        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj))
         return out

@@ -16,11 +16,12 @@ from napari_samexp.sam.hiera import ImageEncoder
 from napari_samexp.sam.layers import Mlp
 from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
 from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
-from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times
+from napari_samexp.sam.parts import require_grid
+from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times, tile_map
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
 from napari_samexp.sam.variants import MAX_RECENT, Sam1Variant, Sam2Variant
 from napari_samexp.sam.vit import ImageEncoderViT
-from napari_samexp.types import ImageError, PriorError, Prompt
+from napari_samexp.types import ImageError, PriorError, Prompt, SettingsError
 
 __all__ = ["PRIOR_SLOT", "Sam1", "Sam2", "Tracked"]
 
@@ -129,7 +130,11 @@ class Sam1(_Model):
         )
 
     def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
-        """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out."""
+        """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out.
+
+        It is computed in the model's own type. Raises `SettingsError` if the grid has no tokens or too many.
+        """
+        grid_hw = require_grid(grid_hw, self.variant.embed_dim)
         return self.image_encoder.position_map(grid_hw)[0].permute(2, 0, 1)
 
 
@@ -303,18 +308,44 @@ class Sam2(_Model):
         spatial = self.encode_memory(features.embedding, logits, presence, binary=True)[0]
         return Memory(spatial, prediction.pointers[prediction.best_pointer if index is None else chosen])
 
-    def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
-        """Return what the encoder adds to its patch tokens, (C, h, w); see `posenc.hiera_map`."""
+    def position_encoding(
+        self, grid_hw: tuple[int, int], *, window_tile: bool = True, background: bool = True
+    ) -> Tensor:
+        """Return what the encoder adds to its patch tokens, or one of its two parts, in the model's own type.
+
+        Parameters
+        ----------
+        grid_hw : (int, int)
+            Height and width in tokens, which are 4 pixels a side.
+        window_tile, background : bool
+            Whether the tiled window table and the resized background table are in it.
+
+        Returns
+        -------
+        Tensor, shape (C, h, w)
+
+        Raises
+        ------
+        SettingsError
+            If the grid has no tokens or too many, or neither part is wanted.
+        """
+        grid_hw = require_grid(grid_hw, self.variant.embed_dim)
         trunk = self.image_encoder.trunk
+        if not background:
+            if not window_tile:
+                raise SettingsError(
+                    "Neither background nor window tile was asked for; ask for one or for both."
+                )
+            return tile_map(trunk.pos_embed_window, grid_hw)[0]
         return hiera_map(trunk.pos_embed, trunk.pos_embed_window, grid_hw, window_tile)[0]
 
     # ---- parts, for N objects or pictures at once; also what training uses
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""
-        s4, s8, s16 = self.image_encoder(pixels)
         decoder = self.sam_mask_decoder
-        return s16, (decoder.conv_s0(s4), decoder.conv_s1(s8))
+        s4, s8, s16 = self.image_encoder.through(pixels, (decoder.conv_s0, decoder.conv_s1))
+        return s16, (s4, s8)
 
     def decode(
         self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor

@@ -13,9 +13,14 @@ __all__ = [
     "axial_rope",
     "fourier_points",
     "hiera_map",
+    "memory_map",
+    "offset_table",
+    "relative_map",
+    "rotary_map",
     "rotate",
     "sine_map",
     "sine_times",
+    "tile_map",
     "vit_map",
 ]
 
@@ -37,10 +42,13 @@ def hiera_map(background: Tensor, window: Tensor, grid_hw: GridHW, window_tile: 
     Tensor, shape (1, C, H, W)
     """
     full = functional.interpolate(background, size=grid_hw, mode="bicubic")
-    if not window_tile:
-        return full
+    return full + tile_map(window, grid_hw) if window_tile else full
+
+
+def tile_map(window: Tensor, grid_hw: GridHW) -> Tensor:
+    """Return Hiera's window table (1, C, h, w), tiled over a grid and cut there: (1, C, H, W)."""
     repeats = [-(-size // tile) for size, tile in zip(grid_hw, window.shape[-2:])]
-    return full + window.tile(repeats)[..., : grid_hw[0], : grid_hw[1]]
+    return window.tile(repeats)[..., : grid_hw[0], : grid_hw[1]]
 
 
 def vit_map(table: Tensor, grid_hw: GridHW) -> Tensor:
@@ -60,6 +68,37 @@ def vit_map(table: Tensor, grid_hw: GridHW) -> Tensor:
     if table.shape[1:3] == grid_hw:
         return table
     return functional.interpolate(table.permute(0, 3, 1, 2), size=grid_hw, mode="bicubic").permute(0, 2, 3, 1)
+
+
+def offset_table(table: Tensor, size: int) -> Tensor:
+    """Return SAM 1's relative table for `size` tokens: (2 s - 1, C) to (2 size - 1, C), resized linearly.
+
+    Row ``i`` belongs to queries that come ``i - (size - 1)`` tokens after their keys.
+    """
+    wanted = 2 * size - 1
+    if table.shape[0] == wanted:
+        return table
+    return functional.interpolate(table.T[None], size=wanted, mode="linear")[0].T
+
+
+def relative_map(rows: Tensor, columns: Tensor, grid_hw: GridHW) -> Tensor:
+    """Return the vectors whose product with a query is added to its attention logits, in SAM 1's blocks.
+
+    The place in the map is where the key lies, seen from the query in the middle: right is right of it,
+    down is below it. The encoder adds two products instead, of the query with `rows` and with `columns`,
+    which is the same but for rounding.
+
+    Parameters
+    ----------
+    rows, columns : Tensor, shape (2 s - 1, C)
+        ``rel_pos_h`` and ``rel_pos_w`` of a block.
+
+    Returns
+    -------
+    Tensor, shape (C, 2 H - 1, 2 W - 1)
+    """
+    down, right = (offset_table(table, size).flip(0) for table, size in zip((rows, columns), grid_hw))
+    return down.T[:, :, None] + right.T[:, None, :]
 
 
 @lru_cache(maxsize=32)
@@ -127,6 +166,21 @@ def axial_rope(channels: int, grid_hw: GridHW, device: torch.device) -> tuple[Te
         x, y = (index % grid_hw[1]).float(), (index // grid_hw[1]).float()
         angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)
         return angles.cos().to(device), angles.sin().to(device)
+
+
+def rotary_map(channels: int, grid_hw: GridHW, dtype: torch.dtype) -> Tensor:
+    """Return what the rotary encoding makes of the pair (1, 0) everywhere, (channels, H, W).
+
+    Even channels are cosines and odd ones sines of the angle by which a pair is turned, so the product
+    of two tokens here is what turning does to the product of two vectors that were equal.
+    """
+    turned = torch.stack(axial_rope(channels, grid_hw, torch.device("cpu")), dim=-1).flatten(-2)
+    return turned.T.reshape(channels, *grid_hw).to(dtype)
+
+
+def memory_map(time: Tensor, grid_hw: GridHW) -> Tensor:
+    """Return what is added to the keys of a memory's tokens, (C, H, W): the sine map and a learned time (C,)."""
+    return sine_map(len(time), grid_hw, time.device, time.dtype)[0] + time[:, None, None]
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.layers import LayerNorm2d, Mlp, from_windows, to_windows
-from napari_samexp.sam.posenc import vit_map
+from napari_samexp.sam.posenc import offset_table, vit_map
 from napari_samexp.sam.variants import Sam1Variant
 
 __all__ = ["ImageEncoderViT"]
@@ -113,8 +113,5 @@ class _RelativeAttention(nn.Module):
 
 def _distances(table: Tensor, size: int) -> Tensor:
     """(2 s - 1, C) to (size, size, C): the entry for each query and key position, resized for other sizes."""
-    wanted = 2 * size - 1
-    if table.shape[0] != wanted:
-        table = functional.interpolate(table.T[None], size=wanted, mode="linear")[0].T
     index = torch.arange(size, device=table.device)
-    return table[index[:, None] - index[None, :] + size - 1]
+    return offset_table(table, size)[index[:, None] - index[None, :] + size - 1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapWish
     from napari_samexp.session.folders import LeftSession, left_sessions
     from napari_samexp.session.frames import lost_frames, next_lost, previous_lost, select_frames
     from napari_samexp.session.jobs import JobState
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from napari_samexp.session.stores import default_store
 
 _HOMES = {
+    "EncodingSession": "encodings",
+    "EncodingSource": "encodings",
     "JobState": "jobs",
     "LastRun": "preferences",
     "LeftSession": "folders",
     "Leftover": "session",
+    "MapWish": "encodings",
     "MaskPreview": "prompting",
     "ModelOffer": "models",
     "ModelState": "models",
@@ -35,10 +39,13 @@ _HOMES = {
     "select_frames": "frames",
 }
 __all__ = [
+    "EncodingSession",
+    "EncodingSource",
     "JobState",
     "LastRun",
     "LeftSession",
     "Leftover",
+    "MapWish",
     "MaskPreview",
     "ModelOffer",
     "ModelState",

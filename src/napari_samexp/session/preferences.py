@@ -57,7 +57,10 @@ class Preferences:
 
     model: str = _knob("starter", "The model: the starter, an official name, or a weights file.")
     device: str = _knob("auto", "Where the model runs; auto takes a GPU where there is one.")
-    dtype: str = _knob("float32", "The numbers it computes in; auto is bfloat16 on a GPU that has it.")
+    dtype: str = _knob(
+        "float32",
+        "The numbers it computes in. bfloat16 is much faster on recent CPUs and GPUs, with nearly the same masks; auto takes it on a GPU that has it.",
+    )
     show_scores: bool = _knob(True, "Show presence and predicted IoU beside the labels.")
     hover: bool = _knob(False, "Preview what a click would give, while the mouse moves.")
     track: TrackSettings = field(default_factory=TrackSettings)

@@ -1,0 +1,96 @@
+"""Contact sheets: small pictures of many channels on one page. Needs numpy and Pillow only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["SheetRow", "Tile", "draw_sheet", "viridis"]
+
+COLUMNS = 9
+TILE = 128  # pixels of the longer side, at least
+GAP, CAPTION, TITLE = 8, 18, 30
+PAPER, INK, FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
+
+# 25 points of the colour map viridis (CC0); between them, a straight line is off by 2 of 255 at most
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84), (71, 17, 99), (72, 31, 113), (71, 45, 123), (68, 58, 131),
+        (64, 70, 136), (59, 82, 139), (53, 93, 141), (49, 104, 142), (44, 114, 142),
+        (40, 124, 142), (36, 134, 142), (33, 144, 140), (31, 154, 138), (32, 164, 134),
+        (40, 174, 128), (53, 183, 121), (71, 192, 111), (93, 201, 99), (117, 208, 84),
+        (143, 215, 68), (171, 220, 50), (199, 224, 32), (227, 228, 24), (253, 231, 37),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """One small picture: a caption, (h, w) values, and the values for dark and bright."""
+
+    caption: str
+    values: npt.NDArray[np.float32]
+    limits: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SheetRow:
+    """A title and the pictures below it, which may take several lines."""
+
+    title: str
+    tiles: tuple[Tile, ...]
+
+
+def viridis(values: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Return values as colours, (..., 3): dark blue at the lower limit, yellow at the upper."""
+    low, high = limits
+    place = np.clip((np.asarray(values, np.float32) - low) / (high - low), 0, 1) * (len(_VIRIDIS) - 1)
+    points = np.arange(len(_VIRIDIS))
+    colours = [np.interp(place, points, _VIRIDIS[:, k]) for k in range(3)]
+    out: npt.NDArray[np.uint8] = np.rint(np.stack(colours, axis=-1)).astype(np.uint8)
+    return out
+
+
+def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+    """Return a page with all rows, each tile enlarged by a whole factor so that tokens stay square."""
+    sizes = [_tile_size(row) for row in rows]
+    widths = [COLUMNS * (width + GAP) + GAP for _, width in sizes]
+    heights = [TITLE + _lines(row) * (height + CAPTION + GAP) for row, (height, _) in zip(rows, sizes)]
+    page = Image.new("RGB", (max(widths), sum(heights) + GAP), PAPER)
+    top = 0
+    for row, size, height in zip(rows, sizes, heights):
+        _draw_row(page, row, top, size)
+        top += height
+    return page
+
+
+def _lines(row: SheetRow) -> int:
+    return -(-len(row.tiles) // COLUMNS)
+
+
+def _tile_size(row: SheetRow) -> tuple[int, int]:
+    height, width = row.tiles[0].values.shape
+    factor = max(1, TILE // max(height, width))
+    return height * factor, max(width * factor, 80)  # a caption needs its room
+
+
+def _draw_row(page: Image.Image, row: SheetRow, top: int, size: tuple[int, int]) -> None:
+    draw = ImageDraw.Draw(page)
+    title = row.title.replace("×", "x")  # which the font lacks
+    draw.text((GAP, top + 8), title, INK, ImageFont.load_default(14))
+    height, width = size
+    for place, tile in enumerate(row.tiles):
+        line, column = divmod(place, COLUMNS)
+        left, upper = GAP + column * (width + GAP), top + TITLE + line * (height + CAPTION + GAP)
+        page.paste(_enlarged(tile, height), (left, upper))
+        draw.text((left, upper + height + 2), tile.caption, FAINT, ImageFont.load_default(11))
+
+
+def _enlarged(tile: Tile, height: int) -> Image.Image:
+    factor = height // tile.values.shape[0]
+    return Image.fromarray(viridis(tile.values, tile.limits).repeat(factor, 0).repeat(factor, 1))
