@@ -1,11 +1,10 @@
 """Three priors on four clips, drawn: the matrix of what each finds, with its pictures.
 
-    python benchmarks/prior_matrix.py --out FOLDER [--frames 16] [--side 128] [--first-seed 40]
+    python benchmarks/prior_matrix.py --out FOLDER [--frames 16] [--side 256] [--pictures docs/images]
 
-Each prior is a picture with one thing and a click on it. Three clips show one of the three things each,
-elsewhere and among others, and the fourth shows none of them, so that a good matrix is light along its diagonal. Scenes are held-out
-ones of training/scenes.py. True labels are written beside, and the matrix has J&F against the thing of its own
-clip.
+Each prior is a picture with one thing and a click on it. Three clips show one of the three things each, elsewhere
+and among others, and the fourth shows none of them. Scenes are held-out ones of training/scenes.py, taken in
+their order. J&F is against the thing of the clip: on the fourth it says how far a prior takes another thing.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "training"))
@@ -39,7 +39,7 @@ def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> Non
     (out / "truth").mkdir(parents=True, exist_ok=True)
     for number in range(priors + 1):
         example = scenes.make_example(config, first_seed + number)
-        name = "none" if number == priors else f"thing{number + 1}"
+        name = "other" if number == priors else f"thing{number + 1}"
         write_mp4(out / f"clip-{name}.mp4", example.frames, 12, quality=16)
         labels = example.masks.astype(np.uint8)
         tifffile.imwrite(out / "truth" / f"clip-{name}.tif", labels, photometric="minisblack")
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256, help="of the drawn pictures, in pixels")
     parser.add_argument("--first-seed", type=int, default=40)
     parser.add_argument("--priors", type=int, default=3)
+    parser.add_argument("--pictures", type=Path, help="also put small copies of the pictures there")
     parser.add_argument("rest", nargs="*", help="more for `compare`, behind --, such as -- --vary recent=0-6")
     args = parser.parse_args()
     draw(args.out, args.frames, args.side, args.first_seed, args.priors)
@@ -69,6 +70,17 @@ def main() -> None:
     clips = sorted(args.out.glob("clip-*.mp4"))
     line = [*COMMAND, "compare", *priors, "--videos", *clips, "--out", args.out / "matrix"]
     subprocess.run([*map(str, line), "--truth", str(args.out / "truth"), *args.rest], check=True)
+    if args.pictures:
+        for name in ("heat_maps", "best_and_worst", "vary"):
+            if (args.out / "matrix" / f"{name}.png").exists():
+                small_copy(args.out / "matrix" / f"{name}.png", args.pictures / f"matrix-{name}.png")
+
+
+def small_copy(source: Path, target: Path) -> None:
+    """Write a picture in few colours and at most 900 pixels wide."""
+    with Image.open(source) as picture:
+        picture.thumbnail((900, 2000))
+        picture.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":
