@@ -149,12 +149,16 @@ class DaskPool:
         from distributed import LocalCluster
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every death at length
-        with dask.config.set({"distributed.comm.timeouts.connect": "60s"}):
+        # Dask also has memory given back at once, which costs a fifth of a small model's time
+        environment = {name: 1 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        with dask.config.set(
+            {"distributed.nanny.pre-spawn-environ": environment, "distributed.comm.timeouts.connect": "60s"}
+        ):
             return LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self.workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port: several batches may run on a machine
                 memory_limit=0,  # models are larger than what it expects, and pausing helps none of them
                 silence_logs=logging.CRITICAL,
             )
