@@ -150,7 +150,7 @@ class DaskPool:
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every death at length
         # Dask also has memory given back at once, which costs a fifth of a small model's time
-        environment = {name: 1 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
         with dask.config.set(
             {"distributed.nanny.pre-spawn-environ": environment, "distributed.comm.timeouts.connect": "60s"}
         ):
