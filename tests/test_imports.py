@@ -36,6 +36,14 @@ def test_a_process_without_the_models_imports_no_torch(statement: str) -> None:
     assert found.isdisjoint(FACES | {"torch", "torchvision", "safetensors.torch"})
 
 
+def test_the_dock_imports_no_decoder() -> None:
+    pytest.importorskip("qtpy")
+    statement = "import warnings; warnings.simplefilter('ignore'); import napari_samexp._qt.prior_tracking"
+    found = imported_by(statement)
+    assert "napari" in found
+    assert found.isdisjoint({"av", "zarr", "torch", "pandas"})
+
+
 def test_the_models_import_no_face() -> None:
     found = imported_by("from napari_samexp import Tracker, load_model, record, track_into")
     assert "torch" in found

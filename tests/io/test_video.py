@@ -22,6 +22,7 @@ from napari_samexp.io._cache import FrameCache
 from napari_samexp.io._packets import FrameTable, PacketList
 from napari_samexp.io.video import (
     FrameIndexError,
+    FrameNotWanted,
     LazyVideo,
     TooManyFramesError,
     open_video,
@@ -267,6 +268,45 @@ def test_stepping_back_reads_frames_kept_on_the_way(clips: Clips, searches: list
         for index in range(59, -1, -1):
             assert number_in(video.frame(index)) == index
     assert searches == [0]
+
+
+def test_a_decoder_that_knows_no_setting_for_bad_texts_opens_files_too(
+    clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = av.open
+
+    def newer(file: str, mode: str, *, options: dict[str, str]) -> Any:
+        return given(file, mode, options=options)
+
+    path = clips.path("long_gop.mp4")
+    monkeypatch.setattr(av, "open", newer)
+    with open_video(path) as video:
+        assert number_in(video.frame(7)) == 7
+
+
+def test_frames_on_the_way_are_shown_to_who_asks(clips: Clips) -> None:
+    passed: dict[int, int] = {}
+    with open_video(clips.path("long_gop.mp4")) as video:
+
+        def on_way(index: int, picture: Any) -> bool:
+            passed[index] = number_in(picture())
+            return True
+
+        assert number_in(video.frame(30, on_way=on_way)) == 30
+        video.frame(12, on_way=on_way)
+    assert passed == {index: index for index in range(30)}  # and frame 12 was kept on the way
+
+
+def test_a_frame_can_be_given_up_on_the_way(clips: Clips) -> None:
+    with open_video(clips.path("long_gop.mp4"), cache_bytes=0) as video:
+        for index in (40, 8, 55):
+            with pytest.raises(FrameNotWanted):
+                video.frame(index, on_way=lambda passed, picture: passed % 5 != 4)
+            assert [number_in(video.frame(near)) for near in (index, index + 1, index - 2)] == [
+                index,
+                index + 1,
+                index - 2,
+            ]
 
 
 def test_kept_frames_stay_within_the_limit(clips: Clips) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from psygnal import Signal
 from qtpy.QtWidgets import QApplication
 
@@ -51,3 +52,22 @@ def test_a_call_that_lets_qt_go_on_is_finished_first(qtbot):
     window(slow)
     qtbot.waitUntil(lambda: "next" in heard)
     assert heard == ["begins", "ends", "next"]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemError, TypeError])
+def test_what_is_gone_hinders_no_other_from_being_undone(kind):
+    """PyQt and PySide say in their own ways that Qt's half of an object has been deleted."""
+
+    class Gone:
+        def connect(self, call):
+            pass
+
+        def disconnect(self, call):
+            raise kind("already deleted")
+
+    undone = []
+    connections = Connections()
+    connections.later(lambda: undone.append("first"))
+    connections.add(Gone(), print)
+    connections.undo()
+    assert undone == ["first"]

@@ -89,6 +89,33 @@ def test_record_keeps_the_label_and_clears_the_points(qtbot, prompted, engines):
     assert not prompted.panel.record.isEnabled()
 
 
+def test_the_preview_layer_stays_for_the_next_prompt(qtbot, prompted, viewer):
+    layer = prompted.prompts._preview
+    prompted.panel.clear_prompt.click()
+    qtbot.waitUntil(lambda: not layer.visible)
+    assert layer in viewer.layers and not layer.data.any()
+    prompted.prompts.layers.add_point(12, 20, (), "object")
+    qtbot.waitUntil(lambda: layer.visible)
+    assert prompted.prompts._preview is layer and layer.data.any()
+
+
+def test_no_preview_layer_is_left_when_its_picture_goes(qtbot, prompted, viewer, picture):
+    prompted.panel.clear_prompt.click()
+    qtbot.waitUntil(lambda: prompted.session.prompting.preview is None)
+    viewer.layers.remove("picture")
+    qtbot.waitUntil(lambda: not list(viewer.layers))
+
+
+def test_a_preview_lies_over_the_picture_that_was_clicked(qtbot, prompted, viewer, picture):
+    viewer.add_image(picture, rgb=True, name="other", scale=(3, 3))
+    qtbot.waitUntil(lambda: prompted.panel.image.findText("other") >= 0)
+    prompted.pictures.choose(viewer.layers["other"])
+    prompted.prompts.layers.add_point(10, 20, (), "object")
+    qtbot.waitUntil(lambda: prompted.session.prompting.preview is not None)
+    qtbot.waitUntil(lambda: prompted.prompts._preview is not None)
+    np.testing.assert_array_equal(prompted.prompts._preview.scale, (3, 3))
+
+
 def test_x_switches_the_role(prompted):
     prompted.prompts.layers.role_toggled.emit()
     assert prompted.panel.role.currentText() == "background"

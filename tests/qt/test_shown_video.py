@@ -7,10 +7,11 @@ import time
 
 import numpy as np
 import pytest
+from napari.layers.utils.stack_utils import stack_to_images
 
 from napari_samexp._qt.frame_feed import FrameFeed
 from napari_samexp._qt.shown_video import ShownVideo, add_video, video_of
-from napari_samexp.io.video import open_video
+from napari_samexp.io.video import FrameNotWanted, open_video
 
 
 class SlowFrames:
@@ -27,7 +28,7 @@ class SlowFrames:
     def __len__(self):
         return self.shape[0]
 
-    def frame(self, index):
+    def frame(self, index, *, on_way=None):
         if index:
             self.gate.wait(2)
         self.decoded.append(index)
@@ -54,6 +55,93 @@ def test_the_newest_wish_comes_before_older_ones():
     assert set(arrived) <= {10, 40}  # what had begun, and what was wished for last
 
 
+class LongWay:
+    """A video of one group of pictures: all frames before the one asked for are passed, each when it may."""
+
+    shape = (200, 4, 4, 3)
+
+    def __init__(self):
+        self.may_pass = threading.Semaphore(0)
+        self.asked = []
+
+    def __len__(self):
+        return self.shape[0]
+
+    def frame(self, index, *, on_way=None):
+        self.asked.append(index)
+        for passed in range(index):
+            assert self.may_pass.acquire(timeout=5)
+            if on_way is not None and not on_way(passed, lambda passed=passed: self._picture(passed)):
+                raise FrameNotWanted("given up")
+        return self._picture(index)
+
+    def _picture(self, index):
+        return np.full(self.shape[1:], index, np.uint8)
+
+
+def until(so):
+    deadline = time.monotonic() + 5
+    while not so() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert so()
+
+
+def test_a_wish_is_given_up_on_the_way_for_a_newer_one():
+    video = LongWay()
+    feed = feed_of(video)
+    arrived = []
+    feed.on_frame = arrived.append
+    feed.wish(150)
+    until(lambda: 150 in video.asked)
+    feed.wish(20)
+    video.may_pass.release(22)  # what the old wish passes before it is asked, and the new one needs
+    until(lambda: 20 in arrived)
+    assert 150 not in arrived
+    assert feed.get(20)[0, 0, 0] == 20
+    assert feed.problem(150) is None
+    video.may_pass.release(10_000)
+
+
+def test_on_a_long_way_nearer_frames_stand_in():
+    video = LongWay()
+    feed = feed_of(video)
+    arrived = []
+    feed.on_frame = arrived.append
+    feed.wish(150)
+    video.may_pass.release(100)
+    until(lambda: arrived)
+    until(lambda: feed.nearest(150)[0] > 70)
+    assert feed.nearest(150)[1][0, 0, 0] == feed.nearest(150)[0]
+    assert len(arrived) < 5  # drawing takes longer than decoding
+    video.may_pass.release(10_000)
+
+
+def test_what_waits_for_a_frame_is_drawn_anew_with_a_nearer_one(viewer, slow_layer):
+    layer, _ = slow_layer
+    shown = []
+    near = np.zeros(layer.data.shape[1:], np.uint8)
+    layer.data.feed.put(30, near)
+    viewer.dims.set_current_step(0, 50)
+    layer.events.set_data.connect(lambda event: shown.append(layer.data.waiting))
+    layer.data._refresh(10)  # further away than what is shown
+    assert not shown
+    layer.data.feed.put(40, near.copy())
+    layer.data._refresh(40)
+    assert shown == [50]
+
+
+def test_napari_splitting_a_stack_reads_exact_frames(viewer, slow_layer):
+    layer, gate = slow_layer
+    held = threading.Event()
+    layer.data.feed._decode = lambda index: held.wait(5)  # no more frames become ready to be shown
+    viewer.dims.set_current_step(0, 40)
+    gate.set()
+    assert layer.data.waiting == 40
+    split = stack_to_images(layer, 0)
+    held.set()
+    assert [int(np.asarray(image.data).max()) for image in split] == list(range(60))
+
+
 def test_a_wish_waits_no_longer_than_it_may():
     feed = feed_of(SlowFrames())
     began = time.perf_counter()
@@ -67,9 +155,11 @@ def test_neighbours_are_ready_beforehand():
     feed = feed_of(video)
     assert feed.wish(5, 5.0) is not None
     deadline = time.monotonic() + 5
-    while feed.get(13) is None and time.monotonic() < deadline:
+    ready: list[bool] = [False]
+    while not all(ready) and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert all(feed.get(index) is not None for index in range(3, 14))
+        ready = [feed.get(index) is not None for index in range(3, 14)]
+    assert all(ready)
 
 
 def test_the_nearest_ready_frame_stands_in():
@@ -96,10 +186,10 @@ def slow_layer(qtbot, viewer, monkeypatch):
     gate = threading.Event()
     frame = type(video).frame
 
-    def held(self, index):
+    def held(self, index, **more):
         if index > 20:
             gate.wait(5)
-        return frame(self, index)
+        return frame(self, index, **more)
 
     monkeypatch.setattr(type(video), "frame", held)
     yield add_video(viewer, video), gate

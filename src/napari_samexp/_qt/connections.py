@@ -33,8 +33,9 @@ class Connections:
     def undo(self) -> None:
         """Undo everything, the newest first."""
         while self._undo:
-            # what is connected to may be gone already: a layer, or Qt's half of an object
-            with suppress(ValueError, TypeError, RuntimeError, KeyError):
+            # what is connected to may be gone already: a layer, or Qt's half of an object, for which PySide
+            # gives a SystemError around the RuntimeError
+            with suppress(ValueError, TypeError, RuntimeError, KeyError, SystemError):
                 self._undo.pop()()
 
 

@@ -6,12 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io._cache import FrameCache
-from napari_samexp.types import SamexpError, VideoSource
+from napari_samexp.io.video import FrameNotWanted, LazyVideo
+from napari_samexp.types import SamexpError
 
 __all__ = ["FrameFeed"]
 
@@ -24,6 +27,8 @@ _AHEAD = 8
 _BEHIND = 2
 _NEAR = 2
 _QUICK_S = 0.02
+_LONG_WAY = 40  # frames still to decode before it is worth drawing one that is passed
+_AT_ONCE_S = 0.006  # a frame that the video still has takes no longer
 _IDLE_S = 5.0  # a thread that has nothing to do ends, so that nobody has to end it
 
 
@@ -35,12 +40,12 @@ class FrameFeed:
 
     Parameters
     ----------
-    video : VideoSource
+    video : LazyVideo
     cache_bytes : int
         What the frames ready to be shown may take.
     """
 
-    def __init__(self, video: VideoSource, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, video: LazyVideo, cache_bytes: int = CACHE_BYTES) -> None:
         self._video = video
         self._cache: FrameCache[Frame] = FrameCache(cache_bytes)
         # a few frames must fit beside the one shown, or the neighbours would push it out
@@ -50,6 +55,7 @@ class FrameFeed:
         self._wish: int | None = None
         self._here = 0
         self._step = 1
+        self._jumped = False  # whether the wish was for a frame beyond the neighbours
         self._quick = True  # whether the last jump was
         self._thread: threading.Thread | None = None
         self._bad: dict[int, str] = {}
@@ -66,8 +72,9 @@ class FrameFeed:
         A frame that comes later is announced by `on_frame`, called in the feed's thread.
         """
         with self._changed:
-            if not self._quick and abs(index - self._here) > _NEAR:
-                patience_s = 0.0
+            self._jumped = abs(index - self._here) > _NEAR
+            if self._jumped and not self._quick:
+                patience_s = min(patience_s, _AT_ONCE_S)
             if index != self._here:
                 self._step = 1 if index > self._here else -1
             self._here = self._wish = index
@@ -139,7 +146,10 @@ class FrameFeed:
     def _decode(self, index: int) -> None:
         began = time.perf_counter()
         try:
-            frame = self._video.frame(index)
+            frame = self._video.frame(index, on_way=partial(self._goes_on, index))
+        except FrameNotWanted:
+            self._quick = False
+            return
         except (SamexpError, MemoryError) as error:
             logger.warning("frame %d cannot be shown: %s", index, error)
             with self._changed:
@@ -148,8 +158,26 @@ class FrameFeed:
             self.on_frame(index)
             return
         with self._changed:
-            if index == self._wish:
+            if index == self._wish and self._jumped:
                 self._quick = time.perf_counter() - began < _QUICK_S
             self._keep(index, frame)
             self._changed.notify_all()
         self.on_frame(index)
+
+    def _goes_on(self, sought: int, passed: int, picture: Callable[[], Frame]) -> bool:
+        """Return whether to decode on past a frame to the one that is sought; show it if it is a better stand-in."""
+        with self._changed:
+            if self._wish not in (None, sought):
+                return False
+            far = self._wish == sought and sought - passed >= _LONG_WAY
+            better = far and self._is_nearer(passed, sought)
+        if better:
+            with suppress(SamexpError):  # that frame's trouble is not the sought one's
+                self.put(passed, picture())
+                self.on_frame(passed)
+        return True
+
+    def _is_nearer(self, passed: int, sought: int) -> bool:
+        """Return whether a frame is so much nearer than what is ready that drawing once more is worth it."""
+        nearest = min((abs(index - sought) for index in self._ready()), default=len(self._video))
+        return 2 * abs(passed - sought) < nearest

@@ -238,7 +238,9 @@ class PromptLayers:
         self._quiet = True
         if len(self.points.data):
             self.points.refresh_colors(update_color_mapping=False)
-            self.points.symbol = [SYMBOLS[role] for role in self._roles()]
+            symbols = [SYMBOLS[role] for role in self._roles()]
+            if [str(symbol) for symbol in self.points.symbol] != symbols:  # setting them draws all anew
+                self.points.symbol = symbols
         self._quiet = False
 
     def _snapshot(self) -> Snapshot:

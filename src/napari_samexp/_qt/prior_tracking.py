@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
+from napari_samexp._lazy import import_beside_window
 from napari_samexp._qt.connections import Connections, WindowThread
 from napari_samexp._qt.dock import Dock, let_go, unwrapped
 from napari_samexp._qt.hints import Standing, hint_for
@@ -31,6 +31,7 @@ __all__ = ["PriorTracking"]
 PRIOR_FILES = "Prior (*.safetensors)"
 VIDEO_FILES = "Videos (*.mp4 *.mov *.avi *.mkv *.webm *.gif *.tif *.tiff);;All files (*)"
 NOTICE_MS = 8000
+BEGIN_MS = 100  # the dock is drawn first, without imports beside it that hold the interpreter
 
 
 class PriorTracking(Dock):
@@ -60,7 +61,7 @@ class PriorTracking(Dock):
         self._connect()
         self._show_settings()
         # the worker and slow imports begin once the dock is on the screen
-        QTimer.singleShot(0, self._begin)
+        QTimer.singleShot(BEGIN_MS, self._begin)
         self._tell_next()
         if self.session.first_notice:
             self.say(self.session.first_notice)
@@ -167,9 +168,9 @@ class PriorTracking(Dock):
 
     def _begin(self) -> None:
         if self.session is not None:
+            self._begin_prompting()  # first in the line of imports: clicks come before runs
             self.session.start()
             self.models.begin()
-            self._begin_prompting()
             self.session.look_back()
 
     def _begin_prompting(self) -> None:
@@ -177,7 +178,7 @@ class PriorTracking(Dock):
         if "pandas" in sys.modules:
             self.prompts.begin()
         else:
-            self._aside(lambda: import_module("pandas"), lambda _: self.prompts.begin())
+            self._aside(lambda: import_beside_window("pandas"), lambda _: self.prompts.begin())
 
     # ---- what happens
 

@@ -52,6 +52,7 @@ class PromptControl:
         self._pictures, self._say, self._told = pictures, say, changed
         self._made: dict[int, PromptLayers] = {}
         self._preview: Any = None
+        self._previewed: PromptLayers | None = None  # whose picture the preview lies over
         self._sent: tuple[int, tuple[int, ...]] | None = None  # the picture that the session has
         self._telling = False
         self.begun = False
@@ -70,7 +71,8 @@ class PromptControl:
         if self.layers is None or self.layers.image not in layers:
             return ""
         image = self.layers.image
-        above = [layer for layer in layers[layers.index(image) + 1 :] if isinstance(layer, Image)]
+        # not a slice of napari's list, which is a new list with all its events
+        above = [layer for layer in list(layers)[layers.index(image) + 1 :] if isinstance(layer, Image)]
         return next((str(layer.name) for layer in above if covers(layer, image)), "")
 
     def begin(self) -> None:
@@ -84,7 +86,7 @@ class PromptControl:
         for layers in list(self._made.values()):
             layers.remove()
         self._made.clear()
-        self._hide_preview()
+        self._drop_preview()
 
     def record(self, *_: Any) -> None:
         """Make the prompt a recording."""
@@ -145,10 +147,12 @@ class PromptControl:
 
     def _layer_removed(self, event: Any) -> None:
         if event.value is self._preview:
-            self._preview = None
+            self._preview = self._previewed = None
         for key, layers in list(self._made.items()):
             if not layers.alive:
                 del self._made[key]
+                if layers is self._previewed:
+                    self._drop_preview()
                 layers.remove()
         if self.layers is not None and not self.layers.alive:
             self.layers = None
@@ -198,22 +202,27 @@ class PromptControl:
 
     def _show_preview(self, preview: MaskPreview | None) -> None:
         self._fill_choices(preview)
-        if preview is None or self.layers is None:
-            self._hide_preview()
+        if self.layers is None:
+            self._drop_preview()
+        elif preview is None:
+            self._blank_preview()
         else:
             self._draw(preview.mask())
         self._told()
 
     def _draw(self, mask: Any) -> None:
         labels = mask.view(np.uint8)
-        if self._preview is None or self._preview.data.shape != labels.shape:
-            self._hide_preview()
-            self._preview = self._add_preview(labels)
-        else:
-            # in place: new data would make napari measure and list everything anew
-            self._preview.data[...] = labels
-            self._preview.visible = True
+        over = self._previewed is self.layers and self._preview is not None
+        if not over or self._preview.data.shape != labels.shape:
+            self._drop_preview()
+            self._preview, self._previewed = self._add_preview(labels), self.layers
+            return
+        # in place: new data would make napari measure and list everything anew
+        self._preview.data[...] = labels
+        if self._preview.visible:
             self._preview.refresh(extent=False, thumbnail=False)
+        else:
+            self._preview.visible = True
 
     def _add_preview(self, labels: Any) -> Any:
         assert self.layers is not None
@@ -232,10 +241,16 @@ class PromptControl:
         self._viewer.layers.selection.active = active
         return layer
 
-    def _hide_preview(self) -> None:
+    def _blank_preview(self) -> None:
+        """Show no mask; the layer stays for the next, since napari takes long to add and to remove one."""
+        if self._preview is not None and self._preview.visible:
+            self._preview.data[...] = 0  # it may be made visible by hand
+            self._preview.visible = False
+
+    def _drop_preview(self) -> None:
         if self._preview is not None and self._preview in self._viewer.layers:
             self._viewer.layers.remove(self._preview)
-        self._preview = None
+        self._preview = self._previewed = None
 
     def _fill_choices(self, preview: MaskPreview | None) -> None:
         combo = self._panel.mask_choice

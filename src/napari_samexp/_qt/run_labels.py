@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.colormaps import label_colormap
+from qtpy.QtCore import QTimer
 
 from napari_samexp._qt.pictures import spatial_settings, time_of
 from napari_samexp.types import ObjectScore
@@ -13,6 +14,9 @@ if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
     from napari_samexp.io.label_edits import EditableLabels
 
 __all__ = ["RunLabels", "labels_settings"]
+
+# napari takes as long over a layer's new features as over the frame; they are seen under a resting mouse only
+_SETTLE_MS = 150
 
 
 def labels_settings(labels: EditableLabels) -> dict[str, Any]:
@@ -36,6 +40,11 @@ class RunLabels:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
+        self._scores: tuple[dict[int, ObjectScore], dict[int, str]] = {}, {}
+        self._settled = QTimer()
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLE_MS)
+        self._settled.timeout.connect(self._enter_scores)
         self.layer: Any = None
 
     @property
@@ -61,10 +70,19 @@ class RunLabels:
             self.layer.refresh(extent=False, thumbnail=False)
 
     def show_scores(self, scores: dict[int, ObjectScore], names: dict[int, str]) -> None:
-        """Put the scores of the frame in view into the layer's features, which napari shows under the mouse."""
+        """Put the scores of the frame in view into the layer's features, which napari shows under the mouse.
+
+        That is done once the slider rests, since each step would feel it.
+        """
+        self._scores = scores, names
+        self._settled.start()
+
+    def _enter_scores(self) -> None:
         if not self.shown:
             return
         import pandas as pd  # takes long, and is there by now
+
+        scores, names = self._scores
 
         rows = [(0, "", None, None, None)]
         for label, name in names.items():

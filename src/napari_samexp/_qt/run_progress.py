@@ -12,6 +12,8 @@ from napari_samexp.session.jobs import JobState
 __all__ = ["RunProgress", "progress_words"]
 
 _EVERY_S = 0.1  # people do not read faster, and drawing costs
+# napari's bars let all of Qt go on at each update, which draws the canvas in the middle of ours
+_ACTIVITY_EVERY_S = 1.0
 
 
 class RunProgress:
@@ -26,6 +28,7 @@ class RunProgress:
         self._bar = bar
         self._activity: Any = None
         self._drawn = (0.0, "")
+        self._activity_due: float | None = None
         bar.setRange(0, 1)
         bar.setFormat("")
 
@@ -38,7 +41,7 @@ class RunProgress:
         self._bar.setRange(0, max(1, job.total))
         self._bar.setValue(job.done)
         self._bar.setFormat(progress_words(job))
-        self._show_activity(job)
+        self._show_activity(job, now)
 
     def close(self) -> None:
         """Take the bar out of the activity dock."""
@@ -46,10 +49,14 @@ class RunProgress:
             self._activity.close()
             self._activity = None
 
-    def _show_activity(self, job: JobState) -> None:
+    def _show_activity(self, job: JobState, now: float) -> None:
         if not job.active:
             self.close()
-        elif job.total:
+            self._activity_due = None
+        elif self._activity_due is None:
+            self._activity_due = now + _ACTIVITY_EVERY_S  # a short run needs no bar there
+        elif job.total and now >= self._activity_due:
+            self._activity_due = now + _ACTIVITY_EVERY_S
             if self._activity is None or self._activity.total != job.total:
                 self.close()
                 self._activity = progress(total=job.total, desc="Prior tracking")

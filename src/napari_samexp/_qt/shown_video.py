@@ -59,6 +59,7 @@ class ShownVideo:
         self.shape = video.shape
         self.feed = FrameFeed(video)
         self._waiting: int | None = None
+        self._stand_in: int | None = None  # the frame shown in the place of the one that is waited for
         self._arrival = _Arrival()
         self._arrival.arrived.connect(self._refresh, Qt.ConnectionType.QueuedConnection)
         arrival = weakref.ref(self._arrival)
@@ -103,15 +104,19 @@ class ShownVideo:
         problem = self.feed.problem(index)
         self._waiting = None if problem else index
         near = self.feed.nearest(index)
+        self._stand_in = None if near is None else near[0]
         stand_in = np.zeros(self.shape[1:], np.uint8) if near is None or problem else near[1]
         return _marked(
             stand_in, f"frame {index} cannot be decoded" if problem else f"decoding frame {index} …"
         )
 
     def _refresh(self, index: int) -> None:
-        if index == self._waiting:
+        if self._waiting is not None and self._is_better(index, self._waiting):
             for layer in _layers_of(self):
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _is_better(self, index: int, sought: int) -> bool:
+        return self._stand_in is None or abs(index - sought) < abs(self._stand_in - sought)
 
 
 def _announce(arrival: weakref.ref[_Arrival], index: int) -> None:
@@ -123,9 +128,11 @@ def _announce(arrival: weakref.ref[_Arrival], index: int) -> None:
 def _asked_by_napari() -> bool:
     """Return whether the array is indexed by napari's slicing, of which only the eye sees the outcome.
 
-    napari offers no other way to tell a slice to be shown from data to be used.
+    napari offers no other way to tell a slice to be shown from data to be used: other modules of its layers
+    split, project and convert them. Should the place move in a later napari, all reads are exact.
     """
-    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("napari.layers.")
+    module = str(sys._getframe(2).f_globals.get("__name__", ""))
+    return module.startswith("napari.layers.") and module.endswith("._slice")
 
 
 def _whole_frame(key: Any, count: int) -> int | None:

@@ -233,7 +233,8 @@ class TrackControl:
     def _layer_inserted(self, event: Any) -> None:
         """Show the run whose labels were opened as a file."""
         module = sys.modules.get("napari_samexp.io.label_edits")  # else none can be there
-        if module is None or not isinstance(event.value.data, module.EditableLabels):
+        kind = getattr(module, "EditableLabels", None)  # nor while another thread still imports it
+        if kind is None or not isinstance(event.value.data, kind):
             return
         labels = self._session.results.labels
         if not self._session.tracking.job.active and (labels is None or labels.path != event.value.data.path):

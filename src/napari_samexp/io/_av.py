@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_samexp.io._av_file import EXPECTED, AvFile, LostPlace
 from napari_samexp.io._cache import FrameCache
+from napari_samexp.io._indexing import FrameNotWanted, OnWay
 from napari_samexp.io._packets import FrameTable, PacketList
 from napari_samexp.io._paths import content_digest
 from napari_samexp.pixels import to_rgb8
@@ -59,6 +60,7 @@ class AvSource:
     _frame_of: npt.NDArray[np.int64]  # by packet
     _run: Iterator[tuple[int, Any]]  # frames with their indices, being decoded
     _last: int  # the frame that the run gave last, or -1
+    _on_way: OnWay | None = None
     _back: int  # how many frames passed on the way are kept
     _size: tuple[int, int]  # stored width and height, before turning
     _matrix: npt.NDArray[np.int32] | None
@@ -95,11 +97,18 @@ class AvSource:
         digest.update(f"{self.shape} {self._limits}".encode())
         return digest.hexdigest()
 
-    def frame(self, index: int) -> npt.NDArray[np.uint8]:
+    def frame(self, index: int, on_way: OnWay | None = None) -> npt.NDArray[np.uint8]:
         """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array."""
         frame = self._cache.get(index)
         if frame is None:
-            frame = self._find(index)
+            self._on_way = on_way
+            try:
+                frame = self._find(index)
+            finally:
+                self._on_way = None
+        return self._picture(index, frame)
+
+    def _picture(self, index: int, frame: Any) -> npt.NDArray[np.uint8]:
         if (frame.width, frame.height) != self._size:
             width, height = self._size
             raise VideoError(
@@ -225,6 +234,10 @@ class AvSource:
                     return frame
                 if passed > index + _PATIENCE:
                     break
+                if self._on_way is not None and not self._on_way(
+                    passed, partial(self._picture, passed, frame)
+                ):
+                    raise FrameNotWanted(f"Frame {index} of {self.name} is no longer wanted.")
         except LostPlace:
             self._table = self._table.with_one_key()
         return None

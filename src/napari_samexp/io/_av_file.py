@@ -66,7 +66,7 @@ class AvFile:
         """Open the file, at its beginning."""
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         try:
-            self.container = av.open(str(self.path), "r", options=options, metadata_errors="replace")
+            self.container = _opened(self.path, options)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(
                 f"{self.path} cannot be opened as a video ({_reason(error)}): it is damaged, cut short or "
@@ -139,6 +139,13 @@ class AvFile:
             logger.debug("%s: a packet cannot be decoded: %s", self.path, _reason(error))
             return
         yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
+
+
+def _opened(path: Path, options: dict[str, str]) -> Any:
+    try:
+        return av.open(str(path), "r", options=options, metadata_errors="replace")
+    except TypeError:  # PyAV 19 has no such setting
+        return av.open(str(path), "r", options=options)
 
 
 def _disposition(stream: Any) -> int:

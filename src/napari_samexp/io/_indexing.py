@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_samexp.types import VideoError
 
-__all__ = ["FrameIndexError", "FrameRequest", "frame_number", "frame_request"]
+__all__ = ["FrameIndexError", "FrameNotWanted", "FrameRequest", "OnWay", "frame_number", "frame_request"]
 
 Shape = tuple[int, int, int, int]
+# told of each frame passed on the way to another: its number, and what gives its picture; False gives up
+OnWay = Callable[[int, Callable[[], npt.NDArray[np.uint8]]], bool]
 
 
 class FrameIndexError(VideoError, IndexError):
     """An index that the video does not have, or a kind of index that it does not know."""
+
+
+class FrameNotWanted(VideoError):
+    """A frame was given up on the way to it, since whoever asked for it no longer wants it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io._cache import FrameCache
+from napari_samexp.io._indexing import OnWay
 from napari_samexp.io._paths import content_digest, natural_key
 from napari_samexp.io._tiff import TiffStack
 from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
@@ -81,8 +82,8 @@ class StackSource:
         self.times = np.arange(stack.shape[0], dtype=np.float64)
         self._dtype = self._raw(0).dtype
 
-    def frame(self, index: int) -> npt.NDArray[np.uint8]:
-        """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array."""
+    def frame(self, index: int, on_way: OnWay | None = None) -> npt.NDArray[np.uint8]:
+        """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array; nothing lies on the way to it."""
         try:
             return np.array(to_rgb8(self._checked(index), self._limits))
         except ImageError as error:

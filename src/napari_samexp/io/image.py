@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
@@ -135,6 +134,8 @@ def _is_deep_png(path: Path) -> bool:
 
 
 def _deep_png(path: Path) -> AnyArray:
+    import av  # for these pictures alone, and it takes long
+
     decoder: Any = av.CodecContext.create("png", "r")
     frames = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)]
     return np.array(frames[0].to_ndarray(format="rgb48le"))

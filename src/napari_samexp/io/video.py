@@ -15,8 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.io._av import AvSource
-from napari_samexp.io._indexing import FrameIndexError, frame_number, frame_request
+from napari_samexp.io._indexing import FrameIndexError, FrameNotWanted, OnWay, frame_number, frame_request
 from napari_samexp.io._paths import existing_path, readable_file
 from napari_samexp.io._stack import StackSource, array_stack, folder_stack, picture_stack, tiff_stack
 from napari_samexp.io._tiff import is_tiff
@@ -27,6 +26,7 @@ from napari_samexp.types import VideoError
 __all__ = [
     "MAX_REQUEST_BYTES",
     "FrameIndexError",
+    "FrameNotWanted",
     "LazyVideo",
     "TooManyFramesError",
     "open_video",
@@ -65,7 +65,7 @@ class FrameSource(Protocol):
     def fingerprint(self) -> str:
         """A hash of the content."""
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int, on_way: OnWay | None = None) -> Frame:
         """Return frame `index`, 0 to T - 1, as a new array."""
 
     def close(self) -> None:
@@ -194,16 +194,21 @@ class LazyVideo:
                     f"{self.name} can no longer be read ({error.strerror}); open it again."
                 ) from error
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int, *, on_way: OnWay | None = None) -> Frame:
         """Return exactly frame `index` as a new array (Y, X, 3) of uint8 RGB.
 
         Parameters
         ----------
         index : int
             0 to T - 1, or negative to count from the end.
+        on_way : callable, optional
+            Called for each frame that has to be decoded on the way, with its index and a function that gives
+            its picture; returning False gives up.
 
         Raises
         ------
+        FrameNotWanted
+            If `on_way` gave up. It is a `VideoError`.
         FrameIndexError
             If there is no such frame. It is a `VideoError` and an `IndexError`.
         VideoError
@@ -212,7 +217,7 @@ class LazyVideo:
         number = frame_number(index, len(self))
         with self._lock:
             self._require_open()
-            return self._source.frame(number)
+            return self._source.frame(number, on_way)
 
     def close(self) -> None:
         """Close the file and drop the frames in memory; the video cannot be read any more."""
@@ -279,6 +284,9 @@ def _source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | 
         return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
     if found.suffix.lower() in IMAGE_SUFFIXES:
         return StackSource(picture_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
+    # takes a third of the time in which the dock opens, and few sittings begin with a video
+    from napari_samexp.io._av import AvSource
+
     return AvSource(found, cache_bytes=cache_bytes, limits=limits)
 
 

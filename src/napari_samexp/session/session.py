@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import threading
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_samexp._lazy import import_beside_window
 from napari_samexp.engine.client import EngineClient
 from napari_samexp.engine.messages import Kept, Loaded, LoadPrior, Ready, Reply, WorkerDied
 from napari_samexp.engine.process import WorkerOptions
@@ -274,5 +274,9 @@ class Session:
 
 def _import_early() -> None:
     # zarr alone takes a third of a second, which the window would notice when a run begins
-    for name in ("napari_samexp.io.label_edits", "napari_samexp.io.labels", "napari_samexp.io.video"):
-        importlib.import_module(name)
+    import_beside_window(
+        "napari_samexp.io.label_edits",
+        "napari_samexp.io.labels",
+        "napari_samexp.io.video",
+        "napari_samexp.io._av",
+    )
