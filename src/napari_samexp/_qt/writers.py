@@ -45,7 +45,14 @@ def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     frames = (np.asarray(data[index]).astype(kind) for index in np.ndindex(shape[:-2]))
     # one series of pages with a shape: written page by page, each would become a picture of its own
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) > 2**31) as file:
-        file.write(frames, shape=shape, dtype=kind, compression="zlib", metadata={"axes": _axes(meta, shape)})
+        file.write(
+            frames,
+            shape=shape,
+            dtype=kind,
+            compression="zlib",
+            metadata={"axes": _axes(meta, shape)},
+            photometric="minisblack",
+        )
     return [path]
 
 

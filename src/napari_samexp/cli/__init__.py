@@ -1,4 +1,4 @@
-"""The command line: ``napari-samexp info | record | track | posenc | demo``."""
+"""The command line: ``info | record | track | batch | compare | evaluate | export | posenc | demo``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from napari_samexp import __version__
-from napari_samexp.cli import demo, info, posenc, record, track
+from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
+from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.cli.tables import one_line
 from napari_samexp.types import SamexpError
@@ -31,7 +32,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _command in (info.info, record.record, track.track, posenc.posenc, demo.demo):
+for _command in (
+    info.info, record.record, track.track, batch.batch, compare.compare, evaluate.evaluate, export.export,
+    posenc.posenc, demo.demo,
+):  # fmt: skip
     app.command()(_command)
 
 
@@ -86,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     debug, given = _without_debug(arguments)
     try:
-        status = _invoke(given)
+        status = _invoke(many_valued(given))
         sys.stdout.flush()
         return status
     except BrokenPipeError:

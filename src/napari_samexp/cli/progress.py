@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import typer
 
-__all__ = ["Interrupt", "Stopped", "Update", "interruptible", "progress"]
+__all__ = ["LINE_EVERY", "Interrupt", "Stopped", "Update", "duration", "interruptible", "progress"]
 
 LINE_EVERY = 5.0  # seconds, where there is no terminal
 Update = Callable[[int, int | None], None]
@@ -79,7 +79,7 @@ def _lines(what: str, unit: Unit) -> Update:
             return
         last = now
         rate = done / (now - began)
-        left = "" if total is None else f", {_duration((total - done) / rate)} left"
+        left = "" if total is None else f", {duration((total - done) / rate)} left"
         typer.echo(f"{what}: {_amount(done, total, unit)}, {_speed(rate, unit)}{left}", err=True)
 
     return update
@@ -124,7 +124,8 @@ def _speed(rate: float, unit: Unit) -> str:
     return f"{rate / 1e6:.1f} MB/s" if unit == "bytes" else f"{rate:.3g} frames/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from napari_samexp.types import StoreError
 
-__all__ = ["absolute_path", "os_errors_as_store_errors", "remove_partials", "sync", "write_atomic"]
+__all__ = [
+    "absolute_path",
+    "os_errors_as_store_errors",
+    "partial_file",
+    "remove_partials",
+    "sync",
+    "write_atomic",
+]
 
 # The names of unfinished files, ours and zarr's, so that one sweep finds both.
 PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
@@ -53,6 +60,21 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def partial_file(target: Path) -> Iterator[Path]:
+    """Give a place beside `target`, which takes its place at the end; after an error nothing is left."""
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync(target.parent)
 
 
 def sync(path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from av.codec.codec import UnknownCodecError
 from av.video.reformatter import ColorRange, Colorspace
 
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, sync
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, partial_file
 from napari_samexp.types import VideoError
 
 __all__ = ["write_mp4"]
@@ -56,7 +54,7 @@ def write_mp4(
     """
     target = absolute_path(path)
     # FFmpeg's own errors are OSErrors too where they have an errno, so a full disk ends up here as well
-    with os_errors_as_store_errors("write the video", target), _partial(target) as partial:
+    with os_errors_as_store_errors("write the video", target), partial_file(target) as partial:
         try:
             _encode(partial, iter(frames), _rate(fps), quality)
         except (av.error.FFmpegError, UnknownCodecError) as error:
@@ -104,18 +102,3 @@ def _frame(picture: Picture) -> av.VideoFrame:
 def _rate(fps: float | None) -> Fraction:
     low, high = _FPS_LIMITS
     return Fraction(min(max(fps or DEFAULT_FPS, low), high)).limit_denominator(1001)
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """Give a place beside `target`, which takes its place at the end; after an error nothing is left."""
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield partial
-        sync(partial)
-        partial.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    sync(target.parent)

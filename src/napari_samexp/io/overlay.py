@@ -17,7 +17,7 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.types import StoreError, VideoSource
 
-__all__ = ["colour_of", "contact_sheet", "paint", "write_overlay", "write_png"]
+__all__ = ["colour_of", "contact_sheet", "paint", "tile_sheet", "write_overlay", "write_png"]
 
 Picture = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
@@ -118,6 +118,22 @@ def contact_sheet(
         tile = paint(_resized(video.frame(index), size), _resized_labels(of_frame(index), size))
         cells.append(_Cell(tile, str(index), (notes or {}).get(index, ""), _lost_words(lost(index), known)))
     return _sheet(cells, columns, size)
+
+
+def tile_sheet(tiles: Sequence[tuple[Picture, str]], columns: int) -> Picture:
+    """Return a sheet of pictures (H, W, 3) uint8 with words of one or two lines below each."""
+    gap, high = 8, 40
+    page = Image.new("RGB", _page_size(len(tiles), columns, (_TILE, _TILE + high), gap), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    for place, (picture, words) in enumerate(tiles):
+        row, column = divmod(place, columns)
+        left, top = gap + column * (_TILE + gap), gap + row * (_TILE + high + gap)
+        tile = _fitted(picture, (_TILE, _TILE))
+        page.paste(Image.fromarray(tile), (left, top))
+        for line, text in enumerate(words.split("\n")[:2]):
+            y = top + tile.shape[0] + 2 + line * (high // 2)
+            draw.text((left, y), _cut(text, _TILE), _MUTED if line else DARK, font(_WORDS), anchor="lt")
+    return np.asarray(page)
 
 
 def write_png(path: str | os.PathLike[str], picture: Picture) -> None:
@@ -234,6 +250,11 @@ def _caption(draw: ImageDraw.ImageDraw, cell: _Cell, left: int, right: int, midd
         draw.text((left, middle), text, colour, font(_WORDS), anchor="lm")
         left += text_width(text, _WORDS) + _GAP if text else 0
     draw.text((right, middle), _cut(cell.warning, right - left), _WARNING, font(_WORDS), anchor="rm")
+
+
+def _page_size(count: int, columns: int, tile: tuple[int, int], gap: int) -> tuple[int, int]:
+    rows = max(1, -(-count // columns))
+    return gap + min(columns, max(1, count)) * (tile[0] + gap), gap + rows * (tile[1] + gap)
 
 
 def _cut(text: str, room: int) -> str:

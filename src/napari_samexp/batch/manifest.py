@@ -1,0 +1,103 @@
+"""What ran, with which hashes: JSON lines, only ever appended. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_samexp.batch.jobs import Job, JobResult
+from napari_samexp.io.atomic import os_errors_as_store_errors
+from napari_samexp.io.labels import LabelStore
+from napari_samexp.types import StoreError
+
+__all__ = ["Manifest"]
+
+
+class Manifest:
+    """The file ``manifest.jsonl`` of a batch.
+
+    A line ``{"run": {...}}`` begins each run of the command, and a line ``{"job": name, "status": ..., "key":
+    ..., ...}`` ends each job; the last line of a job counts. A last line that was cut short is passed over.
+
+    Parameters
+    ----------
+    path : Path
+        Made with the first line.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last: dict[str, dict[str, Any]] = {}
+        for line in self._lines():
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("job"), str):
+                self.last[entry["job"]] = entry
+
+    def begin(self, facts: dict[str, Any]) -> None:
+        """Note that a run begins."""
+        self._append({"run": {"at": _now(), **facts}})
+
+    def add(self, job: Job, result: JobResult, key: str) -> None:
+        """Note how a job ended."""
+        entry = {
+            "job": job.name,
+            "status": result.status,
+            "key": key,
+            "prior": job.prior,
+            "video": job.video,
+            "store": os.path.relpath(job.store, self.path.parent),
+            "model": job.model,
+            "frames": result.frames,
+            "tracked": result.tracked,
+            "seconds": round(result.seconds, 3),
+            "hashes": None if result.identity is None else asdict(result.identity),
+            "worker": result.worker,
+            "at": _now(),
+            **({"error": result.error} if result.error else {}),
+        }
+        self.last[job.name] = entry
+        self._append(entry)
+
+    def is_done(self, job: Job, key: str) -> bool:
+        """Whether the very same job has finished, and its labels are still there."""
+        entry = self.last.get(job.name, {})
+        if entry.get("status") != "done" or entry.get("key") != key:
+            return False
+        try:
+            with LabelStore.open(job.store, mode="r") as store:
+                return int(store.done.sum()) >= int(entry["frames"])
+        except (StoreError, KeyError, TypeError, ValueError):
+            return False
+
+    def _lines(self) -> list[bytes]:
+        with os_errors_as_store_errors("read", self.path):
+            return self.path.read_bytes().split(b"\n") if self.path.exists() else []
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with os_errors_as_store_errors("write", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a line that a kill has cut short
+                        file.write(b"\n")
+                file.write(json.dumps(entry).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,245 @@
+"""Jobs on Dask: a cluster of this machine's own, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self
+
+from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
+from napari_samexp.types import SettingsError
+
+__all__ = ["DaskPool", "default_workers"]
+
+TOPIC = "napari-samexp"
+TELL_EVERY = 0.5  # seconds between two words of a worker on its job
+POLL = 0.2
+CONNECT_WITHIN = 20.0
+THREADS_A_WORKER = 2  # of a CPU: more bring little to one frame
+
+_one_job = threading.Lock()  # where a worker has several threads, they would fight over the cores
+_stopped = threading.Event()  # in a worker's process
+
+
+def default_workers() -> int:
+    """Return how many workers suit this machine: one a GPU, or one for two CPU cores."""
+    return _gpus() or max(1, _cores() // THREADS_A_WORKER)
+
+
+class DaskPool:
+    """Workers that run jobs, each in a process of its own; a context manager.
+
+    A worker that dies takes no other with it: its job begins again on the next free one, where the store of
+    the job ends. After three deaths a job fails.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes on this machine, by default `default_workers`. On GPUs they take turns among them, and on a
+        CPU each gets an equal share of the cores.
+    scheduler : str, optional
+        The address of a cluster that is there already (``tcp://host:8786``), whose workers see the same
+        files; it is left running.
+
+    Raises
+    ------
+    SettingsError
+        If Dask is not installed, or there is no scheduler.
+    """
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
+        if not (find_spec("dask") and find_spec("distributed")):
+            raise SettingsError(
+                "Dask is not installed, which runs jobs on several workers; pip install 'napari-samexp[batch]'."
+            )
+        self.workers = workers or default_workers()
+        self.scheduler = scheduler
+        self._cluster: Any = None
+        self._client: Any = None
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        from distributed import Client
+
+        connect: Any = Client  # without types
+        try:
+            if self.scheduler is None:
+                self._cluster = self._own_cluster()
+                self._client = connect(self._cluster)
+                self._client.register_plugin(_deaf_to_ctrl_c())
+            else:
+                self._client = connect(self.scheduler, timeout=CONNECT_WITHIN)
+            self._client.subscribe_topic(TOPIC, self._heard)
+        except (OSError, ValueError) as error:
+            self.__exit__(None, None, None)
+            raise SettingsError(
+                f"There is no Dask scheduler at {self.scheduler} ({error}); give its address, such as tcp://host:8786."
+            ) from error
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for part in (self._client, self._cluster):
+            if part is not None:
+                part.close()
+        self._client = self._cluster = None
+
+    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Event]:
+        """Yield progress and results as they come, see `Runner`; after a stop, until the running jobs ended."""
+        self._client.run(_resume_work)
+        batch, waiting = uuid.uuid4().hex, {}
+        for job in jobs:
+            shared = replace(job, threads=job.threads or self._threads())
+            future = self._client.submit(_work, shared, key=f"samexp-{batch}-{job.name}", pure=False)
+            waiting[future.key] = (future, job.name)
+            future.add_done_callback(self._events.put)
+        asked = False
+        try:
+            while waiting:
+                if stop() and not asked:
+                    asked = True
+                    self._stop([future for future, _ in waiting.values()])
+                try:
+                    event = self._events.get(timeout=POLL)
+                except queue.Empty:
+                    continue
+                if isinstance(event, Progress):
+                    yield event
+                elif event.key in waiting:
+                    _, name = waiting.pop(event.key)
+                    result = _result(event, name)
+                    if result is not None:
+                        yield result
+        finally:
+            for future, _ in waiting.values():
+                future.cancel()
+
+    def _stop(self, futures: Sequence[Any]) -> None:
+        """Take back what has not begun, and ask what runs to end after its frame."""
+        running = {key for keys in self._client.processing().values() for key in keys}
+        self._client.run(_stop_work)
+        # A worker may have a second job at hand, which it begins after the one that is stopped; it sees the
+        # flag before its first frame, so it is left to end by itself.
+        self._client.cancel([future for future in futures if future.key not in running])
+
+    def _heard(self, event: Any) -> None:
+        _, message = event
+        if isinstance(message, dict) and "progress" in message:
+            self._events.put(Progress(**message["progress"]))
+
+    def _threads(self) -> int | None:
+        """Return the share of the cores that a worker of ours has; the threads of others are not our business."""
+        return None if self.scheduler else max(1, _cores() // self.workers)
+
+    def _own_cluster(self) -> Any:
+        import dask
+        from distributed import LocalCluster
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every death at length
+        # Dask also has memory given back at once, which costs a fifth of a small model's time
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
+        with dask.config.set(
+            {"distributed.nanny.pre-spawn-environ": environment, "distributed.comm.timeouts.connect": "60s"}
+        ):
+            return LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # any free port: several batches may run on a machine
+                memory_limit=0,  # models are larger than what it expects, and pausing helps none of them
+                silence_logs=logging.CRITICAL,
+            )
+
+
+def _work(job: Job) -> JobResult:
+    """Run a job in a worker's process, and tell of it twice a second."""
+    from distributed import get_worker
+
+    from napari_samexp.batch.work import run_job
+
+    worker = get_worker()
+    told = 0.0
+    with _one_job:
+        if _stopped.is_set():
+            return JobResult(job.name, "stopped")
+        for event in run_job(replace(job, device=_device(job.device, worker.name)), _stopped.is_set):
+            if isinstance(event, JobResult):
+                return event
+            now = time.monotonic()
+            if now - told >= TELL_EVERY:
+                told = now
+                worker.log_event(TOPIC, {"progress": asdict(event)})  # Dask adds to the dict
+    raise AssertionError("a job ends with its result")
+
+
+def _result(future: Any, name: str) -> JobResult | None:
+    if future.status == "finished":
+        result = future.result()
+        return result if isinstance(result, JobResult) and not _never_began(result) else None
+    if future.status == "cancelled":
+        return None
+    error = future.exception()
+    dead = type(error).__name__ == "KilledWorker"
+    words = (
+        "the workers that ran it died, perhaps of too little memory"
+        if dead
+        else f"{type(error).__name__}: {error}"
+    )
+    return JobResult(name, "failed", error=" ".join(words.split()))
+
+
+def _never_began(result: JobResult) -> bool:
+    return result.status == "stopped" and not result.worker
+
+
+def _device(wanted: str, worker: object) -> str:
+    """Return the device of a worker: GPUs are dealt out by the workers' numbers."""
+    count = _gpus()
+    if wanted in ("auto", "cuda") and count > 1 and str(worker).isdecimal():
+        return f"cuda:{int(str(worker)) % count}"
+    return wanted
+
+
+def _stop_work() -> None:
+    _stopped.set()
+
+
+def _resume_work() -> None:
+    _stopped.clear()
+
+
+def _deaf_to_ctrl_c() -> Any:
+    """Return a plugin for workers: a terminal sends Ctrl-C to them too, but it is ours to end them well."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        name = "napari-samexp-deaf"
+
+        def setup(self, worker: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,0 +1,98 @@
+"""One thing at a time, changed over some values: the rows of an ablation. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from napari_samexp.batch.jobs import Job
+from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import SettingsError
+
+__all__ = ["NAMES", "Vary", "parse_vary"]
+
+MOST_REPEATS = 64
+_OF_JOB = {
+    "recordings": "how many recordings of each label are used",
+    "repeat": "how often the first frame is shown before the second",
+}
+NAMES = (*(field.name for field in fields(TrackSettings)), *_OF_JOB)
+_RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")
+_FLAGS = {"on": True, "true": True, "off": False, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Vary:
+    """A setting, or what else a job can vary, and its values.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    values : tuple
+    """
+
+    name: str
+    values: tuple[Any, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The values as people write them."""
+        return [_word(value) for value in self.values]
+
+    def jobs(self, like: Job) -> list[Job]:
+        """Return a job like another for each value.
+
+        Raises
+        ------
+        SettingsError
+            If a value is out of range.
+        """
+        return [self._with(like, value) for value in self.values]
+
+    def _with(self, like: Job, value: Any) -> Job:
+        if self.name not in _OF_JOB:
+            return replace(like, settings=replace(like.settings, **{self.name: value}))
+        if type(value) is not int or not 1 <= value <= MOST_REPEATS:
+            raise SettingsError(f"{self.name} is {value!r}; give whole numbers from 1 to {MOST_REPEATS}.")
+        return replace(like, recordings=value) if self.name == "recordings" else replace(like, repeat=value)
+
+
+def parse_vary(text: str) -> Vary:
+    """Return what ``recent=0-6``, ``prior_time=fixed,elapsed`` or ``pointers=0,15`` says.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such name, or no value.
+    """
+    name, _, list_of = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if name not in NAMES:
+        raise SettingsError(f"--vary {text!r} has no known name; choose one of {', '.join(NAMES)}.")
+    values = tuple(value for part in list_of.split(",") for value in _values(part.strip()))
+    if len(set(values)) < 2:
+        raise SettingsError(
+            f"--vary {text!r} has fewer than two values; give NAME=A,B,... such as recent=0-6."
+        )
+    return Vary(name, tuple(dict.fromkeys(values)))
+
+
+def _values(text: str) -> Sequence[Any]:
+    match = _RANGE.fullmatch(text)
+    if match and int(match[1]) <= int(match[2]):
+        return range(int(match[1]), int(match[2]) + 1)
+    if text.lower() in _FLAGS:
+        return [_FLAGS[text.lower()]]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return [text] if text else []
+    return [value] if isinstance(value, int) else [text]
+
+
+def _word(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -1,0 +1,39 @@
+"""Folders that a command fills with files of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from napari_samexp.types import SettingsError
+
+__all__ = ["require_folder"]
+
+
+def require_folder(option: str, folder: Path, inputs: Mapping[str, Path]) -> None:
+    """Raise unless files can be written into a folder, which may be new.
+
+    Parameters
+    ----------
+    inputs : mapping of str to Path
+        Folders and files that nothing may be written into, by what they are called.
+
+    Raises
+    ------
+    SettingsError
+        Before anything is written.
+    """
+    try:
+        target = folder.resolve()
+        there = next(path for path in (target, *target.parents) if path.exists())
+    except (OSError, RuntimeError, ValueError, StopIteration):
+        raise SettingsError(f"{option} is {str(folder)!r}, which is not a path that can be used.") from None
+    if not there.is_dir():
+        raise SettingsError(f"{option} {folder} is or lies in a file; give a folder.")
+    if not os.access(there, os.W_OK):
+        raise SettingsError(f"{option} {folder} cannot be written; choose another folder.")
+    for name, path in inputs.items():
+        other = path.resolve()
+        if other == target or (other.is_dir() and other in target.parents):
+            raise SettingsError(f"{option} {folder} would write into {name}; choose another folder.")

@@ -1,0 +1,1 @@
+"""Labels in the forms that other programs read. No torch."""

@@ -1,0 +1,292 @@
+"""Many priors on many videos as a matrix: what each found, and how far they agree. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.labels import LabelStore
+from napari_samexp.measure.davis import jaccard
+from napari_samexp.measure.evaluation import evaluate_masks, write_csv
+from napari_samexp.measure.masks import open_masks, store_masks
+from napari_samexp.types import SamexpError, StoreError
+
+__all__ = ["MEASURES", "Cell", "Comparison", "compare_column", "measure_cell"]
+
+VERSION = 1
+MEASURES = {
+    "presence": "mean presence",
+    "found": "share of frames found",
+    "iou": "mean predicted IoU where found",
+    "agreement": "mean J with the other rows' masks",
+    "jf": "J&F with the truth",
+}
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One prior on one video.
+
+    Parameters
+    ----------
+    row, column : str
+    video, store : str
+        Absolute paths.
+    skip : int
+        Frames at the store's beginning that do not count, and that the video does not have: the first one
+        was shown that often before.
+    frames : int
+        Finished frames that count.
+    presence, found, iou : float
+        Mean presence; the share of frames and labels in which the object was not lost; the mean predicted
+        IoU of those. NaN where there is none.
+    agreement : float
+        Mean over the other rows of the J of both masks, whatever their labels; NaN where there is none.
+    jf : float
+        J&F with the truth; NaN without one.
+    best, worst : int or None
+        The store's frames of the highest and the lowest presence.
+    error : str
+        Why there is nothing, if so.
+    """
+
+    row: str
+    column: str
+    video: str
+    store: str
+    skip: int = 0
+    frames: int = 0
+    presence: float = math.nan
+    found: float = math.nan
+    iou: float = math.nan
+    agreement: float = math.nan
+    jf: float = math.nan
+    best: int | None = None
+    worst: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A matrix of cells.
+
+    Parameters
+    ----------
+    rows, columns : tuple of str
+    cells : tuple of Cell
+        One a row and column, row by row.
+    agreement : dict of str to list of list of float
+        For each column the J between the masks of any two rows.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    agreement: dict[str, list[list[float]]]
+
+    def cell(self, row: int, column: int) -> Cell:
+        """Return the cell at a place."""
+        return self.cells[row * len(self.columns) + column]
+
+    def matrix(self, measure: str) -> Matrix:
+        """Return one of `MEASURES`, (R, C) float64; NaN where there is none."""
+        values = [getattr(cell, measure) for cell in self.cells]
+        return np.array(values, np.float64).reshape(len(self.rows), len(self.columns))
+
+    @property
+    def measures(self) -> list[str]:
+        """Those of `MEASURES` that any cell has."""
+        return [name for name in MEASURES if np.isfinite(self.matrix(name)).any()]
+
+    def write_csv(self, path: Path) -> None:
+        """Write a row a cell with all that it holds."""
+        names = [field.name for field in fields(Cell)]
+        write_csv(path, names, [[_empty_if_nan(getattr(c, name)) for name in names] for c in self.cells])
+
+    def save(self, path: Path) -> None:
+        """Write the comparison as JSON, with paths relative to its folder where they lie below it."""
+        target = absolute_path(path)
+        content = {
+            "version": VERSION,
+            "rows": self.rows,
+            "columns": self.columns,
+            "cells": [_to_json(cell, target.parent) for cell in self.cells],
+            "agreement": _without_nan(self.agreement),
+        }
+        with os_errors_as_store_errors("write the comparison to", target):
+            write_atomic(target, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, damaged or something else.
+        """
+        target = absolute_path(path)
+        try:
+            content = json.loads(target.read_bytes())
+            if content["version"] != VERSION:
+                raise ValueError(f"version {content['version']}")
+            cells = tuple(_from_json(entry, target.parent) for entry in content["cells"])
+            made = cls(
+                tuple(content["rows"]), tuple(content["columns"]), cells, _with_nan(content["agreement"])
+            )
+            if len(cells) != len(made.rows) * len(made.columns):
+                raise ValueError("cells are missing")
+            return made
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"{target} is no comparison that can be read ({error}); give the comparison.json that "
+                "`napari-samexp compare` wrote."
+            ) from None
+
+
+def measure_cell(cell: Cell, truth: Path | None = None) -> Cell:
+    """Return a cell with what its store says; without a store, with the reason.
+
+    Parameters
+    ----------
+    truth : Path, optional
+        True labels of the cell's video.
+    """
+    try:
+        with LabelStore.open(cell.store, mode="r") as store:
+            scores = {index: entry for index, entry in store.scores.items() if index >= cell.skip}
+            measured = replace(cell, frames=len(scores), **_means(scores))
+            return measured if truth is None else replace(measured, jf=_against(store, truth, cell.skip))
+    except SamexpError as error:
+        return replace(cell, error=cell.error or str(error))
+
+
+def compare_column(
+    cells: Sequence[Cell], told: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[list[Cell], list[list[float]]]:
+    """Return the cells of one video with their agreement, and the J of any two of them.
+
+    J is taken in frames that both have finished and in which at least one has found something; every label
+    counts as the object, since two priors may call it differently.
+    """
+    count = len(cells)
+    sums, numbers = np.zeros((count, count)), np.zeros((count, count))
+    stores = [_opened(cell) for cell in cells]
+    last = max((store.shape[0] - cell.skip for cell, store in zip(cells, stores) if store), default=0)
+    for frame in range(last):
+        told(frame, last)
+        masks = [_mask(cell, store, frame) for cell, store in zip(cells, stores)]
+        for one in range(count):
+            for other in range(one):
+                _add(sums, numbers, one, other, masks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = sums / numbers
+    np.fill_diagonal(table, math.nan)
+    agreed = [replace(cell, agreement=_mean(row)) for cell, row in zip(cells, table)]
+    np.fill_diagonal(table, 1.0)
+    return agreed, table.tolist()
+
+
+def _means(scores: dict[int, Any]) -> dict[str, Any]:
+    flat = [score for entry in scores.values() for score in entry.values()]
+    by_frame = {index: _mean([s.presence for s in entry.values()]) for index, entry in scores.items()}
+    return {
+        "presence": _mean([score.presence for score in flat]),
+        "found": _mean([float(not score.lost) for score in flat]),
+        "iou": _mean([score.iou for score in flat if not score.lost]),
+        "best": max(by_frame, key=by_frame.__getitem__, default=None),
+        "worst": min(by_frame, key=by_frame.__getitem__, default=None),
+    }
+
+
+def _against(store: LabelStore, truth: Path, skip: int) -> float:
+    found = store_masks(store)
+    with open_masks(truth) as right:
+        if not skip:
+            return evaluate_masks(found, right).jf
+        later = replace(
+            found,
+            shape=(found.shape[0] - skip, *found.shape[1:]),
+            read=lambda index: found.read(index + skip),
+            scores={index - skip: entry for index, entry in (found.scores or {}).items() if index >= skip},
+        )
+        return evaluate_masks(later, right).jf
+
+
+def _opened(cell: Cell) -> LabelStore | None:
+    try:
+        return None if cell.error else LabelStore.open(cell.store, mode="r")
+    except StoreError:
+        return None
+
+
+def _mask(cell: Cell, store: LabelStore | None, frame: int) -> npt.NDArray[np.bool_] | None:
+    index = frame + cell.skip
+    if store is None or index >= store.shape[0] or store.missing([index]):
+        return None
+    mask: npt.NDArray[np.bool_] = store.frame(index) > 0
+    return mask
+
+
+def _add(sums: Matrix, numbers: Matrix, one: int, other: int, masks: Sequence[Any]) -> None:
+    a, b = masks[one], masks[other]
+    if a is None or b is None or a.shape != b.shape or not (a.any() or b.any()):
+        return
+    value = jaccard(a, b)
+    for place in ((one, other), (other, one)):
+        sums[place] += value
+        numbers[place] += 1
+
+
+def _mean(values: Sequence[float] | Matrix) -> float:
+    known = [float(value) for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _empty_if_nan(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _to_json(cell: Cell, folder: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for key, value in asdict(cell).items():
+        entry[key] = None if isinstance(value, float) and math.isnan(value) else value
+    for key in ("video", "store"):
+        path = Path(entry[key])
+        entry[key] = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    return entry
+
+
+def _from_json(entry: dict[str, Any], folder: Path) -> Cell:
+    numbers = {field.name for field in fields(Cell) if field.type == "float"}
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        values[key] = math.nan if value is None and key in numbers else value
+    for key in ("video", "store"):
+        values[key] = str(folder / values[key])
+    return Cell(**values)
+
+
+def _without_nan(tables: dict[str, list[list[float]]]) -> dict[str, Any]:
+    return {
+        name: [[value if math.isfinite(value) else None for value in row] for row in table]
+        for name, table in tables.items()
+    }
+
+
+def _with_nan(tables: dict[str, Any]) -> dict[str, list[list[float]]]:
+    return {
+        name: [[math.nan if value is None else float(value) for value in row] for row in table]
+        for name, table in tables.items()
+    }

@@ -1,0 +1,275 @@
+"""Labels against a truth: J, F and presence of each label in each frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.measure.davis import TOLERANCE, Statistics, contour_accuracy, jaccard, statistics
+from napari_samexp.measure.masks import Masks
+from napari_samexp.types import StoreError
+
+__all__ = ["Evaluation", "FrameScore", "LabelScore", "evaluate_masks", "score_frames"]
+
+MAX_GUESSED = 1000  # labels that are looked for in a truth that does not name them
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScore:
+    """One label in one frame.
+
+    Parameters
+    ----------
+    frame, label : int
+        `label` as in the labels that are evaluated.
+    j, f : float
+        0 to 1.
+    there, found : bool
+        Whether the truth shows the object, and whether the labels (or their presence score) say so.
+    """
+
+    frame: int
+    label: int
+    j: float
+    f: float
+    there: bool
+    found: bool
+
+    @property
+    def jf(self) -> float:
+        """The mean of J and F."""
+        return (self.j + self.f) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label over all frames.
+
+    Parameters
+    ----------
+    j, f : Statistics
+    j_seen : float
+        Mean J of the frames in which the truth shows the object; NaN if there is none.
+    presence : float
+        Share of the frames in which `found` is right.
+    frames : int
+    """
+
+    label: int
+    name: str
+    j: Statistics
+    f: Statistics
+    j_seen: float
+    presence: float
+    frames: int
+
+    @property
+    def jf(self) -> float:
+        """J&F, the mean of both means."""
+        return (self.j.mean + self.f.mean) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All scores of one set of labels.
+
+    Parameters
+    ----------
+    frames : tuple of FrameScore
+        By frame, then by label.
+    names : dict of int to str
+    left_out : int
+        Frames that had no labels (a run had not finished them) and do not count.
+    """
+
+    frames: tuple[FrameScore, ...]
+    names: dict[int, str]
+    left_out: int = 0
+
+    def of_label(self, label: int) -> list[FrameScore]:
+        """Return a label's frames in the order of time."""
+        return [score for score in self.frames if score.label == label]
+
+    @property
+    def labels(self) -> tuple[LabelScore, ...]:
+        """A summary of each label."""
+        return tuple(_summary(label, name, self.of_label(label)) for label, name in self.names.items())
+
+    @property
+    def jf(self) -> float:
+        """J&F, the mean over labels."""
+        return float(np.mean([label.jf for label in self.labels]))
+
+    def write_frames_csv(self, path: Path) -> None:
+        """Write a row a frame and label: frame, label, name, j, f, jf, there, found."""
+        rows = [
+            (s.frame, s.label, self.names[s.label], s.j, s.f, s.jf, _word(s.there), _word(s.found))
+            for s in self.frames
+        ]
+        write_csv(path, ("frame", "label", "name", "j", "f", "jf", "there", "found"), rows)
+
+    def write_labels_csv(self, path: Path) -> None:
+        """Write a row a label: its means, recalls, decays, J where seen, presence and frames."""
+        parts = [f"{measure}_{field.name}" for measure in ("j", "f") for field in fields(Statistics)]
+        head = ("label", "name", "jf", *parts, "j_seen", "presence", "frames")
+        rows = [
+            (
+                s.label, s.name, s.jf, s.j.mean, s.j.recall, s.j.decay, s.f.mean, s.f.recall, s.f.decay,
+                s.j_seen, s.presence, s.frames,
+            )
+            for s in self.labels
+        ]  # fmt: skip
+        write_csv(path, head, rows)
+
+
+def evaluate_masks(
+    found: Masks,
+    truth: Masks,
+    *,
+    pairs: Mapping[int, int] | None = None,
+    frames: Sequence[int] | None = None,
+    tolerance: float = TOLERANCE,
+    void: int | None = None,
+) -> Evaluation:
+    """Return the scores of labels against a truth.
+
+    Parameters
+    ----------
+    found, truth : Masks
+        Of one size.
+    pairs : mapping of int to int, optional
+        Which label of the truth belongs to each label. By default the same numbers; or where each side
+        has one label only, those two.
+    frames : sequence of int, optional
+        By default all for which `found` has labels. DAVIS leaves out the first and the last, of which
+        the first was given to the method; a prior from another picture is given none.
+    tolerance : float
+        Of `contour_accuracy`.
+    void : int, optional
+        Where the truth has this number, pixels do not count.
+
+    Raises
+    ------
+    StoreError
+        If sizes differ, or no label of one is in the other.
+    """
+    asked = list(range(found.shape[0])) if frames is None else list(frames)
+    known = set(found.frames)
+    chosen = [frame for frame in asked if frame in known]
+    paired = _pairs(found, truth, pairs, chosen, void)
+    scores = tuple(score_frames(found, truth, paired, chosen, tolerance, void))
+    names = {label: found.names.get(label, f"object {label}") for label in paired}
+    return Evaluation(scores, names, len(asked) - len(chosen))
+
+
+def score_frames(
+    found: Masks,
+    truth: Masks,
+    pairs: Mapping[int, int],
+    frames: Sequence[int],
+    tolerance: float = TOLERANCE,
+    void: int | None = None,
+) -> Iterator[FrameScore]:
+    """Yield the scores of frames, one frame in memory at a time; see `evaluate_masks`."""
+    if found.shape != truth.shape:
+        raise StoreError(
+            f"The labels have shape {found.shape} and the truth {truth.shape}; give the truth of this video."
+        )
+    for frame in frames:
+        ours, theirs = found.frame(frame), truth.frame(frame)
+        counts = np.ones(theirs.shape, np.bool_) if void is None else theirs != void
+        for label, other in pairs.items():
+            mask, right = (ours == label) & counts, (theirs == other) & counts
+            yield FrameScore(
+                frame,
+                label,
+                jaccard(mask, right),
+                contour_accuracy(mask, right, tolerance),
+                bool(right.any()),
+                _is_found(found, frame, label, mask),
+            )
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table; `StoreError` if the disk refuses, and an older file is kept then."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(head)
+    table.writerows(rows)
+    target = absolute_path(path)
+    with os_errors_as_store_errors("write the table", target):
+        write_atomic(target, text.getvalue().encode(errors="replace"))
+
+
+def _pairs(
+    found: Masks,
+    truth: Masks,
+    pairs: Mapping[int, int] | None,
+    frames: Sequence[int],
+    void: int | None,
+) -> dict[int, int]:
+    if pairs:
+        return dict(pairs)
+    if found.shape != truth.shape:
+        raise StoreError(
+            f"The labels have shape {found.shape} and the truth {truth.shape}; give the truth of this video."
+        )
+    if not frames:
+        raise StoreError("The labels have no finished frame to evaluate; track first, or choose others.")
+    ours = set(found.names) or _seen(found, frames)
+    theirs = (set(truth.names) or _seen(truth, frames)) - {void}
+    if len(ours) == len(theirs) == 1:
+        return {min(ours): min(theirs)}
+    common = sorted(ours & theirs)
+    if not common:
+        raise StoreError(
+            f"The labels are {_listed(ours)} and those of the truth {_listed(theirs)}; say which belong together."
+        )
+    # without names, an object of the truth that was never found is missed, and not unknown
+    return {label: label for label in (common if found.names else sorted(theirs))}
+
+
+def _seen(masks: Masks, frames: Sequence[int]) -> set[int]:
+    seen: set[int] = set()
+    for frame in frames:
+        seen |= set(np.unique(masks.frame(frame)).tolist())
+        if len(seen) > MAX_GUESSED:
+            raise StoreError(
+                f"The labels have more than {MAX_GUESSED} numbers, so they are no objects' labels."
+            )
+    return {int(label) for label in seen} - {0}
+
+
+def _listed(labels: set[int]) -> str:
+    return ", ".join(map(str, sorted(labels))) or "none"
+
+
+def _is_found(found: Masks, frame: int, label: int, mask: Any) -> bool:
+    if found.scores is None or label not in found.scores.get(frame, {}):
+        return bool(mask.any())
+    return not found.scores[frame][label].lost
+
+
+def _summary(label: int, name: str, scores: Sequence[FrameScore]) -> LabelScore:
+    seen = [score.j for score in scores if score.there]
+    right = [score.there == score.found for score in scores]
+    return LabelScore(
+        label,
+        name,
+        statistics([score.j for score in scores]),
+        statistics([score.f for score in scores]),
+        float(np.mean(seen)) if seen else float("nan"),
+        float(np.mean(right)) if right else float("nan"),
+        len(scores),
+    )
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()

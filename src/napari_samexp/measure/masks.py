@@ -1,0 +1,176 @@
+"""Labels of any origin, read frame by frame: label stores, TIFF stacks, DAVIS folders, zarr and arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samexp.io._paths import existing_path, natural_key, readable_file
+from napari_samexp.io.labels import LabelStore
+from napari_samexp.types import ImageError, ObjectScore, StoreError
+
+__all__ = ["Masks", "array_masks", "open_masks", "store_masks"]
+
+_EXPECTED = "a label store, a TIFF stack, a folder of PNG masks, a zarr array or a single mask picture"
+_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+
+Labels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """Labels (T, Y, X) that are read when asked for.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+    read : callable
+        From a frame's index to its labels, (Y, X) integers.
+    names : dict of int to str
+        The labels that are known without looking, and what they are called.
+    scores : mapping of int to dict of int to ObjectScore, or None
+        What the model said of each finished frame; None where labels have no scores.
+    """
+
+    shape: tuple[int, int, int]
+    read: Callable[[int], Labels]
+    names: Mapping[int, str] = field(default_factory=dict)
+    scores: Mapping[int, Mapping[int, ObjectScore]] | None = None
+
+    @property
+    def frames(self) -> list[int]:
+        """The frames that have labels: those that a run has finished, or all."""
+        return list(range(self.shape[0])) if self.scores is None else sorted(self.scores)
+
+    def frame(self, index: int) -> Labels:
+        """Return the labels of a frame, (Y, X) integers."""
+        return self.read(index)
+
+    def __getitem__(self, index: int) -> Labels:
+        return self.read(index)
+
+
+@contextmanager
+def open_masks(path: str | os.PathLike[str]) -> Iterator[Masks]:
+    """Open labels for reading.
+
+    Parameters
+    ----------
+    path : path
+        What a tracking run wrote; a TIFF with one page a frame; a folder of PNG files, whose palette
+        numbers (DAVIS) or gray values are the labels; a zarr array (T, Y, X); or one picture, which is a
+        single frame.
+
+    Raises
+    ------
+    StoreError
+        If it is none of them, or damaged.
+    """
+    found = existing_path(path, StoreError, _EXPECTED)
+    if found.is_dir() and not (found / "zarr.json").exists() and not (found / ".zarray").exists():
+        yield _folder(found)
+    elif found.is_dir():
+        with _opened_zarr(found) as masks:
+            yield masks
+    else:
+        readable_file(found, StoreError, _EXPECTED)
+        with _opened_file(found) as masks:
+            yield masks
+
+
+def store_masks(store: LabelStore) -> Masks:
+    """Return the labels and scores of an open store."""
+    return Masks(store.shape, store.frame, store.names, store.scores)
+
+
+def array_masks(array: Any) -> Masks:
+    """Return the labels in an array (T, Y, X), or (Y, X) for one frame, of anything that numpy can index.
+
+    Raises
+    ------
+    StoreError
+        If it has another number of axes, or no whole numbers.
+    """
+    shape = tuple(int(n) for n in array.shape)
+    if len(shape) not in (2, 3) or np.dtype(array.dtype).kind not in "bui":
+        raise StoreError(
+            f"The labels are {shape} {array.dtype}; expected whole numbers of shape (T, Y, X) or (Y, X)."
+        )
+    if len(shape) == 2:
+        return Masks((1, *shape), lambda index: np.asarray(array))
+    return Masks((shape[0], shape[1], shape[2]), lambda index: np.asarray(array[index]))
+
+
+@contextmanager
+def _opened_zarr(path: Path) -> Iterator[Masks]:
+    import zarr
+
+    try:
+        with LabelStore.open(path, mode="r") as store:
+            yield store_masks(store)
+            return
+    except StoreError as error:
+        if "is not a label store" not in str(error):
+            raise
+    try:
+        node = zarr.open(path, mode="r")
+        array = node if isinstance(node, zarr.Array) else node["0"]  # the full size of an OME-Zarr
+    except Exception as error:  # zarr raises what it likes
+        raise StoreError(f"{path} is no zarr array that can be read; give {_EXPECTED}.") from error
+    yield array_masks(array)
+
+
+@contextmanager
+def _opened_file(path: Path) -> Iterator[Masks]:
+    from contextlib import closing
+
+    from napari_samexp.io._tiff import TiffStack, is_tiff
+
+    if not is_tiff(path):
+        picture = _picture(path)
+        yield Masks((1, *picture.shape), lambda index: picture)
+        return
+    try:
+        stack = TiffStack(path)
+    except ImageError as error:
+        raise StoreError(f"The labels cannot be read: {error}") from error
+    with closing(stack):
+        if len(stack.frame_shape) != 2:
+            raise StoreError(f"{path} holds colours, which are no labels; give {_EXPECTED}.")
+        yield Masks((stack.count, stack.frame_shape[0], stack.frame_shape[1]), stack.frame)
+
+
+def _folder(path: Path) -> Masks:
+    files = sorted(
+        (entry for entry in path.iterdir() if entry.suffix.lower() in _MASK_SUFFIXES),
+        key=lambda file: natural_key(file.name),
+    )
+    if not files:
+        raise StoreError(f"The folder {path} holds no mask pictures; give {_EXPECTED}.")
+    return Masks((len(files), *_picture(files[0]).shape), _reader(files))
+
+
+def _reader(files: Sequence[Path]) -> Callable[[int], Labels]:
+    return lambda index: _picture(files[index])
+
+
+def _picture(path: Path) -> npt.NDArray[Any]:
+    """Return the labels in a picture: its palette's numbers, or its gray values."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in ("P", "L", "1", "I") or picture.mode.startswith("I;16"):
+                values = np.array(picture)
+            else:
+                raise StoreError(f"{path} holds colours, which are no labels; give {_EXPECTED}.")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise StoreError(f"The mask {path} cannot be read ({error}); give {_EXPECTED}.") from error
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values
