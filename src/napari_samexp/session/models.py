@@ -25,7 +25,7 @@ from napari_samexp.session.exchange import Exchange
 __all__ = ["SUGGESTED_ON_CPU", "ModelOffer", "ModelState", "Models", "model_offers"]
 
 
-SUGGESTED_ON_CPU = "edgetam"  # a frame takes it about a fifth of the time of Meta's smallest SAM 2.1
+SUGGESTED_ON_CPU = "edgetam"  # a frame takes it less than a quarter of the time of Meta's smallest SAM 2.1
 
 State = Literal["none", "loading", "ready", "failed"]
 
