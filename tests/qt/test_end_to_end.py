@@ -435,11 +435,22 @@ def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path,
     viewer.window.resize(1280, 860)
     dock = fill(viewer, tmp_path / "demo")
     someone = Person(viewer, dock, qtbot)
+    _, measuring = viewer.window.add_plugin_dock_widget("napari-samexp", "Measure labels")
     someone.until(lambda: bool(dock.session.recordings.all) and dock.session.models.state.usable, "the prior")
     assert "Press Track" in someone.says
     someone.press("track")
     someone.until(lambda: job(someone).state == "finished", "the last frame")
-    assert overlap(dock.tracks.labels.layer.data, range(FRAMES)) > 0.5
+    labels = dock.tracks.labels.layer
+    assert overlap(labels.data, range(FRAMES)) > 0.5
+
+    # against the truth, in a dock of its own and in the timeline of this one
+    truth = viewer.add_labels(SAMPLE.truth.astype(np.uint8), name="truth")
+    measuring.labels.setCurrentText(labels.name)
+    measuring.truth.setCurrentText(truth.name)
+    measuring.evaluate.click()
+    someone.until(lambda: measuring.evaluation is not None, "the evaluation")
+    j = [float(line.rsplit("J ")[-1]) for line in map(dock.panel.timeline._describe, range(FRAMES))]
+    assert abs(np.mean(j) - overlap(labels.data, range(FRAMES))) < 0.01
     dock.end()
 
 

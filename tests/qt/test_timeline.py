@@ -89,3 +89,16 @@ def test_scores_outside_are_left_out(timeline):
     timeline.set_score(1000, 1, 1.0, 1.0)
     timeline.set_score(1, 7, 1.0, 1.0)
     assert np.isnan(timeline.scores[1].presence).all()
+
+
+def test_measured_j_is_drawn_and_said(timeline):
+    timeline.set_score(40, 1, 3.0, 0.9)
+    before = timeline.grab().toImage()
+    timeline.set_measured({1: np.full(100, 0.25, np.float32)})
+    assert timeline.grab().toImage() != before
+    assert timeline._describe(40) == "frame 40\ncat: presence 3.0, IoU 0.90, J 0.25"
+    timeline.set_measured({1: np.full(99, 0.25, np.float32)})  # of another run
+    assert "J" not in timeline._describe(40)
+    timeline.set_measured({1: np.full(100, 0.25, np.float32)})
+    timeline.reset(100, {1: "cat"}, {})
+    assert "J" not in timeline._describe(40)

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_samexp._qt.background import in_background
+from napari_samexp._qt.dock import unwrapped
 from napari_samexp._qt.run_labels import labels_settings
 from napari_samexp._qt.shown_video import ShownVideo, layer_settings
 from napari_samexp.io.label_edits import EditableLabels
@@ -46,7 +47,7 @@ class ComparisonDock(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = unwrapped(napari_viewer)
         self._layers: list[Any] = []
         self._wanted: Cell | None = None
         self.comparison: Comparison | None = None

@@ -14,6 +14,8 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QPushBut
 
 from napari_samexp._qt.background import in_background
 from napari_samexp._qt.connections import Connections
+from napari_samexp._qt.dock import unwrapped
+from napari_samexp._qt.news import news
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.measure.curves import evaluation_chart
 from napari_samexp.measure.evaluation import Evaluation, evaluate_masks
@@ -76,7 +78,7 @@ class MeasuringDock(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = viewer = unwrapped(napari_viewer)
         self._connections = Connections()
         self.evaluation: Evaluation | None = None
         self.labels, self.truth = QComboBox(), QComboBox()
@@ -85,7 +87,7 @@ class MeasuringDock(QWidget):
         self.status, self.chart = QLabel("Choose labels."), QLabel()
         self._build()
         self._list_layers()
-        layers = napari_viewer.layers.events
+        layers = viewer.layers.events
         for signal in (layers.inserted, layers.removed):
             self._connections.add(signal, self._list_layers)
         self.destroyed.connect(self._connections.undo)
@@ -99,10 +101,11 @@ class MeasuringDock(QWidget):
         if found is None or truth is None or found is truth:
             self.status.setText("Choose two Labels layers.")
             return
-        self._start(partial(evaluate_layers, found, truth), self._evaluated)
+        self._start(partial(evaluate_layers, found, truth), partial(self._evaluated, found))
 
-    def _evaluated(self, made: Evaluation) -> None:
+    def _evaluated(self, found: Any, made: Evaluation) -> None:
         self.evaluation = made
+        news.measured.emit(found, made)
         lines = [
             f"{s.name}: J {s.j.mean:.3f}, F {s.f.mean:.3f}, J&F {s.jf:.3f}, presence {s.presence:.3f}"
             for s in made.labels

@@ -68,6 +68,7 @@ class Timeline(QWidget):
         self._names: dict[int, str] = {}
         self._colours: dict[int, QColor] = {}
         self._current = 0
+        self._measured: dict[int, Floats] = {}
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -81,6 +82,7 @@ class Timeline(QWidget):
         self._count = count
         self._names = dict(names)
         self._scores = {label: Scores.empty(count) for label in names}
+        self._measured = {}
         self._colours = {label: _colour(colours.get(label)) for label in names}
         self.update()
 
@@ -90,6 +92,17 @@ class Timeline(QWidget):
             self._scores[label].presence[index] = presence
             self._scores[label].iou[index] = iou
             self.update()
+
+    def set_measured(self, j: Mapping[int, Floats]) -> None:
+        """Show J against a truth beside the IoU that was predicted.
+
+        Parameters
+        ----------
+        j : mapping of int to array, shape (T,), float32
+            By label; not a number where nothing was measured.
+        """
+        self._measured = {label: values for label, values in j.items() if len(values) == self._count}
+        self.update()
 
     def set_current(self, index: int) -> None:
         """Mark a frame."""
@@ -134,12 +147,15 @@ class Timeline(QWidget):
         upper, lower, rugs = self._lanes()
         self._paint_lost(painter, upper.united(lower))
         self._paint_lane(painter, upper, "presence", 0.5, text)
-        self._paint_lane(painter, lower, "predicted IoU", None, text)
+        below = "predicted IoU, and measured J (dots)" if self._measured else "predicted IoU"
+        self._paint_lane(painter, lower, below, None, text)
         for row, (label, scores) in enumerate(self._scores.items()):
             clipped = np.clip(scores.presence, -PRESENCE_RANGE, PRESENCE_RANGE) / (2 * PRESENCE_RANGE) + 0.5
             colour = _legible(self._colours[label], text)
             self._paint_curve(painter, upper, clipped, colour)
             self._paint_curve(painter, lower, scores.iou, colour)
+            if label in self._measured:
+                self._paint_curve(painter, lower, self._measured[label], text, Qt.PenStyle.DotLine)
             if row < _MAX_RUGS:
                 self._paint_rug(painter, rugs, row, scores, colour)
         self._paint_current(painter, text)
@@ -199,8 +215,15 @@ class Timeline(QWidget):
             area.adjusted(4, 1, -4, -1), Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight, name
         )
 
-    def _paint_curve(self, painter: QPainter, area: QRectF, values: Floats, colour: QColor) -> None:
-        painter.setPen(QPen(colour, 1.5))
+    def _paint_curve(
+        self,
+        painter: QPainter,
+        area: QRectF,
+        values: Floats,
+        colour: QColor,
+        style: Qt.PenStyle = Qt.PenStyle.SolidLine,
+    ) -> None:
+        painter.setPen(QPen(colour, 1.5, style))
         width = int(area.width())
         columns = columns_of(values, width)
         y = area.bottom() - np.clip(columns, 0, 1) * area.height()
@@ -237,9 +260,11 @@ class Timeline(QWidget):
             name = self._names.get(label) or f"label {label}"
             lost = ", lost" if presence < 0 else ""
             known = np.isfinite(presence)
-            lines.append(
+            j = float(self._measured[label][index]) if label in self._measured else np.nan
+            words = (
                 f"{name}: presence {presence:.1f}{lost}, IoU {iou:.2f}" if known else f"{name}: not tracked"
             )
+            lines.append(words + (f", J {j:.2f}" if np.isfinite(j) else ""))
         return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ import platformdirs
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.layer_choice import LayerChoice
+from napari_samexp._qt.news import news
 from napari_samexp._qt.panel import Panel
 from napari_samexp._qt.pictures import plane_of, step_to, time_of
 from napari_samexp._qt.prompt_control import PromptControl
@@ -171,6 +172,7 @@ class TrackControl:
             (tracking.remembered, self._remembered),
             (tracking.video_changed, self._run_video_changed),
             (self._viewer.layers.events.inserted, self._layer_inserted),
+            (news.measured, self._measured),
         ):
             connections.add(signal, call)
         connections.later(self.progress.close)
@@ -275,6 +277,15 @@ class TrackControl:
             self._enter_scores(index)
         self._show_scores()
         self._told()
+
+    def _measured(self, layer: Any, made: Any) -> None:
+        """Show J of a run that was measured against a truth, frame by frame."""
+        if layer is not self.labels.layer:
+            return
+        curves = {label: np.full(len(layer.data), np.nan, np.float32) for label in made.names}
+        for score in made.frames:
+            curves[score.label][score.frame] = score.j
+        self._panel.timeline.set_measured(curves)
 
     def _enter_scores(self, index: int) -> None:
         for label, score in self._session.results.scores.get(index, {}).items():
