@@ -11,7 +11,7 @@ import numpy as np
 import parity
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from napari_samexp.sam.loading import load_model, metadata_for
 from napari_samexp.sam.parts import MAP_DTYPES, MAX_SIDE, MAX_VALUES, Part, require_grid, require_part
@@ -20,6 +20,7 @@ from napari_samexp.sam.position_tables import PositionTables, read_tables
 from napari_samexp.sam.vit import _distances
 from napari_samexp.types import CheckpointError, SettingsError
 
+ABSOLUTE_FAMILIES = [family for family in golden.FAMILIES if family != "EdgeTAM"]
 GRIDS = ((2, 2), (10, 10), (8, 8), (5, 40), (33, 20))
 TABLE = "image_encoder.pos_embed"
 BACKGROUND = "image_encoder.trunk.pos_embed"
@@ -39,14 +40,14 @@ def write(path: Path, **tables: torch.Tensor) -> Path:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("family", golden.FAMILIES)
+@pytest.mark.parametrize("family", ABSOLUTE_FAMILIES)
 def test_the_absolute_map_is_the_models(models: dict[str, Any], family: str, grid: tuple[int, int]) -> None:
     expected = models[family].position_encoding(grid).numpy()
     np.testing.assert_array_equal(tables_of(family).values("absolute", grid), expected)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("family", golden.FAMILIES)
+@pytest.mark.parametrize("family", ABSOLUTE_FAMILIES)
 def test_other_types_are_what_the_model_adds_in_them(models: dict[str, Any], family: str, dtype: str) -> None:
     path = parity.SELECTION / f"{golden.FAMILIES[family]}_state.safetensors"
     model = load_model(path, device="cpu", dtype=dtype, variant=models[family].variant)
@@ -204,7 +205,7 @@ def test_a_family_without_absolute_table_still_shows_its_memories(tmp_path: Path
 # ---- refusals
 
 
-@pytest.mark.parametrize("family", golden.FAMILIES)
+@pytest.mark.parametrize("family", ABSOLUTE_FAMILIES)
 def test_a_missing_part_is_named_beside_those_that_there_are(family: str) -> None:
     missing = "rotary" if family == "SAM 1" else "relative:0"
     with pytest.raises(CheckpointError, match=f"no position encoding '{missing}'; it has absolute"):
@@ -229,7 +230,11 @@ def test_many_blocks_are_named_as_a_range() -> None:
         ((4, 4, 4), "whole tokens"),
     ],
 )
-def test_grids_that_cannot_be_are_refused_with_the_limit(any_model: Any, grid: Any, words: str) -> None:
+@pytest.mark.parametrize("family", ABSOLUTE_FAMILIES)
+def test_grids_that_cannot_be_are_refused_with_the_limit(
+    models: dict[str, Any], family: str, grid: Any, words: str
+) -> None:
+    any_model = models[family]
     with pytest.raises(SettingsError, match=re.escape(words)):
         any_model.position_encoding(grid)
     with pytest.raises(SettingsError, match=re.escape(words)):
@@ -271,3 +276,49 @@ def test_files_with_other_tables_are_refused(tmp_path: Path, tables: Any, words:
     save_file(tables, tmp_path / "odd.safetensors")
     with pytest.raises(CheckpointError, match=words):
         read_tables(tmp_path / "odd.safetensors")
+
+
+# ---- EdgeTAM
+
+
+def edgetam_tables(models: dict[str, Any], folder: Path) -> PositionTables:
+    state = load_file(parity.SELECTION / "edgetam_state.safetensors")
+    save_file(state, folder / "edgetam.safetensors", metadata_for(models["EdgeTAM"].variant))
+    return read_tables(folder / "edgetam.safetensors")
+
+
+def test_edgetam_has_its_perceivers_rotary_and_memory_encodings(
+    models: dict[str, Any], tmp_path: Path
+) -> None:
+    model, tables = models["EdgeTAM"], edgetam_tables(models, tmp_path)
+    variant = model.variant
+    assert [part.name for part in tables.parts] == [
+        *("rotary", "perceiver"),
+        *(f"memory:{k}" for k in range(1, 7)),
+        *("memory:prior", "times"),
+    ]
+    perceiver = load_file(parity.SELECTION / "edgetam_perceiver.safetensors")
+    np.testing.assert_allclose(tables.values("perceiver"), perceiver["in.pos"].squeeze(0), atol=1e-6)
+    windows = perceiver["out_pos"].reshape(-1, variant.mem_dim)[variant.num_latents :]
+    learned = model.maskmem_tpos_enc[6, 0, 0]
+    made = tables.values("memory:prior").reshape(variant.mem_dim, -1).T
+    np.testing.assert_allclose(made, windows + learned, atol=1e-5)
+
+
+def test_edgetams_queries_are_spread_over_its_own_grid(models: dict[str, Any], tmp_path: Path) -> None:
+    tables = edgetam_tables(models, tmp_path)
+    own = tables.part("rotary").grid_hw
+    attention = models["EdgeTAM"].memory_attention.layers[0].cross_attn_image
+    for grid in (own, (own[0] // 2, own[1] * 2)):
+        cos, sin = attention.rope_of_frame(grid, torch.device("cpu"))
+        made = tables.values("rotary", grid).reshape(-1, grid[0] * grid[1])
+        np.testing.assert_allclose(made[0::2], cos.T, atol=1e-6)
+        np.testing.assert_allclose(made[1::2], sin.T, atol=1e-6)
+
+
+def test_edgetam_says_that_it_has_no_absolute_encoding(models: dict[str, Any], tmp_path: Path) -> None:
+    tables = edgetam_tables(models, tmp_path)
+    with pytest.raises(CheckpointError, match="no position encoding 'absolute'; it has rotary, perceiver"):
+        tables.values()
+    with pytest.raises(SettingsError, match="never used on another grid"):
+        tables.values("memory:1", (3, 3))

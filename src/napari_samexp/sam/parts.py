@@ -42,6 +42,8 @@ class Part:
     kind : "tokens", "offsets" or "frames"
         What a place of the map is: a token; a key's distance from its query, of which h x w tokens have
         2 h - 1 by 2 w - 1; or a frame's distance in time.
+    spread_hw : (int, int), optional
+        The grid over whose places other grids are spread; by default they go beyond it.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Part:
     resizable: bool = True
     tiled: bool = False
     kind: Kind = "tokens"
+    spread_hw: HW | None = None
 
     def map_shape(self, grid_hw: HW) -> tuple[int, int, int]:
         """Return the shape (C, h, w) of the map for a grid of tokens."""

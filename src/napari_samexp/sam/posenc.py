@@ -177,13 +177,13 @@ def axial_rope(
         return angles.cos().to(device), angles.sin().to(device)
 
 
-def rotary_map(channels: int, grid_hw: GridHW, dtype: torch.dtype) -> Tensor:
+def rotary_map(channels: int, grid_hw: GridHW, dtype: torch.dtype, spread_hw: GridHW | None = None) -> Tensor:
     """Return what the rotary encoding makes of the pair (1, 0) everywhere, (channels, H, W).
 
     Even channels are cosines and odd ones sines of the angle by which a pair is turned, so the product
     of two tokens here is what turning does to the product of two vectors that were equal.
     """
-    turned = torch.stack(axial_rope(channels, grid_hw, torch.device("cpu")), dim=-1).flatten(-2)
+    turned = torch.stack(axial_rope(channels, grid_hw, torch.device("cpu"), spread_hw), dim=-1).flatten(-2)
     return turned.T.reshape(channels, *grid_hw).to(dtype)
 
 

@@ -15,8 +15,23 @@ from torch import Tensor
 from napari_samexp.sam.checkpoint import CheckpointFile, read_state, require_finite
 from napari_samexp.sam.loading import CONFIG_KEY
 from napari_samexp.sam.parts import ABSOLUTE, MAP_DTYPES, Part, require_part
-from napari_samexp.sam.posenc import hiera_map, memory_map, relative_map, rotary_map, tile_map, vit_map
-from napari_samexp.sam.variants import MAX_RECENT, Sam1Variant, Variant, identify, variant_from_json
+from napari_samexp.sam.posenc import (
+    hiera_map,
+    memory_map,
+    relative_map,
+    rotary_map,
+    sine_map,
+    tile_map,
+    vit_map,
+)
+from napari_samexp.sam.variants import (
+    MAX_RECENT,
+    EdgeTamVariant,
+    Sam1Variant,
+    Variant,
+    identify,
+    variant_from_json,
+)
 from napari_samexp.sam.weights import Progress, fetch
 from napari_samexp.types import CheckpointError, SettingsError
 
@@ -113,7 +128,9 @@ class PositionTables:
             rows, columns = self._table(f"{block}_h", kind), self._table(f"{block}_w", kind)
             return relative_map(rows.float(), columns.float(), grid)  # the sum is ours, so it is not rounded
         if name == "rotary":
-            return rotary_map(part.channels, grid, kind)
+            return rotary_map(part.channels, grid, kind, part.spread_hw)
+        if name == "perceiver":
+            return sine_map(part.channels, grid, torch.device("cpu"), kind)[0]
         if name == "memory":
             return memory_map(self._table(_TIMES, kind)[_slot(which), 0, 0], grid)
         if name == "times":
@@ -202,7 +219,9 @@ def _parts(file: CheckpointFile, tables: Mapping[str, Tensor], variant: Variant 
         yield from _hiera(tables, (size // 4, size // 4))
         if _QUERY in file.state:
             yield _rotary(file.state[_QUERY].shape[0], (size // 16, size // 16))
-    if _TIMES in tables:
+    if isinstance(variant, EdgeTamVariant) and _TIMES in tables:
+        yield from _edgetam(variant)
+    elif _TIMES in tables:
         yield from _memory(tables[_TIMES].shape[-1], (size // 16, size // 16))
 
 
@@ -247,11 +266,21 @@ def _rotary(channels: int, grid: HW) -> Part:
     return Part("rotary", "rotary, memory attention", says, channels, grid)
 
 
-def _memory(channels: int, grid: HW) -> Iterator[Part]:
+def _edgetam(variant: EdgeTamVariant) -> Iterator[Part]:
+    """Yield EdgeTAM's encodings: none of the absolute kind."""
+    grid = (variant.image_size // variant.patch,) * 2
+    says = "What memory attention's rotary encoding makes of (1, 0) for a frame's tokens; other grids are spread over the own one."
+    yield Part("rotary", "rotary, memory attention", says, variant.d_model, grid, spread_hw=grid)
+    says = "What the perceiver adds to a memory's tokens before it packs them: a sine map, nothing learned."
+    yield Part("perceiver", "perceiver, sine map", says, variant.mem_dim, grid)
+    yield from _memory(variant.mem_dim, (variant.windows, variant.windows), resizable=False)
+
+
+def _memory(channels: int, grid: HW, resizable: bool = True) -> Iterator[Part]:
     says = "What is added to the keys of a memory's tokens: a sine map, and the learned time of that memory."
     for which in (*map(str, range(1, MAX_RECENT + 1)), "prior"):
         when = "the prior" if which == "prior" else f"{which} frame{'s' * (which != '1')} back"
-        yield Part(f"memory:{which}", f"memory, {when}", says, channels, grid)
+        yield Part(f"memory:{which}", f"memory, {when}", says, channels, grid, resizable)
     says = "The learned times alone: 1 to 6 frames back, and the prior."
     yield Part(
         "times", "memory, times alone", says, channels, (1, MAX_RECENT + 1), resizable=False, kind="frames"
