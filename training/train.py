@@ -16,6 +16,7 @@ the object from the conditioned features. Neither is in the checkpoint.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import multiprocessing
@@ -24,6 +25,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Full
 from typing import Any
 
 import numpy as np
@@ -582,10 +584,18 @@ def stage_at(recipe: list[Stage], step: int, steps: int) -> Stage:
 def produce(queue: Any, recipe: list[Stage], steps: range, last: int, skipped: int, factor: int) -> None:
     """Draw the batches of some steps into a queue; batch k is the same whenever and wherever it is drawn."""
     os.nice(2)
+    parent = os.getppid()
     for step in steps:
         scene, count = stage_at(recipe, step, last).at(skipped + step, factor)
         first = FIRST_SEED + (skipped + step) * SEEDS_A_STEP
-        queue.put(scenes.make_batch(scene, range(first, first + count)))
+        batch = scenes.make_batch(scene, range(first, first + count))
+        while os.getppid() == parent:  # a training that was killed takes nothing out any more
+            with contextlib.suppress(Full):
+                queue.put(batch, timeout=5)
+                break
+        else:
+            queue.cancel_join_thread()
+            return
 
 
 def batches(
