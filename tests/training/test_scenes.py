@@ -17,7 +17,7 @@ _SPEC.loader.exec_module(scenes)
 
 SMALL = scenes.SceneConfig(side=64, frames=3)
 # what a camera and the fainter kinds of scenes do is left out where a test looks at the drawing itself
-CLEAR = dict(small=0.0, deform=0.0, effects=0.0, gray=0.0, leaving=0.0)
+CLEAR = {"small": 0.0, "deform": 0.0, "effects": 0.0, "gray": 0.0, "leaving": 0.0}
 FIELDS = (
     "prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances", "more_priors",
     "more_prior_masks",
