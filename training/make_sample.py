@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +97,12 @@ def main() -> None:
     size = write(args.out, example, facts)
     if args.sheet:
         step = max(1, args.frames // 12)
-        few = scenes.Example(
-            example.prior, example.prior_mask, example.frames[::step], example.masks[::step],
-            example.prior_instances, example.frame_instances[::step],
-        )  # fmt: skip
+        few = replace(
+            example,
+            frames=example.frames[::step],
+            masks=example.masks[::step],
+            frame_instances=example.frame_instances[::step],
+        )
         write_png(args.sheet, scenes.render_sheet([few]))
     share = float((example.masks.mean(axis=(1, 2)) > 0.001).mean())
     print(f"{args.out}: seed {args.seed}, clicks {points}, visible in {share:.0%}, {size / 1e6:.2f} MB")

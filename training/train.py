@@ -205,7 +205,11 @@ def decoded_loss(
     masks, iou, presence = decoded.masks.float(), decoded.iou.float(), decoded.presence.float()
     each = mask_loss(masks, target[:, None].expand_as(masks))
     best = each[:, 1:].min(dim=1).values
-    per_item = 0.5 * each[:, 0] + best + 0.2 * each[:, 1:].mean(1)
+    # inference takes the first mask of prompts that say enough, and one of the others elsewhere
+    plain = name in ("click_2", "click_3")
+    per_item = (
+        (1.2 if plain else 0.2) * each[:, 0] + (0.4 if plain else 1.2) * best + 0.1 * each[:, 1:].mean(1)
+    )
     shown = present.float()
     total = shown.sum().clamp(min=1)
     losses.add(f"{name}_mask", (per_item * shown).sum() / total, weight)
@@ -219,7 +223,7 @@ def decoded_loss(
         right = ((presence > 0) == present)[sure]
         losses.figures[f"{name}_presence_right"] = float(right.float().mean()) if len(right) else 1.0
     rows = torch.arange(len(masks), device=masks.device)
-    choice = 0 if name in ("click_2", "click_3") else 1 + iou[:, 1:].argmax(1)
+    choice = 0 if plain else 1 + iou[:, 1:].argmax(1)
     losses.figures[f"{name}_J"] = float((truth[rows, choice] * shown).sum() / total)
     losses.figures[f"{name}_iou_error"] = float(
         ((iou - truth)[rows, choice].detach().abs() * shown).sum() / total
