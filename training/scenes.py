@@ -25,6 +25,8 @@ import numpy as np
 __all__ = [
     "FIRST_TRAINING_SEED",
     "HELD_OUT_SEEDS",
+    "KEPT_OUT_SHAPES",
+    "KEPT_OUT_TEXTURES",
     "Example",
     "SceneConfig",
     "make_batch",
@@ -38,11 +40,18 @@ HELD_OUT_SEEDS = range(0, 1_000_000)
 FIRST_TRAINING_SEED = 1_000_000
 """Training seeds start here."""
 
+KEPT_OUT_SHAPES = ("heart", "pinwheel")
+"""Outlines that are only drawn where a configuration names them: training never sees them."""
+
+KEPT_OUT_TEXTURES = ("bricks", "honeycomb")
+"""Patterns that are only drawn where a configuration names them: training never sees them."""
+
 OBJECT_ID = 1
 """The object's number in every instance map."""
 
 _ANGLES = 512  # entries of an outline's radius table
 _SMALLEST_PRIOR = 0.12  # diameter / side: a disc of this size covers 1.13 % of the picture
+_SMALLEST = 0.03  # the same of a thing that is meant to be small
 _NOISE_SIDE = 384
 
 
@@ -74,24 +83,46 @@ class SceneConfig:
     hard
         Share of distractors that copy the object's surface or its outline (never both).
     microscopy
-        Share of gray scenes of bright cells; their clip always carries the prior's scene on.
+        Share of gray scenes of cells, bright on dark or gray with halos; their clip always carries the
+        prior's scene on.
     leaving
         Share of clips of three frames or more in which the object goes out of the picture, or comes into it.
-        At 0 nothing is drawn for it: scenes are those of the configurations that do not know of it.
+    priors
+        Number of pictures that show the object to begin with.
+    small
+        Share of things that are smaller than `scale` says, down to a diameter of 0.03 of the side.
+    hiding
+        Share of the occluders that cover all of the object for a few frames before it returns.
+    deform
+        Strength of bending, swelling and turning out of the plane.
+    effects
+        Strength of what a camera does: blur, soft edges, shading, shadows, shake, photon noise, low contrast.
+    gray
+        Share of the other scenes that have no colour.
+    shapes, textures
+        What the object's outline and pattern are drawn from; empty for those that training may see.
     """
 
     side: int = 128
     frames: int = 4
     distractors: tuple[int, int] = (1, 4)
-    scale: tuple[float, float] = (0.12, 0.5)
+    scale: tuple[float, float] = (0.12, 0.6)
     motion: float = 1.0
     unrelated: float = 1.0
-    absent: float = 0.1
-    occlusion: float = 0.3
+    absent: float = 0.125
+    occlusion: float = 0.35
     appearance: float = 1.0
     hard: float = 0.3
-    microscopy: float = 0.15
-    leaving: float = 0.0
+    microscopy: float = 0.2
+    leaving: float = 0.12
+    priors: int = 1
+    small: float = 0.08
+    hiding: float = 0.4
+    deform: float = 1.0
+    effects: float = 1.0
+    gray: float = 0.15
+    shapes: tuple[str, ...] = ()
+    textures: tuple[str, ...] = ()
 
 
 @dataclass
@@ -112,6 +143,10 @@ class Example:
         (H, W) uint8: 0 is ground, 1 the object, 2 and up the other visible things, without gaps.
     frame_instances
         (T, H, W) uint8: 0 is ground, 1 always the object, 2 and up the others, the same in every frame.
+    more_priors, more_prior_masks
+        (P - 1, H, W, 3) uint8 and (P - 1, H, W) bool: the other pictures that show the object to begin with.
+    facts
+        What was drawn: the kind of scene, the object's outline and pattern.
     """
 
     prior: np.ndarray
@@ -120,6 +155,9 @@ class Example:
     masks: np.ndarray
     prior_instances: np.ndarray
     frame_instances: np.ndarray
+    more_priors: np.ndarray
+    more_prior_masks: np.ndarray
+    facts: dict[str, str]
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -271,30 +309,54 @@ def _drop(dice: np.ndarray) -> np.ndarray:
     return 1 + (0.9 + 0.5 * dice[0]) * np.exp(-((off / 0.42) ** 1.2))
 
 
+def _rod(dice: np.ndarray) -> np.ndarray:
+    w = 6 + 3 * dice[0]
+    return _through([(w, 1), (-w, 1), (-w, -1), (w, -1)])
+
+
+def _bean(dice: np.ndarray) -> np.ndarray:
+    off = np.abs((_theta() + math.pi) % (2 * math.pi) - math.pi)
+    return _ellipse(dice)[np.arange(_ANGLES) - _ANGLES // 4] * (
+        1 - (0.3 + 0.25 * dice[2]) * np.exp(-((off / 0.7) ** 2))
+    )
+
+
+def _heart(dice: np.ndarray) -> np.ndarray:
+    notch, low = 0.25 + 0.3 * dice[0], 1.0 + 0.4 * dice[1]
+    half = [(0.35, 0.85), (0.75, 0.85), (1.05, 0.5), (1.0, 0.1)]
+    return _through([(0, notch), *half, (0, -low), *((-x, y) for x, y in half)])
+
+
+def _pinwheel(dice: np.ndarray) -> np.ndarray:
+    blades = 3 + int(dice[0] * 4)
+    return 0.5 + (0.5 + 0.3 * dice[1]) * ((blades * _theta() / (2 * math.pi)) % 1)
+
+
 _SHAPES = {
     "blob": _blob, "ellipse": _ellipse, "disc": _disc, "star": _star, "flower": _flower, "gear": _gear,
     "regular": _regular, "irregular": _irregular, "box": _box, "bar": _bar, "cross": _cross, "tee": _tee,
     "arrow": _arrow, "corner": _corner, "drop": _drop, "ring": _disc, "frame": _box, "crescent": _disc,
-    "eyelet": _regular,
+    "eyelet": _regular, "rod": _rod, "hoop": _disc, "bean": _bean, "heart": _heart, "pinwheel": _pinwheel,
 }  # fmt: skip
 
 # Kinds of one group can look alike once turned and tilted; a distractor never shares the object's group
 # unless it copies the object's very outline.
 _GROUPS = (
     ("blob", "irregular"),
-    ("ellipse", "disc", "drop"),
+    ("ellipse", "disc", "drop", "bean"),
     ("star", "cross"),
     ("flower", "gear"),
     ("regular", "box"),
-    ("bar",),
+    ("bar", "rod"),
     ("tee", "arrow", "corner"),
-    ("ring", "frame", "eyelet"),
+    ("ring", "frame", "eyelet", "hoop"),
     ("crescent",),
 )
-_CELLS = ("disc", "ellipse", "blob")
+_CELLS = ("disc", "ellipse", "blob", "bean")
 
 
 def _draw_outline(rng: np.random.Generator, avoid: str = "", among: Sequence[str] = ()) -> _Outline:
+    """An outline of one of the groups, which have none that is kept out, or of the kinds named in `among`."""
     groups = [tuple(among)] if among else [group for group in _GROUPS if avoid not in group]
     group = groups[int(rng.integers(len(groups)))]
     kind = group[int(rng.integers(len(group)))]
@@ -304,6 +366,7 @@ def _draw_outline(rng: np.random.Generator, avoid: str = "", among: Sequence[str
 def _outline(kind: str, dice: np.ndarray) -> _Outline:
     radius = _SHAPES[kind](dice)
     hole = 0.5 + 0.22 * dice[30] if kind in ("ring", "frame", "eyelet") else 0.0
+    hole = 0.74 + 0.1 * dice[30] if kind == "hoop" else hole
     bite = (0.55 + 0.2 * dice[30], 0.0, 0.75 + 0.15 * dice[31]) if kind == "crescent" else None
     fraction = 1 - hole * hole if bite is None else _left_of_disc(bite)
     unit = math.sqrt(float((radius**2).mean()) * fraction)
@@ -427,13 +490,54 @@ def _shaded(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
     return _sine(x, y, d[0], 4 + 2 * d[1], d[2])
 
 
+def _plain(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
+    return np.full(x.shape, 2 * d[0] - 1, np.float32)
+
+
+def _speckle(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Noise of a grain that is fixed to the thing."""
+    return np.float32(0.4 + 0.8 * d[1]) * _from_bank(x, y, 5 + 12 * d[0], 5 + 12 * d[0], d)
+
+
+def _fibres(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
+    c, s = np.float32(math.cos(6.28 * d[2])), np.float32(math.sin(6.28 * d[2]))
+    return np.float32(0.7) * _from_bank(c * x + s * y, c * y - s * x, 7 + 8 * d[0], 0.7 + d[1], d)
+
+
+def _from_bank(x: np.ndarray, y: np.ndarray, across: float, along: float, d: np.ndarray) -> np.ndarray:
+    bank = _noise_bank()[0]
+    u = (x * np.float32(across) + np.float32(64 + 300 * d[3])).astype(np.intp) % len(bank)
+    v = (y * np.float32(along) + np.float32(64 + 300 * d[4])).astype(np.intp) % len(bank)
+    return np.asarray(bank[v, u])
+
+
+def _bricks(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Rows of bricks, each shifted by half a brick; the joints are of the other colour."""
+    c, s = np.float32(math.cos(6.28 * d[0])), np.float32(math.sin(6.28 * d[0]))
+    high = np.float32(2.2 + 1.5 * d[1])
+    v = (c * y - s * x) * high + 64
+    row = np.floor(v)
+    u = (c * x + s * y) * high * np.float32(0.5) + np.float32(0.5) * (row % 2) + 64
+    joint = np.minimum(np.minimum(v - row, row + 1 - v), 2 * np.minimum(u % 1, 1 - u % 1))
+    return (joint - np.float32(0.13 + 0.06 * d[2])) * 12
+
+
+def _honeycomb(x: np.ndarray, y: np.ndarray, d: np.ndarray) -> np.ndarray:
+    wave = 0.5 + 0.3 * d[1]
+    waves = [_sine(x, y, d[0] + k / 3, wave, 0.25) for k in range(3)]
+    return np.float32(3) * (waves[0] + waves[1] + waves[2] + np.float32(0.6))
+
+
 _PATTERNS = {
     "stripes": _stripes, "checks": _checks, "dots": _dots, "waves": _waves, "plasma": _plasma,
     "plaid": _plaid, "patches": _patches, "spots": _spots, "rings": _rings, "sectors": _sectors,
-    "shaded": _shaded,
+    "shaded": _shaded, "plain": _plain, "speckle": _speckle, "fibres": _fibres, "bricks": _bricks,
+    "honeycomb": _honeycomb,
 }  # fmt: skip
-_GROUND_PATTERNS = ("stripes", "checks", "dots", "waves", "plasma", "plaid", "patches", "shaded")
-_CELL_PATTERNS = ("patches", "spots", "shaded", "plasma")
+_GROUND_PATTERNS = (
+    "stripes", "checks", "dots", "waves", "plasma", "plaid", "patches", "shaded", "plain", "speckle", "fibres",
+)  # fmt: skip
+_CELL_PATTERNS = ("patches", "spots", "shaded", "plasma", "speckle")
 _ACCENTS = ("none", "none", "none", "rim", "eye", "cap")
 
 
@@ -483,11 +587,11 @@ def _rainbow(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.n
 
 
 def _draw_colours(
-    rng: np.random.Generator, avoid: np.ndarray, floor: float, calm: bool = False
+    rng: np.random.Generator, avoid: np.ndarray, floor: float, calm: bool = False, vivid: float = 1.0
 ) -> np.ndarray:
     """Three colours, at least `floor` from those to avoid if any of the drawn candidates is.
 
-    `calm` colours stay near one another, as a ground's do.
+    `calm` colours stay near one another, as a ground's do; at `vivid` 0 they are grays.
     """
     n = 20
     hue = rng.random((n, 1)) + np.array([0, 1, 1]) * rng.choice([0.0, 0.08, 0.3, 0.5], (n, 3))
@@ -497,7 +601,7 @@ def _draw_colours(
         hue = hue[:, :1] + 0.12 * (rng.random((n, 3)) - 0.5)
         value = np.clip(value[:, :1] + 0.35 * (rng.random((n, 3)) - 0.5), 0.08, 1)
         saturation = np.clip(0.8 * saturation[:, :1] + 0.2 * (rng.random((n, 3)) - 0.5), 0, 1)
-    colours = _rainbow(hue, saturation, value)
+    colours = _rainbow(hue, saturation * vivid, value)
     score = _apart(colours, avoid).min(axis=(1, 2)) if len(avoid) else np.full(n, 9.0, np.float32)
     if not calm:
         # A pattern whose two colours are alike is no pattern.
@@ -507,29 +611,42 @@ def _draw_colours(
     return colours[good[0] if len(good) else int(score.argmax())]
 
 
-def _draw_surface(rng: np.random.Generator, avoid: np.ndarray, not_kind: str = "") -> _Surface:
-    kinds = [kind for kind in _PATTERNS if kind != not_kind]
+def _draw_surface(
+    rng: np.random.Generator,
+    avoid: np.ndarray,
+    not_kind: str = "",
+    among: Sequence[str] = (),
+    vivid: float = 1.0,
+) -> _Surface:
+    kinds = among or [kind for kind in _PATTERNS if kind not in (not_kind, *KEPT_OUT_TEXTURES)]
     kind = kinds[int(rng.integers(len(kinds)))]
     accent = _ACCENTS[int(rng.integers(len(_ACCENTS)))]
-    return _Surface(kind, rng.random(104), _draw_colours(rng, avoid, 0.26), accent)
+    return _Surface(kind, rng.random(104), _draw_colours(rng, avoid, 0.26, vivid=vivid), accent)
 
 
-def _draw_ground(rng: np.random.Generator, avoid: np.ndarray) -> _Surface:
+def _draw_ground(rng: np.random.Generator, avoid: np.ndarray, vivid: float = 1.0) -> _Surface:
     kind = _GROUND_PATTERNS[int(rng.integers(len(_GROUND_PATTERNS)))]
-    return _Surface(kind, rng.random(104), _draw_colours(rng, avoid, 0.3, calm=True))
+    return _Surface(kind, rng.random(104), _draw_colours(rng, avoid, 0.3, calm=True, vivid=vivid))
 
 
-def _draw_cell(rng: np.random.Generator) -> _Surface:
-    """A cell's surface: gray, bright, with a dimmer or brighter inside."""
+def _draw_cell(rng: np.random.Generator, phase: bool = False) -> _Surface:
+    """A cell's surface: bright with a dimmer or brighter inside; in `phase` contrast near the ground's gray."""
     bright = 0.4 + 0.5 * rng.random()
-    levels = np.array([bright, np.clip(bright + rng.uniform(-0.25, 0.25), 0.33, 1), min(bright + 0.25, 1)])
+    inner, most = np.clip(bright + rng.uniform(-0.25, 0.25), 0.33, 1), min(bright + 0.25, 1)
+    if phase:
+        bright = 0.48 - 0.3 * rng.random()
+        inner, most = (
+            np.clip(bright + rng.uniform(-0.12, 0.12), 0.1, 0.5),
+            bright + 0.25 * rng.uniform(-0.5, 1),
+        )
     kind = _CELL_PATTERNS[int(rng.integers(len(_CELL_PATTERNS)))]
     accent = ("none", "rim", "eye")[int(rng.integers(3))]
+    levels = np.array([bright, inner, most])
     return _Surface(kind, rng.random(104), np.repeat(levels[:, None], 3, 1).astype(np.float32), accent)
 
 
-def _cell_ground(rng: np.random.Generator) -> _Surface:
-    dark = 0.05 + 0.12 * rng.random()
+def _cell_ground(rng: np.random.Generator, phase: bool = False) -> _Surface:
+    dark = 0.52 + 0.12 * rng.random() if phase else 0.05 + 0.12 * rng.random()
     levels = np.array([dark, dark + 0.02 + 0.05 * rng.random(), dark])
     colours = np.repeat(levels[:, None], 3, 1).astype(np.float32)
     return _Surface("patches" if rng.random() < 0.5 else "shaded", rng.random(104), colours)
@@ -540,12 +657,16 @@ def _cell_ground(rng: np.random.Generator) -> _Surface:
 
 @dataclass(frozen=True, eq=False)
 class _Path:
-    """Where a thing is in every frame: place and radius in pixels, angle in radians, tilt as an aspect."""
+    """Where a thing is in every frame: place and radius in pixels, angle in radians, tilt as an aspect.
+
+    Something that turns out of the plane is foreshortened, one that bends has its middle line follow a sine.
+    """
 
     place: np.ndarray  # (T, 2) x, y
     angle: np.ndarray  # (T,)
     radius: np.ndarray  # (T,)
-    tilt: float
+    tilt: np.ndarray  # (T,)
+    bend: np.ndarray | None = None  # (T, 2) strength in radii, phase in radians
 
 
 @dataclass(eq=False)
@@ -553,12 +674,16 @@ class _Thing:
     outline: _Outline
     surface: _Surface
     size: float  # typical radius in pixels
+    soft: float = 1.0  # width of the edge in pixels
+    halo: float = 0.0  # light added just outside of the edge
+    halo_width: float = 2.0  # pixels
+    shade: tuple[float, float] = (0.0, 0.0)  # change of brightness per radius to the right and down
     levels: list[tuple[float, np.ndarray]] = field(default_factory=list)  # (texels per unit, sprite)
 
 
 def _draw_sprite(thing: _Thing, radius: float) -> None:
     """Draw the thing once, fine enough for `radius` pixels, with halved copies for smaller sizes."""
-    half = thing.outline.reach + 2 / radius
+    half = thing.outline.reach + (1 + thing.soft + (3 * thing.halo_width if thing.halo else 0)) / radius
     n = 4 * max(3, math.ceil(half * radius * 1.2 / 2))
     axis = ((np.arange(n, dtype=np.float32) + 0.5) * (2 / n) - 1) * np.float32(half)
     x, y = np.tile(axis, (n, 1)), np.repeat(axis, n).reshape(n, n)
@@ -577,8 +702,10 @@ def _draw_sprite(thing: _Thing, radius: float) -> None:
 def _stamp(canvas: np.ndarray, ids: np.ndarray, thing: _Thing, path: _Path, t: int, number: int) -> int:
     """Paint a thing onto a frame; the number of pixels it covers."""
     side = len(ids)
-    (cx, cy), radius, tilt = path.place[t], float(path.radius[t]), path.tilt
-    far = thing.outline.reach * radius * max(tilt, 1 / tilt) + 1.5
+    (cx, cy), radius, tilt = path.place[t], float(path.radius[t]), float(path.tilt[t])
+    bend, phase = (0.0, 0.0) if path.bend is None else path.bend[t]
+    edge = 0.5 + thing.soft + (3 * thing.halo_width if thing.halo else 0)
+    far = (thing.outline.reach + abs(bend)) * radius * max(tilt, 1 / tilt) + edge
     x0, x1 = max(0, math.floor(cx - far)), min(side, math.ceil(cx + far) + 1)
     y0, y1 = max(0, math.floor(cy - far)), min(side, math.ceil(cy + far) + 1)
     if x0 >= x1 or y0 >= y1:
@@ -592,16 +719,32 @@ def _stamp(canvas: np.ndarray, ids: np.ndarray, thing: _Thing, path: _Path, t: i
     dy = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
     u = dx * np.float32(step * c / tilt) + (dy * np.float32(step * s / tilt) + np.float32(n / 2))
     v = dx * np.float32(-step * s * tilt) + (dy * np.float32(step * c * tilt) + np.float32(n / 2))
+    if bend:
+        # As wide as the thing is long, so that it bends once and not many times.
+        u += np.float32(bend * texels) * np.sin(v * np.float32(1.6 / texels) + np.float32(phase))
     index = _between(v, 0, n - 1).astype(np.intp)
     index *= n
     index += _between(u, 0, n - 1).astype(np.intp)
     # Four float32 move as one 16-byte item: one look-up for colour and distance.
     texel = sprite.view(np.complex128).reshape(-1)[index].view(np.float32).reshape(*index.shape, 4)
-    cover = _between(texel[..., 3] * np.float32(radius) + np.float32(0.5), 0, 1)
+    inside = texel[..., 3] * np.float32(radius)
+    cover = _between(inside * np.float32(1 / thing.soft) + np.float32(0.5), 0, 1)
+    light = np.float32(1)
+    if thing.shade != (0.0, 0.0):
+        right, down = (np.float32(part / radius) for part in thing.shade)
+        light = _between(1 + right * dx + down * dy, 0.4, 1.6)
+    glow = None
+    if thing.halo:
+        glow = np.float32(thing.halo) * np.exp(np.minimum(inside, 0) * np.float32(1 / thing.halo_width))
+        glow *= 1 - cover
+        # Texels at the sprite's border stand for all that lies beyond; they must not glow.
+        glow[inside < -2.9 * thing.halo_width] = 0
     for k in range(3):
         region = canvas[k, y0:y1, x0:x1]
-        region += cover * (texel[..., k] - region)
-    solid = cover > 0.5
+        region += cover * (texel[..., k] * light - region)
+        if glow is not None:
+            region += glow
+    solid = inside > 0
     ids[y0:y1, x0:x1][solid] = number
     return int(np.count_nonzero(solid))
 
@@ -610,6 +753,8 @@ def _draw_size(rng: np.random.Generator, config: SceneConfig, most: float) -> fl
     """A radius in pixels, small ones as likely as large ones per octave."""
     low, high = config.scale
     high = max(low, min(high, most))
+    if config.small and rng.random() < config.small:
+        low, high = _SMALLEST, low
     return 0.5 * config.side * low * (high / low) ** float(rng.random())
 
 
@@ -631,10 +776,20 @@ def _draw_path(
     turning = rng.uniform(-0.15, 0.15) * motion
     beat, shift = rng.uniform(0.05, 0.2), rng.uniform(0, 2 * math.pi)
     growth = np.exp(min(0.15 * motion, 0.3) * (np.sin(beat * t + shift) - math.sin(shift)))
-    return _Path(place + moved, angle + turning * t, radius * growth, tilt)
+    tilts, bend = np.full(frames, tilt), None
+    if config.deform and rng.random() < 0.5:
+        rate, shift = rng.uniform(0.1, 0.4) * motion, rng.uniform(0, 2 * math.pi)
+        tilts = tilts * np.exp(-0.35 * config.deform * rng.random() * (1 + np.sin(rate * t + shift)))
+    if config.deform and rng.random() < 0.35:
+        rate, shift = rng.uniform(0.1, 0.5) * motion, rng.uniform(0, 2 * math.pi, 2)
+        strength = 0.3 * config.deform * rng.uniform(0.3, 1) * np.sin(rate * t + shift[0])
+        bend = np.stack((strength, shift[1] + 0.5 * rate * t), 1)
+    return _Path(place + moved, angle + turning * t, radius * growth, tilts, bend)
 
 
-def _crossing(rng: np.random.Generator, config: SceneConfig, path: _Path, size: float, lead: int) -> _Path:
+def _crossing(
+    rng: np.random.Generator, config: SceneConfig, path: _Path, size: float, lead: int, covers: bool
+) -> _Path:
     """The path of something that passes in front of what follows `path`, not before frame `lead`."""
     frames = len(path.angle)
     middle = rng.uniform(min(lead, frames - 1), frames - 1)
@@ -642,9 +797,14 @@ def _crossing(rng: np.random.Generator, config: SceneConfig, path: _Path, size: 
     heading = rng.uniform(0, 2 * math.pi)
     step = away * np.array([math.cos(heading), math.sin(heading)])
     aside = rng.uniform(-0.5, 0.5) * size * np.array([-math.sin(heading), math.cos(heading)])
-    t = np.arange(frames)[:, None] - middle
-    turn = rng.uniform(0, 6.28) + rng.uniform(-0.1, 0.1) * config.motion * t[:, 0]
-    return _Path(path.place + t * step + aside, turn, np.full(frames, size), 1.0)
+    late = np.arange(frames)[:, None] - middle
+    t = late
+    if covers:
+        # It comes, stays on the object for a few frames and goes on.
+        stay = rng.uniform(0.6, 0.5 + 0.12 * frames)
+        t, aside = np.sign(late) * np.maximum(np.abs(late) - stay, 0), 0 * aside
+    turn = rng.uniform(0, 6.28) + rng.uniform(-0.1, 0.1) * config.motion * late[:, 0]
+    return _Path(path.place + t * step + aside, turn, np.full(frames, size), np.ones(frames))
 
 
 def _excursion(rng: np.random.Generator, config: SceneConfig, path: _Path, far: float, lead: int) -> _Path:
@@ -664,6 +824,73 @@ def _excursion(rng: np.random.Generator, config: SceneConfig, path: _Path, far: 
 # --- scenes -----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Lens:
+    """What a camera makes of the light that reaches it."""
+
+    blur: int = 0  # passes of a narrow blur
+    smear: tuple[int, int, int] = (0, 0, 0)  # step to the right and down in pixels, number of steps
+    curve: float = 0.0  # contrast in the middle tones
+    black: float = 0.0
+    white: float = 1.0
+    photons: float = 0.0  # noise that grows with the root of the light
+    levels: int = 255  # of the sensor, before black and white are stretched
+
+    def look(self, canvas: np.ndarray, gray: bool, noise: np.ndarray) -> np.ndarray:
+        """(3, H, W) light of about 0 to 1 to the same; `noise` has one or three planes."""
+        if gray:
+            canvas = canvas[:1]
+        for _ in range(self.blur):
+            _blur(canvas)
+        right, down, steps = self.smear
+        if steps:
+            total = canvas.copy()
+            for k in range(-(steps // 2), steps - steps // 2 + 1):
+                if k:
+                    total += np.roll(canvas, (k * down, k * right), (1, 2))
+            canvas = total * np.float32(1 / (steps + 1))
+        if self.curve:
+            _between(canvas, 0, 1)
+            canvas = canvas + np.float32(self.curve) * canvas * (1 - canvas)
+        if self.photons:
+            canvas = canvas + np.float32(self.photons) * np.sqrt(_between(canvas, 0, 2)) * noise
+        if self.levels < 255:
+            canvas = np.rint(canvas * np.float32(self.levels)) * np.float32(1 / self.levels)
+        if (self.black, self.white) != (0.0, 1.0):
+            canvas = np.float32(self.black) + np.float32(self.white - self.black) * canvas
+        return canvas
+
+
+def _blur(canvas: np.ndarray) -> None:
+    """Blur (C, H, W) in place by 1 2 1 along both axes; the border stays."""
+    for axis in (1, 2):
+        x = np.swapaxes(canvas, axis, 2)
+        middle = x[..., :-2] + x[..., 2:]
+        x[..., 1:-1] *= np.float32(0.5)
+        x[..., 1:-1] += np.float32(0.25) * middle
+
+
+def _draw_lens(rng: np.random.Generator, config: SceneConfig, gray: bool) -> _Lens:
+    strength = config.effects
+    if not strength:
+        return _Lens()
+    blur = int(rng.integers(1, 1 + max(1, round(config.side / 64)))) if rng.random() < 0.35 * strength else 0
+    smear = (0, 0, 0)
+    if rng.random() < 0.12 * strength:
+        steps = int(rng.integers(1, 2 + config.side // 64))
+        smear = (int(rng.integers(-1, 2)), int(rng.integers(-1, 2)), steps)
+    curve = 0.5 * strength * rng.uniform(-1, 1) if rng.random() < 0.5 else 0.0
+    low, high, levels = 0.0, 1.0, 255
+    if rng.random() < (0.4 if gray else 0.2) * strength:
+        span = rng.uniform(0.3 if gray else 0.6, 0.95)
+        low = rng.uniform(0, 1 - span)
+        high = low + span
+    photons = 0.02 + 0.1 * rng.random() ** 2 if rng.random() < (0.6 if gray else 0.2) * strength else 0.0
+    if gray and rng.random() < 0.3:
+        levels = int(rng.integers(24, 128))  # eight bits that the picture hardly used, stretched later
+    return _Lens(blur, smear, curve, low, high, photons * min(strength, 1.0), levels)
+
+
 @dataclass(eq=False)
 class _Scene:
     """Everything that stands still or moves in a row of frames; `cast` is in order of depth, nearest last."""
@@ -675,6 +902,9 @@ class _Scene:
     grain: float
     gray: bool
     offsets: np.ndarray  # (T, 2) into the bank of noise
+    lens: _Lens
+    carried: bool  # whether things move with the ground when the camera does
+    shake: np.ndarray  # (T, 2) pixels
     cast: list[tuple[int, _Thing, _Path]]
 
 
@@ -695,7 +925,7 @@ def _noise(gray: bool, offset: np.ndarray, side: int) -> np.ndarray:
 def _paint(scene: _Scene, t: int) -> tuple[np.ndarray, np.ndarray, int]:
     """A frame, its instance map, and how many pixels the object would show with nothing before it."""
     side = scene.light.shape[-1]
-    x, y = scene.drift[t]
+    x, y = scene.drift[t] + scene.shake[t]
     canvas = scene.ground[:, y : y + side, x : x + side].copy()
     ids = np.zeros((side, side), np.uint8)
     alone = 0
@@ -703,8 +933,10 @@ def _paint(scene: _Scene, t: int) -> tuple[np.ndarray, np.ndarray, int]:
         covered = _stamp(canvas, ids, thing, path, t, number)
         if number == OBJECT_ID:
             alone = covered
-    canvas *= scene.light * np.float32(255 * scene.flicker[t])
-    canvas += np.float32(scene.grain * 255) * _noise(scene.gray, scene.offsets[t], side)
+    canvas *= scene.light * np.float32(scene.flicker[t])
+    noise = _noise(scene.gray, scene.offsets[t], side)
+    canvas = np.broadcast_to(scene.lens.look(canvas, scene.gray, noise), canvas.shape) * np.float32(255)
+    canvas += np.float32(scene.grain * 255) * noise
     _between(canvas, 0, 255)
     picture = np.empty((side, side, 3), np.uint8)
     for k in range(3):
@@ -746,6 +978,18 @@ def _draw_light(rng: np.random.Generator, config: SceneConfig, gray: bool) -> np
     heading, slope = rng.uniform(0, 2 * math.pi), 0.2 * min(strength, 1.5) * rng.random()
     plane = 1 + np.float32(slope * math.cos(heading)) * axis[None, :]
     plane = plane + np.float32(slope * math.sin(heading)) * axis[:, None]
+    if config.effects and rng.random() < 0.4:
+        # A lamp, the dark corners of a lens, or the edge of a shadow.
+        kind, strong = rng.random(), min(config.effects, 1.0) * rng.uniform(0.1, 0.5)
+        at = rng.uniform(-0.8, 0.8, 2)
+        far = (axis[None, :] - np.float32(at[0])) ** 2 + (axis[:, None] - np.float32(at[1])) ** 2
+        if kind < 0.6:
+            plane = plane * (1 + np.float32(strong) * (np.exp(-2 * far) - np.float32(0.5)))
+        else:
+            turn, sharp = rng.uniform(0, 2 * math.pi), np.float32(rng.uniform(3, 30))
+            across = np.float32(math.cos(turn)) * (axis[None, :] - np.float32(at[0]))
+            across = across + np.float32(math.sin(turn)) * (axis[:, None] - np.float32(at[1]))
+            plane = plane * (1 - np.float32(strong) * _between(across * sharp, 0, 1))
     return np.stack([plane * np.float32(gain * t) for t in tint])
 
 
@@ -758,6 +1002,10 @@ def _draw_stage(
     speed = 0.02 * margin * config.motion * rng.uniform(-1, 1, 2) * (rng.random() < 0.6)
     phase = rng.uniform(0, 2 * math.pi, 2)
     drift = np.rint((np.sin(phase + speed * t) + 1) / 2 * margin).astype(int)
+    shake = np.zeros((frames, 2), int)
+    if config.effects and config.motion and rng.random() < 0.25:
+        most = max(1, config.side // 64)
+        shake = np.clip(drift + rng.integers(-most, most + 1, (frames, 2)), 0, margin) - drift
     return _Scene(
         _spread_ground(rng, grounds[0], grounds[1] if len(grounds) > 1 else None, config.side, margin),
         drift,
@@ -766,6 +1014,9 @@ def _draw_stage(
         float(rng.uniform(0.0, 0.03)),
         gray,
         rng.integers(0, _NOISE_SIDE, (frames, 2)),
+        _draw_lens(rng, config, gray),
+        bool(config.effects and rng.random() < 0.5),
+        shake,
         [],
     )
 
@@ -782,8 +1033,21 @@ def _find_place(
     return np.asarray(places[int(room.argmax())])
 
 
-def _draw_target(rng: np.random.Generator) -> _Thing:
-    return _Thing(_draw_outline(rng), _draw_surface(rng, np.empty((0, 3), np.float32)), 0.0)
+def _draw_target(rng: np.random.Generator, config: SceneConfig, vivid: float) -> _Thing:
+    nothing = np.empty((0, 3), np.float32)
+    outline = _draw_outline(rng, among=config.shapes)
+    return _finish(rng, config, _Thing(outline, _draw_surface(rng, nothing, "", config.textures, vivid), 0.0))
+
+
+def _finish(rng: np.random.Generator, config: SceneConfig, thing: _Thing) -> _Thing:
+    """Give a thing the edge and the shading that light and focus make, which are no part of what it is."""
+    if config.effects:
+        if rng.random() < 0.3 * config.effects:
+            thing.soft = 1.0 + config.side / 64 * rng.random()
+        if rng.random() < 0.35 * config.effects:
+            turn, strong = rng.uniform(0, 2 * math.pi), 0.35 * rng.random()
+            thing.shade = (strong * math.cos(turn), strong * math.sin(turn))
+    return thing
 
 
 def _most(config: SceneConfig, outline: _Outline) -> float:
@@ -794,40 +1058,54 @@ def _most(config: SceneConfig, outline: _Outline) -> float:
 def _prior_size(rng: np.random.Generator, config: SceneConfig, outline: _Outline, most: float) -> float:
     """The object's radius in the prior picture, never so small that it is hard to see."""
     size = min(_draw_size(rng, config, most), _most(config, outline))
-    return max(size, 0.5 * config.side * _SMALLEST_PRIOR)
+    # A thing that is meant to be small is shown a little larger than it may become.
+    least = min(_SMALLEST_PRIOR, 2 * size / config.side * 1.5) if config.small else _SMALLEST_PRIOR
+    return max(size, 0.5 * config.side * max(least, 2 * _SMALLEST))
 
 
 def _draw_others(
-    rng: np.random.Generator, config: SceneConfig, target: _Thing, grounds: np.ndarray, count: int
-) -> list[_Thing]:
-    """Distractors: mostly other outline and other surface, a hard share with one of them copied."""
-    things = []
+    rng: np.random.Generator, config: SceneConfig, target: _Thing, grounds: np.ndarray, count: int,
+    vivid: float = 1.0,
+) -> list[_Thing]:  # fmt: skip
+    """Distractors: mostly other outline and other surface, a hard share with one of them copied.
+
+    Now and then one is there twice, so that being one of a kind does not make the object.
+    """
+    things: list[_Thing] = []
     for _ in range(count):
         size = _draw_size(rng, config, 0.36)
         copied = rng.random() < config.hard
-        if copied and rng.random() < 0.5:
+        if things and rng.random() < 0.15:
+            surface, outline = things[-1].surface, things[-1].outline
+        elif copied and rng.random() < 0.5:
             surface, outline = target.surface, _draw_outline(rng, avoid=target.outline.kind)
         else:
             avoid = np.concatenate([grounds, target.surface.colours])
-            surface = _draw_surface(rng, avoid, target.surface.kind)
+            surface = _draw_surface(rng, avoid, target.surface.kind, vivid=vivid)
             outline = target.outline if copied else _draw_outline(rng, avoid=target.outline.kind)
-        things.append(_Thing(outline, surface, size))
+        things.append(_finish(rng, config, _Thing(outline, surface, size)))
     return things
 
 
-def _draw_cells(rng: np.random.Generator, config: SceneConfig, target: _Thing, count: int) -> list[_Thing]:
+def _draw_cells(
+    rng: np.random.Generator, config: SceneConfig, target: _Thing, count: int, phase: bool = False
+) -> list[_Thing]:
     """Other cells: most of the object's own type, with an outline of their own."""
     things = []
     for _ in range(count):
-        surface = target.surface if rng.random() < 0.5 else _draw_cell(rng)
+        surface = target.surface if rng.random() < 0.5 else _draw_cell(rng, phase)
         size = target.size * math.exp(rng.uniform(-0.4, 0.3))
-        things.append(_Thing(_draw_outline(rng, among=_CELLS), surface, size))
+        cell = _Thing(
+            _draw_outline(rng, among=_CELLS), surface, size, target.soft, target.halo, target.halo_width
+        )
+        things.append(cell)
     return things
 
 
 def _cast(
     rng: np.random.Generator, config: SceneConfig, scene: _Scene, target: _Thing | None, radius: float,
     others: Sequence[_Thing], first: int, pace: float, occluder: _Thing | None, lead: int = 0,
+    covers: bool = False,
 ) -> None:  # fmt: skip
     """Give everything a path and a depth.
 
@@ -852,8 +1130,11 @@ def _cast(
     if target is not None and path is not None:
         cast.insert(int(rng.integers(len(cast) + 1)), (OBJECT_ID, target, path))
         if occluder is not None:
-            over = _crossing(rng, config, path, occluder.size, lead)
+            over = _crossing(rng, config, path, occluder.size, lead, covers)
             cast.append((len(cast) + 1, occluder, over))
+    if scene.carried:
+        steady = scene.drift - scene.drift[first] + scene.shake
+        cast = [(number, thing, replace(walk, place=walk.place - steady)) for number, thing, walk in cast]
     scene.cast = cast
     for _, thing, walk in cast:
         needed = float(walk.radius.max())
@@ -872,10 +1153,10 @@ def _lift(scene: _Scene, over_all: bool) -> None:
     scene.cast = [*rest, mine] if over_all or not rest else [*rest[:-1], mine, rest[-1]]
 
 
-def _paint_prior(scene: _Scene, occluded: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The prior picture, with the object brought forward if too little of it shows."""
+def _paint_prior(scene: _Scene, occluded: bool, t: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A prior picture, with the object brought forward if too little of it shows."""
     for attempt in range(3):
-        picture, ids, alone = _paint(scene, 0)
+        picture, ids, alone = _paint(scene, t)
         if np.count_nonzero(ids == OBJECT_ID) >= 0.92 * alone:
             break
         _lift(scene, over_all=attempt > 0 or not occluded)
@@ -899,61 +1180,88 @@ def _count(rng: np.random.Generator, config: SceneConfig) -> int:
     return int(rng.integers(config.distractors[0], config.distractors[1] + 1))
 
 
+_Pictures = list[tuple[np.ndarray, np.ndarray]]  # with the instance map of each
+
+
 def _continued(
-    rng: np.random.Generator, config: SceneConfig, gray: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng: np.random.Generator, config: SceneConfig, cells: bool
+) -> tuple[_Pictures, np.ndarray, np.ndarray, _Thing]:
     """The clip carries the prior picture's scene on."""
-    if gray:
-        target = _Thing(_draw_outline(rng, among=_CELLS), _draw_cell(rng), 0.0)
+    vivid, phase = _vividness(rng, config), False
+    if cells:
+        phase = bool(config.effects) and rng.random() < 0.4
+        target = _Thing(_draw_outline(rng, among=config.shapes or _CELLS), _draw_cell(rng, phase), 0.0)
+        if config.effects:
+            target.soft = 1.0 + config.side / 48 * rng.random()
+            target.halo = rng.uniform(0.1, 0.4) if phase else 0.0
+            target.halo_width = config.side / 128 * rng.uniform(1, 2.5)
         target.size = _prior_size(rng, config, target.outline, 0.3)
-        grounds = [_cell_ground(rng)]
-        others = _draw_cells(rng, config, target, 2 * _count(rng, config))
+        grounds = [_cell_ground(rng, phase)]
+        others = _draw_cells(rng, config, target, int(rng.integers(2, 5)) * _count(rng, config), phase)
     else:
-        target = _draw_target(rng)
+        target = _draw_target(rng, config, vivid)
         target.size = _prior_size(rng, config, target.outline, 1.0)
-        grounds = _draw_grounds(rng, target)
-        others = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config))
-    scene = _draw_stage(rng, config, config.frames + 1, grounds, gray)
-    over = _draw_occluder(rng, config, target, target.size, grounds, gray)
-    _cast(rng, config, scene, target, target.size, others, 0, 0.6, over, lead=2)
-    prior, prior_ids = _paint_prior(scene, over is not None)
+        grounds = _draw_grounds(rng, target, vivid)
+        others = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config), vivid)
+    before = config.priors
+    scene = _draw_stage(rng, config, config.frames + before, grounds, cells or not vivid)
+    over, covers = _draw_occluder(rng, config, target, target.size, grounds, cells, vivid)
+    _cast(rng, config, scene, target, target.size, others, 0, 0.6, over, lead=before + 1, covers=covers)
+    priors = [_paint_prior(scene, over is not None, t) for t in range(before)]
     if rng.random() < config.absent:
         scene.cast = [entry for entry in scene.cast if entry[0] != OBJECT_ID]
-    return prior, prior_ids, *_paint_clip(scene, 1)
+    return priors, *_paint_clip(scene, before), target
 
 
 def _unrelated(
     rng: np.random.Generator, config: SceneConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[_Pictures, np.ndarray, np.ndarray, _Thing]:
     """The clip shares nothing with the prior picture but the object, and sometimes one other thing."""
-    target = _draw_target(rng)
+    vivid = _vividness(rng, config)
+    target = _draw_target(rng, config, vivid)
     size = target.size = _prior_size(rng, config, target.outline, 1.0)
-    grounds = _draw_grounds(rng, target)
-    others = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config))
-    scene = _draw_stage(rng, config, 1, grounds, gray=False)
-    _cast(rng, config, scene, target, size, others, 0, 1.0, None)
-    prior, prior_ids = _paint_prior(scene, occluded=False)
+    priors, others = [], []
+    for k in range(config.priors):
+        grounds = _draw_grounds(rng, target, vivid)
+        others = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config), vivid)
+        scene = _draw_stage(rng, config, 1, grounds, not vivid)
+        shown = size if k == 0 else _size_again(rng, config, target, size)
+        _cast(rng, config, scene, target, shown, others, 0, 1.0, None)
+        priors.append(_paint_prior(scene, occluded=False))
 
     absent = rng.random() < config.absent
-    grounds = _draw_grounds(rng, target)
+    grounds = _draw_grounds(rng, target, vivid)
     # One more thing where the object is absent, so that the number of things does not give it away.
-    new = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config) + int(absent))
+    new = _draw_others(rng, config, target, _colours_of(grounds), _count(rng, config) + int(absent), vivid)
     if others and new and rng.random() < 0.3:
         # Something else from the prior picture: being known from there must not be enough.
         new[0] = others[0]
-    scene = _draw_stage(rng, config, config.frames, grounds, gray=False)
-    low, high = (0.5 * config.side * s for s in config.scale)
-    again = float(np.clip(size * math.exp(0.7 * config.appearance * rng.uniform(-1, 1)), low, high))
-    again = min(again, _most(config, target.outline))
-    over = None if absent else _draw_occluder(rng, config, target, again, grounds, gray=False)
+    scene = _draw_stage(rng, config, config.frames, grounds, not vivid)
+    again = _size_again(rng, config, target, size)
+    over, covers = None, False
+    if not absent:
+        over, covers = _draw_occluder(rng, config, target, again, grounds, False, vivid)
     first = int(rng.integers(config.frames))
-    _cast(rng, config, scene, None if absent else target, again, new, first, 1.0, over)
-    return prior, prior_ids, *_paint_clip(scene, 0)
+    _cast(rng, config, scene, None if absent else target, again, new, first, 1.0, over, covers=covers)
+    return priors, *_paint_clip(scene, 0), target
 
 
-def _draw_grounds(rng: np.random.Generator, target: _Thing) -> list[_Surface]:
+def _vividness(rng: np.random.Generator, config: SceneConfig) -> float:
+    return 0.0 if config.gray and rng.random() < config.gray else 1.0
+
+
+def _size_again(rng: np.random.Generator, config: SceneConfig, target: _Thing, size: float) -> float:
+    """A radius that the object may have in another picture."""
+    low, high = (0.5 * config.side * s for s in config.scale)
+    again = float(
+        np.clip(size * math.exp(0.7 * config.appearance * rng.uniform(-1, 1)), min(low, size), high)
+    )
+    return min(again, _most(config, target.outline))
+
+
+def _draw_grounds(rng: np.random.Generator, target: _Thing, vivid: float) -> list[_Surface]:
     """One or two grounds that the object stands out from."""
-    return [_draw_ground(rng, target.surface.colours) for _ in range(1 + int(rng.random() < 0.25))]
+    return [_draw_ground(rng, target.surface.colours, vivid) for _ in range(1 + int(rng.random() < 0.25))]
 
 
 def _colours_of(grounds: Sequence[_Surface]) -> np.ndarray:
@@ -962,16 +1270,22 @@ def _colours_of(grounds: Sequence[_Surface]) -> np.ndarray:
 
 def _draw_occluder(
     rng: np.random.Generator, config: SceneConfig, target: _Thing, radius: float,
-    grounds: Sequence[_Surface], gray: bool,
-) -> _Thing | None:  # fmt: skip
+    grounds: Sequence[_Surface], cells: bool, vivid: float,
+) -> tuple[_Thing | None, bool]:  # fmt: skip
+    """Something to pass in front of the object, if anything does, and whether it covers all of it."""
     if rng.random() >= config.occlusion:
-        return None
-    if gray:
+        return None, False
+    if cells:
         over = _draw_cells(rng, config, target, 1)[0]
     else:
-        over = _draw_others(rng, replace(config, hard=0.0), target, _colours_of(grounds), 1)[0]
+        over = _draw_others(rng, replace(config, hard=0.0), target, _colours_of(grounds), 1, vivid)[0]
     over.size = radius * rng.uniform(0.7, 1.2)
-    return over
+    covers = config.frames > 3 and config.hiding > 0 and rng.random() < config.hiding
+    if covers:
+        # Solid and roundish: a ring would show what it passes.
+        over.outline = _draw_outline(rng, among=("disc", "box", "ellipse", "regular"))
+        over.size = min(1.5 * radius * target.outline.reach, 0.35 * config.side)
+    return over, covers
 
 
 def make_example(config: SceneConfig, seed: int) -> Example:
@@ -990,19 +1304,39 @@ def make_example(config: SceneConfig, seed: int) -> Example:
         The same bytes for the same configuration and seed.
     """
     rng = np.random.default_rng(seed)
-    gray = rng.random() < config.microscopy
-    if gray or rng.random() >= config.unrelated:
-        prior, prior_ids, frames, ids = _continued(rng, config, gray)
-    else:
-        prior, prior_ids, frames, ids = _unrelated(rng, config)
-    return Example(prior, prior_ids == OBJECT_ID, frames, ids == OBJECT_ID, _close_ranks(prior_ids), ids)
+    cells = rng.random() < config.microscopy
+    related = cells or rng.random() >= config.unrelated
+    made = _continued(rng, config, cells) if related else _unrelated(rng, config)
+    (prior, prior_ids), more = made[0][0], made[0][1:]
+    frames, ids, target = made[1:]
+    size = (len(more), *ids.shape[1:])
+    return Example(
+        prior,
+        prior_ids == OBJECT_ID,
+        frames,
+        ids == OBJECT_ID,
+        _close_ranks(prior_ids),
+        ids,
+        np.array([picture for picture, _ in more], np.uint8).reshape(*size, 3),
+        np.array([numbers == OBJECT_ID for _, numbers in more], bool).reshape(size),
+        {
+            "scene": "cells" if cells else "continued" if related else "unrelated",
+            "shape": target.outline.kind,
+            "texture": target.surface.kind,
+        },
+    )
+
+
+_ARRAYS = (
+    "prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances", "more_priors",
+    "more_prior_masks",
+)  # fmt: skip
 
 
 def make_batch(config: SceneConfig, seeds: Iterable[int]) -> dict[str, np.ndarray]:
     """Draw one example per seed and stack each field under its name."""
     examples = [make_example(config, seed) for seed in seeds]
-    names = ("prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances")
-    return {name: np.stack([getattr(example, name) for example in examples]) for name in names}
+    return {name: np.stack([getattr(example, name) for example in examples]) for name in _ARRAYS}
 
 
 def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -16,7 +16,12 @@ sys.modules[_SPEC.name] = scenes  # dataclasses look their module up there
 _SPEC.loader.exec_module(scenes)
 
 SMALL = scenes.SceneConfig(side=64, frames=3)
-FIELDS = ("prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances")
+# what a camera and the fainter kinds of scenes do is left out where a test looks at the drawing itself
+CLEAR = {"small": 0.0, "deform": 0.0, "effects": 0.0, "gray": 0.0, "leaving": 0.0}
+FIELDS = (
+    "prior", "prior_mask", "frames", "masks", "prior_instances", "frame_instances", "more_priors",
+    "more_prior_masks",
+)  # fmt: skip
 
 
 def _examples(config, count, start=0):
@@ -84,7 +89,7 @@ def test_the_prior_shows_the_object_well(monkeypatch):
 
     monkeypatch.setattr(scenes, "_paint", watched)
     for unrelated in (0.0, 1.0):
-        config = scenes.SceneConfig(side=96, frames=2, distractors=(4, 8), unrelated=unrelated)
+        config = scenes.SceneConfig(side=96, frames=2, distractors=(4, 8), unrelated=unrelated, small=0.0)
         for seed in range(60):
             example = scenes.make_example(config, seed)
             seen, alone = painted[-1 - config.frames]  # the last picture before the clip's
@@ -116,7 +121,7 @@ def test_share_of_absent_clips():
 
 
 def test_occluders_hide_part_of_the_object():
-    still = replace(SMALL, frames=6, absent=0.0, distractors=(0, 0), microscopy=0.0)
+    still = replace(SMALL, frames=6, absent=0.0, distractors=(0, 0), microscopy=0.0, **CLEAR)
 
     def hidden(occlusion):
         areas = [e.masks.sum((1, 2)) for e in _examples(replace(still, occlusion=occlusion), 40)]
@@ -135,13 +140,14 @@ def test_what_leaves_is_seen_before_or_after(unrelated):
 
 
 def test_leaving_at_zero_changes_nothing(monkeypatch):
-    before = scenes.make_example(SMALL, 11).frames
+    config = replace(SMALL, leaving=0.0)
+    before = scenes.make_example(config, 11).frames
     monkeypatch.setattr(scenes, "_excursion", None)  # calling it would fail
-    assert np.array_equal(scenes.make_example(SMALL, 11).frames, before)
+    assert np.array_equal(scenes.make_example(config, 11).frames, before)
 
 
 def test_nothing_moves_without_motion():
-    config = replace(SMALL, motion=0.0, occlusion=0.0)
+    config = replace(SMALL, motion=0.0, occlusion=0.0, leaving=0.0)
     for example in _examples(config, 10):
         assert np.array_equal(example.frame_instances[0], example.frame_instances[-1])
 
@@ -156,7 +162,7 @@ def test_objects_move():
 
 def test_unrelated_clips_have_another_ground_and_related_ones_the_same():
     def change(unrelated):
-        config = replace(SMALL, unrelated=unrelated, microscopy=0.0, motion=0.3)
+        config = replace(SMALL, unrelated=unrelated, microscopy=0.0, motion=0.3, **CLEAR)
         differences = []
         for example in _examples(config, 30):
             both = (example.prior_instances == 0) & (example.frame_instances[0] == 0)
@@ -169,7 +175,7 @@ def test_unrelated_clips_have_another_ground_and_related_ones_the_same():
 
 def test_the_object_keeps_its_mean_colour_in_an_unrelated_clip():
     """Across things of all scenes, the object's colour in the clip is nearest to its own in the prior."""
-    config = scenes.SceneConfig(side=64, frames=1, absent=0.0, occlusion=0.0, microscopy=0.0)
+    config = scenes.SceneConfig(side=64, frames=1, absent=0.0, occlusion=0.0, microscopy=0.0, **CLEAR)
     examples = [e for e in _examples(config, 60) if e.masks[0].sum() > 30]
     known = np.stack([e.prior[e.prior_mask].mean(0) for e in examples])
     found = np.stack([e.frames[0][e.masks[0]].mean(0) for e in examples])
@@ -180,7 +186,7 @@ def test_the_object_keeps_its_mean_colour_in_an_unrelated_clip():
 
 def test_objects_stand_out_from_the_ground():
     """The pixels on both sides of the edge differ, in prior and clip."""
-    config = scenes.SceneConfig(side=96, frames=1, occlusion=0.0, absent=0.0)
+    config = scenes.SceneConfig(side=96, frames=1, occlusion=0.0, absent=0.0, **CLEAR)
     gaps = []
     for example in _examples(config, 80):
         for picture, ids in (
@@ -203,7 +209,9 @@ def test_microscopy_is_gray_and_continues():
 
 
 def test_scale_is_kept():
-    config = replace(SMALL, scale=(0.2, 0.3), absent=0.0, occlusion=0.0, distractors=(0, 0), motion=0.2)
+    config = replace(
+        SMALL, scale=(0.2, 0.3), absent=0.0, occlusion=0.0, distractors=(0, 0), motion=0.2, **CLEAR
+    )
     for example in _examples(config, 25):
         diameter = 2 * np.sqrt(example.prior_mask.sum() / np.pi) / config.side
         assert 0.17 < diameter < 0.33
@@ -239,3 +247,103 @@ def test_the_sheet_has_a_row_for_each_example():
     sheet = scenes.render_sheet(examples)
     assert sheet.shape == (3 * 67, 4 * 67 + 6, 3) and sheet.dtype == np.uint8
     assert not np.array_equal(sheet, scenes.render_sheet(examples, outlined=False))
+
+
+# ---- what the broader scenes add
+
+
+def test_small_things_are_down_to_a_thirtieth_of_the_side():
+    config = replace(SMALL, side=128, frames=1, small=1.0, microscopy=0.0, deform=0.0, effects=0.0)
+    sizes = [2 * np.sqrt(e.prior_mask.sum() / np.pi) / 128 for e in _examples(config, 40)]
+    assert 0.02 < min(sizes) < 0.08 and max(sizes) < 0.25
+
+
+def test_things_are_up_to_six_tenths_of_the_side():
+    sizes = [2 * np.sqrt(e.prior_mask.sum() / np.pi) / 64 for e in _examples(SMALL, 120)]
+    assert max(sizes) > 0.45
+
+
+def test_kept_out_families_are_drawn_only_where_they_are_named():
+    facts = [e.facts for e in _examples(replace(SMALL, side=32, frames=1), 400)]
+    assert not {f["shape"] for f in facts} & set(scenes.KEPT_OUT_SHAPES)
+    assert not {f["texture"] for f in facts} & set(scenes.KEPT_OUT_TEXTURES)
+    for names, field in ((scenes.KEPT_OUT_SHAPES, "shape"), (scenes.KEPT_OUT_TEXTURES, "texture")):
+        config = replace(SMALL, side=32, frames=1, microscopy=0.0, **{field + "s": names})
+        assert {e.facts[field] for e in _examples(config, 30)} == set(names)
+
+
+def test_distractors_and_grounds_are_of_no_kept_out_family(monkeypatch):
+    drawn = set()
+    for name in (*scenes.KEPT_OUT_TEXTURES, "stripes"):
+        monkeypatch.setitem(
+            scenes._PATTERNS,
+            name,
+            lambda x, y, d, name=name: drawn.add(name) or np.zeros(x.shape, np.float32),
+        )
+    _examples(replace(SMALL, side=32, distractors=(6, 6)), 60)
+    assert drawn == {"stripes"}
+
+
+def test_every_other_outline_and_pattern_is_drawn():
+    facts = [e.facts for e in _examples(replace(SMALL, side=32, frames=1, microscopy=0.0), 450)]
+    assert {f["shape"] for f in facts} == set(scenes._SHAPES) - set(scenes.KEPT_OUT_SHAPES)
+    assert {f["texture"] for f in facts} == set(scenes._PATTERNS) - set(scenes.KEPT_OUT_TEXTURES)
+
+
+def test_phase_contrast_cells_have_bright_halos_and_masks():
+    found = 0
+    for example in _examples(replace(SMALL, side=128, microscopy=1.0, frames=1, occlusion=0.0, gray=0.0), 40):
+        mask = example.prior_mask
+        assert mask.any()
+        near = np.zeros_like(mask)
+        near[3:-3, 3:-3] = np.logical_or.reduce(
+            [np.roll(mask, (dy, dx), (0, 1)) for dy in (-3, 0, 3) for dx in (-3, 0, 3)]
+        )[3:-3, 3:-3]
+        ring, ground = near & (example.prior_instances == 0), ~near & (example.prior_instances == 0)
+        gray = example.prior[..., 0].astype(float)
+        found += gray[mask].mean() < gray[ground].mean() - 5 < gray[ring].mean() - 10
+    assert found >= 5
+
+
+def test_more_priors_show_the_object_in_other_places():
+    for unrelated in (0.0, 1.0):
+        config = replace(SMALL, priors=3, unrelated=unrelated, microscopy=0.0, occlusion=0.0)
+        for example in _examples(config, 10):
+            assert example.more_priors.shape == (2, 64, 64, 3) and example.more_priors.dtype == np.uint8
+            assert example.more_prior_masks.shape == (2, 64, 64)
+            assert example.more_prior_masks.any((1, 2)).all()
+            if unrelated:
+                assert not np.array_equal(example.more_prior_masks[0], example.prior_mask)
+
+
+def test_hiding_covers_all_of_the_object_and_lets_it_return():
+    config = replace(
+        SMALL, frames=16, occlusion=1.0, hiding=1.0, absent=0.0, motion=0.5, microscopy=0.0, **CLEAR
+    )
+    seen = np.array([e.masks.any((1, 2)) for e in _examples(config, 30)])
+    back = [bool((np.diff(row.astype(int)) == 1).any() and row[0]) for row in seen]
+    assert np.mean(back) > 0.3
+    never = replace(config, hiding=0.0)
+    assert np.mean([e.masks.any((1, 2)).all() for e in _examples(never, 30)]) > 0.6
+
+
+def test_gray_scenes_have_no_colour_and_others_have():
+    spread = lambda e: np.ptp(e.frames.astype(int), axis=-1).max()  # noqa: E731
+    gray = replace(SMALL, gray=1.0, microscopy=0.0, effects=0.0)
+    assert max(spread(e) for e in _examples(gray, 8)) <= 1
+    assert min(spread(e) for e in _examples(replace(gray, gray=0.0), 8)) > 20
+
+
+def test_effects_change_pictures_but_not_what_they_show():
+    config = replace(SMALL, microscopy=0.0, gray=0.0)
+    lens = scenes._Lens(blur=2, smear=(1, 0, 2), photons=0.1, levels=40, black=0.2, white=0.7)
+    noise = np.random.default_rng(0).standard_normal((3, 64, 64)).astype(np.float32)
+    light = np.random.default_rng(1).random((3, 64, 64)).astype(np.float32)
+    seen = lens.look(light.copy(), False, noise)
+    assert seen.shape == light.shape
+    assert seen.mean() == pytest.approx(0.2 + 0.5 * light.mean(), abs=0.03)
+    assert (
+        np.abs(np.diff(scenes._Lens(blur=2).look(light.copy(), False, noise))).mean()
+        < 0.5 * np.abs(np.diff(light)).mean()
+    )
+    assert all(e.prior_mask.any() for e in _examples(replace(config, effects=2.0), 20))

@@ -1,0 +1,294 @@
+"""How the starter is trained and measured: prompts, long clips in parts, resumable runs, figures."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+TRAINING = Path(__file__).parents[2] / "training"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The training scripts, which import one another as files of one folder."""
+    names = ("scenes", "train", "evaluate", "learning_curve", "export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TRAINING))
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        yield {name: importlib.import_module(name) for name in names}
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def train(parts):
+    return parts["train"]
+
+
+@pytest.fixture(scope="module")
+def evaluate(parts):
+    return parts["evaluate"]
+
+
+@pytest.fixture
+def disc():
+    y, x = np.mgrid[:64, :64]
+    return (x - 40) ** 2 + (y - 20) ** 2 < 100
+
+
+@pytest.fixture(scope="module")
+def tiny(parts):
+    """A stage that takes a moment: clips of four frames in two parts, two priors."""
+    scene = parts["scenes"].SceneConfig(side=64)
+    return parts["train"].Stage(
+        1.01, scene, 2, true_memory=0.5, recent=(2,), lengths=(4,), priors=(2,), part=2
+    )
+
+
+def drawn(parts, stage, step=0):
+    config, count = stage.at(step)
+    return parts["scenes"].make_batch(config, range(1_000_000, 1_000_000 + count))
+
+
+def fresh(train, seed=0):
+    model = train.Starter()
+    train.initialise(model, seed)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+
+def test_clicks_are_on_the_side_that_their_label_says(train, disc):
+    for seed in range(50):
+        xy, labels = train.clicks(disc, 3, np.random.default_rng(seed))
+        assert labels[0] == 1
+        assert all(disc[int(y), int(x)] == bool(label) for (x, y), label in zip(xy, labels))
+
+
+def test_deep_points_are_deeper_than_random_ones(train, disc):
+    rng = np.random.default_rng(0)
+    far = [np.hypot(*(train.deep_point(disc, rng) - (40, 20))) for _ in range(100)]
+    assert np.mean(far) < 5  # points spread evenly over a disc of radius 10 are 6.7 away from its middle
+
+
+def test_boxes_are_around_the_thing(train, disc):
+    for seed in range(20):
+        (x0, y0), (x1, y1) = train.box_around(disc, np.random.default_rng(seed))
+        assert np.allclose([x0, y0, x1, y1], [31, 11, 49, 29], atol=2)
+
+
+def test_prompts_of_every_kind_are_drawn(train, disc):
+    kinds = {tuple(sorted(train.draw_prompt(disc, np.random.default_rng(s))[1])) for s in range(200)}
+    assert {(1,), (2, 3), (1, 2, 3)} <= kinds
+    assert any(len(kind) == 3 and 2 not in kind for kind in kinds)
+    assert max(len(kind) for kind in kinds) == 3
+
+
+def test_a_corrective_click_is_in_the_largest_error(train):
+    target, logits = torch.zeros(2, 16, 16), torch.full((2, 16, 16), -5.0)
+    target[:, 2:12, 2:12] = 1
+    logits[0, 2:12, 2:6] = 5  # most of the thing is missed
+    logits[1, 2:12, 2:12] = 5
+    logits[1, 2:12, 12:16] = 5  # four columns too many
+    xy, label = train.corrective(logits, target)
+    assert label[:, 0].tolist() == [1, 0]
+    x, y = xy[0, 0].tolist()
+    assert 6 * 4 <= x < 12 * 4 and 2 * 4 <= y < 12 * 4
+    assert 12 * 4 <= xy[1, 0, 0] < 16 * 4
+
+
+def test_a_corrective_click_on_a_right_mask_is_inside(train):
+    target = torch.zeros(1, 8, 8)
+    target[:, 3:6, 3:6] = 1
+    xy, label = train.corrective(target * 10 - 5, target)
+    assert label.item() == 1
+    assert 12 <= xy[0, 0, 0] < 24 and 12 <= xy[0, 0, 1] < 24
+
+
+def test_the_bank_passes_over_lost_frames_and_falls_back_on_the_prior(train):
+    past = [
+        (torch.full((2, 1, 1, 1), float(t)), torch.full((2, 4), float(t)), torch.tensor([t != 2, False]))
+        for t in (1, 2, 3)
+    ]
+    state = train.Remembered([torch.full((2, 1, 1, 1), -1.0)], torch.full((2, 1, 4), -1.0), None, past)
+    spatial, slots, pointers, times = state.bank(2)
+    assert [float(part[0]) for part in spatial] == [-1, 3, 1]  # the second frame lost the object
+    assert [float(part[1]) for part in spatial] == [-1, -1, -1]
+    assert slots.tolist() == [[train.PRIOR_SLOT, 0, 1], [train.PRIOR_SLOT] * 3]
+    assert pointers[0, :, 0].tolist() == [-1, 3, 1]
+    assert (times * train.MAX_POINTERS)[0].round().tolist() == [1, 1, 3]
+
+
+def test_gradients_end_where_a_part_of_a_clip_does(train, parts, tiny):
+    model, _ = fresh(train)
+    rng, batch = np.random.default_rng(0), drawn(parts, tiny)
+    _, state = train.part_losses(model, batch, tiny, slice(0, 2), None, 2, rng)
+    assert len(state.past) == 2 and len(state.spatial) == 2
+    assert state.spatial[0].requires_grad
+    state = state.detached()
+    assert not state.spatial[0].requires_grad
+    before = state.past[0][0].clone()
+    losses, after = train.part_losses(model, batch, tiny, slice(2, 4), state, 2, rng)
+    losses.total.backward()
+    assert len(after.past) == 4 and torch.equal(after.past[0][0], before)
+
+
+def test_steps_lower_the_loss_of_what_they_see(train, parts, tiny):
+    model, optimiser = fresh(train)
+    batch = drawn(parts, tiny)
+    seen = [train.take_step(model, optimiser, batch, tiny, (0, 0), False) for _ in range(5)]
+    assert all(np.isfinite(list(figures.values())).all() for figures in seen)
+    assert seen[-1]["track_mask"] < seen[0]["track_mask"]
+
+
+def test_a_run_is_resumed_where_it_stopped(train, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "stages", lambda side: [tiny])
+    words = ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--keep", "1", "--workers", "2"]
+    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
+    train.train(train.parse([*words, "--steps", "1"]))
+    first = torch.load(tmp_path / "state.pt", weights_only=True)
+    train.train(train.parse([*words, "--steps", "2"]))
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2]
+    assert (first["step"], state["step"]) == (1, 2)
+    assert not torch.equal(first["model"]["readout.weight"], state["model"]["readout.weight"])
+
+
+def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
+    from safetensors.torch import load_file
+
+    bundled = parts["export"].BUNDLED
+    model, optimiser = fresh(train)
+    average, step = train.begin(model, optimiser, tmp_path / "state.pt", bundled)
+    name = "obj_ptr_proj.layers.0.weight"
+    assert step == 0
+    assert torch.equal(model.sam.state_dict()[name], load_file(bundled)[name].float())
+    assert torch.equal(average["sam." + name], model.sam.state_dict()[name])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(train, tiny):
+    one, two = (list(train.batches([tiny], 3, 6, 0, 1, workers)) for workers in (1, 2))
+    assert len(one) == 3
+    assert all(np.array_equal(a["frames"], b["frames"]) for a, b in zip(one, two))
+    assert not np.array_equal(one[0]["frames"][0], one[1]["frames"][0])
+
+
+def test_training_never_draws_held_out_seeds_or_families(train, parts):
+    assert train.FIRST_SEED not in parts["scenes"].HELD_OUT_SEEDS
+    for stage in train.stages():
+        assert stage.scene.shapes == () and stage.scene.textures == ()
+        assert max(stage.at(step, 99)[1] for step in range(30)) <= train.SEEDS_A_STEP
+
+
+def test_the_last_stages_have_long_clips_several_priors_and_absent_objects(train):
+    drawn = [stage.at(step)[0] for stage in train.stages()[-2:] for step in range(60)]
+    assert {config.priors for config in drawn} == {1, 2, 3}
+    assert {8, 16} <= {config.frames for config in drawn}
+    assert {config.absent for config in drawn} == {0.125}
+
+
+# ---- measuring
+
+
+def test_times_of_return_are_found(evaluate):
+    shown = np.array([0, 0.1, 0.1, 0, 0, 0.1, 0.1, 0.1, 0.0002, 0.1, 0.1, 0.1, 0, 0.1])
+    # it comes for the first time; it is back; it was never quite out of sight; it is back for one frame only
+    assert evaluate.returns(shown) == [slice(5, 8)]
+
+
+def test_the_most_overlapped_thing(evaluate):
+    things = np.zeros((10, 10), int)
+    things[:, :5], things[:2, 5:] = 1, 2
+    found = np.zeros((10, 10), bool)
+    found[:2] = True
+    assert evaluate.most_overlapped(found, things) == 2
+    found[:, :5] = True
+    assert evaluate.most_overlapped(found, things) == 1
+    assert evaluate.most_overlapped(np.zeros((10, 10), bool), things) == 0
+
+
+def test_the_next_point_corrects(evaluate, disc):
+    rng = np.random.default_rng(0)
+    (x, y), label = evaluate.next_point(np.zeros_like(disc), disc, rng)
+    assert label == 1 and np.hypot(x - 40, y - 20) < 4
+    spilled = disc.copy()
+    spilled[40:60, 10:30] = True
+    (x, y), label = evaluate.next_point(spilled, disc, rng)
+    assert label == 0 and 40 <= y < 60 and 10 <= x < 30
+    (x, y), label = evaluate.next_point(disc, disc, rng)
+    assert label == 1 and disc[int(y), int(x)]
+
+
+class Perfect:
+    """Stands for the model and the tracker; it knows the truth, or takes another thing for the object."""
+
+    def __init__(self, example, thing):
+        self.example, self.thing = example, thing
+
+    def encode(self, picture, side):
+        return None
+
+    def segment(self, features, prompt):
+        return self
+
+    def mask(self):
+        return self.example.prior_mask
+
+    def step(self, frame, t):
+        found = self.example.frame_instances[t] == self.thing
+        score = type("Score", (), {"lost": not found.any(), "iou": 0.9})
+        return type("Result", (), {"labels": found.astype(np.uint16), "scores": {1: score}})
+
+
+@pytest.mark.parametrize("thing, right", [(1, 1.0), (2, 0.0)])
+def test_figures_of_a_perfect_and_of_a_mistaken_tracker(parts, evaluate, monkeypatch, thing, right):
+    config = replace(
+        parts["scenes"].SceneConfig(side=64, frames=4, distractors=(1, 1)), absent=0.0, occlusion=0.0
+    )
+    example = next(
+        e
+        for e in (parts["scenes"].make_example(config, seed) for seed in range(50))
+        if all((e.frame_instances == k).any((1, 2)).all() for k in (1, 2))
+    )
+    model = Perfect(example, thing)
+    monkeypatch.setattr(evaluate, "record", lambda *_: ())
+    monkeypatch.setattr(
+        evaluate, "PriorMemory", lambda: type("P", (), {"with_recording": lambda self: self})()
+    )
+    monkeypatch.setattr(evaluate, "Tracker", lambda *_: model)
+    settings = type("S", (), {"side": None})
+    got = evaluate.measure_clip(model, example, np.random.default_rng(0), settings)
+    assert got.points == {1: [1.0], 2: [1.0], 3: [1.0]}
+    assert np.mean(got.right) == right and len(got.tracked) == 4
+    assert np.mean(got.tracked) == right  # another thing has no pixel in common
+    assert got.iou_error == pytest.approx([abs(0.9 - right)] * 4)
+
+
+def test_the_table_tells_reached_from_missed(evaluate):
+    text = evaluate.table({"one-point J": 0.86, "encode, ms": 70.0, "predicted IoU, mean error": 0.09})
+    one, encode, error = text.splitlines()
+    assert one.endswith("reached") and encode.endswith("missed") and error.endswith("reached")
+
+
+def test_coins_are_told_apart_from_the_ground(evaluate):
+    pytest.importorskip("skimage")
+    picture, parts = evaluate.coins()
+    assert picture.shape == parts.shape
+    assert len(np.unique(parts)) - 1 == 24  # as one counts in the picture
+    assert picture[parts > 0].mean() > picture[parts == 0].mean() + 40
+
+
+def test_logs_join_and_later_lines_of_a_step_hold(parts, tmp_path):
+    module = parts["learning_curve"]
+    one, two = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    one.write_text('{"step": 10, "J": 0.1}\n{"step": 20, "J": 0.2}\n{"step": 20, "J": 0.3}\n')
+    two.write_text('{"step": 5, "K": 0.7}\n')
+    steps, values = module.curve([module.read_log(path) for path in (one, two)], ("J", "K"))
+    assert steps.tolist() == [10, 20, 25]
+    assert values.tolist() == [0.1, 0.3, 0.7]
+    assert module.smooth(np.array([1.0, np.nan, 3.0]), 3)[0] == 1.0
