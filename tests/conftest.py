@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,13 @@ import tiny_run  # noqa: E402
 FAMILIES = tuple(golden.FAMILIES)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On arrays this small, threads only wait for each other: a hundred times longer on a busy machine."""
-    before = torch.get_num_threads()
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """On arrays this small, threads only wait for each other: a hundred times longer on a busy machine.
+
+    For each test anew, since some of what is tested sets their number.
+    """
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
