@@ -163,6 +163,16 @@ def test_neighbours_are_ready_beforehand():
     assert all(ready)
 
 
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 4, 6])
+def test_frames_too_large_for_the_cache_are_shown_and_decoded_once(room):
+    video = SlowFrames()
+    video.gate.set()
+    feed = feed_of(video, cache_bytes=room * int(np.prod(video.shape[1:])))
+    assert feed.wish(25, 5.0) is not None
+    time.sleep(0.3)
+    assert len(video.decoded) == len(set(video.decoded)) <= 1 + max(1, room)
+
+
 def test_the_nearest_ready_frame_stands_in():
     video = SlowFrames()
     feed = feed_of(video)

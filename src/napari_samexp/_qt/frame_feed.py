@@ -47,9 +47,13 @@ class FrameFeed:
 
     def __init__(self, video: LazyVideo, cache_bytes: int = CACHE_BYTES) -> None:
         self._video = video
-        self._cache: FrameCache[Frame] = FrameCache(cache_bytes)
-        # a few frames must fit beside the one shown, or the neighbours would push it out
-        self._ahead = max(0, min(_AHEAD, cache_bytes // max(1, int(np.prod(video.shape[1:]))) // 2))
+        frame_bytes = max(1, int(np.prod(video.shape[1:])))
+        # the frame that is shown must fit, however large it is
+        self._cache: FrameCache[Frame] = FrameCache(max(cache_bytes, frame_bytes))
+        # with its neighbours it must fit too, or they would push each other out and be decoded for ever
+        room = cache_bytes // frame_bytes
+        self._ahead = min(_AHEAD, room // 2)
+        self._behind = max(0, min(_BEHIND, room - 1 - self._ahead))
         self._changed = threading.Condition()
         self._indices: set[int] = set()
         self._wish: int | None = None
@@ -140,7 +144,7 @@ class FrameFeed:
         if not self._ahead:
             return
         ahead = [self._step * k for k in range(1, self._ahead + 1)]
-        offsets = ahead + [-self._step * k for k in range(1, _BEHIND + 1)]
+        offsets = ahead + [-self._step * k for k in range(1, self._behind + 1)]
         yield from (self._here + offset for offset in offsets if 0 <= self._here + offset < count)
 
     def _decode(self, index: int) -> None:
