@@ -1,35 +1,42 @@
 # Two commands for everyone: `make demo` and `make test`. Both make .venv and install what they need.
-.PHONY: demo test lint unit format parity clean
+.PHONY: help demo test lint unit format docs parity clean
+.DEFAULT_GOAL := help
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT := demo-output
 
-demo: $(READY)
+help:  ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 18
+
+demo: $(READY)  ## track the sample clip: in napari, or without a screen
 	$(BIN)/napari-samexp demo --out $(OUT)
 
-test: lint unit
+test: lint unit  ## lint, then every test
 
-lint: $(READY)
+lint: $(READY)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(READY)
+unit: $(READY)  ## every test, with coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-format: $(READY)
+format: $(READY)  ## let ruff repair and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-parity: $(READY)
+docs: $(READY)  ## build the site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+parity: $(READY)  ## compare with what Meta's code computed
 	$(BIN)/python benchmarks/parity.py
 
 $(READY): pyproject.toml constraints.txt .ci/environment
 	.ci/environment $(VENV)
 	touch $(READY)
 
-clean:
-	rm -rf $(VENV) $(OUT)
+clean:  ## remove .venv, demo-output and site
+	rm -rf $(VENV) $(OUT) site

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_samexp._lazy import lazy_names
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_samexp.tracking.tracker import Tracker
     from napari_samexp.types import Prompt, SamexpError
 
-__version__ = "0.1.0.dev0"
+    __version__: str
 
 __all__ = [
     "LabelStore",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # importing the package imports neither torch nor Qt
-__getattr__ = lazy_names(
+_find = lazy_names(
     __name__,
     {
         "LabelStore": "io.labels",
@@ -56,3 +56,17 @@ __getattr__ = lazy_names(
         "track_into": "tracking.run",
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    return _installed_version() if name == "__version__" else _find(name)
+
+
+def _installed_version() -> str:
+    """Return what the installation says; it was read from git's tags when the package was built."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("napari-samexp")
+    except PackageNotFoundError:  # a checkout on the path that nobody installed
+        return "0+unknown"

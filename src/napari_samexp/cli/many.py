@@ -14,6 +14,7 @@ from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.models import name_for
 from napari_samexp.cli.progress import Stopped, interruptible
 from napari_samexp.cli.shown_jobs import ShownJobs
+from napari_samexp.sam.weights import OFFICIAL
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import PriorError, SettingsError, VideoError
 
@@ -162,9 +163,10 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
         recorded = PriorMemory.load(path)
         for model in asked.models or (None,):
             used = name_for(recorded, model, again=bool(asked.pictures))
-            name = short if len(asked.models) < 2 else f"{short}.{Path(used).stem}"
+            called = used if used in OFFICIAL else Path(used).stem  # the dot in sam2.1 begins no ending
+            name = short if len(asked.models) < 2 else f"{short}.{called}"
             if name in rows:
-                raise SettingsError(f"Two of the --model have the name {Path(used).stem}; give each once.")
+                raise SettingsError(f"Two of the --model have the name {called}; give each once.")
             rows[name] = Job(
                 name, str(path), "", "", _absolute(used), asked.device, asked.dtype, asked.settings,
                 asked.frames.start, asked.frames.stop, tuple(map(_absolute, asked.pictures)),

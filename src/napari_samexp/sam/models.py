@@ -165,6 +165,8 @@ class Sam2(_Model):
     image_encoder, memory_attention : nn.Module, optional
         These parts, where they are not SAM 2's own.
 
+    Notes
+    -----
     Source: `sam2_base.py`, `sam2_image_predictor.py` and `sam2_video_predictor.py` of sam2.
     """
 

@@ -1,0 +1,85 @@
+"""The site: it builds without a warning, its anchors stay, and its tables agree with the program."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from napari_samexp.cli import app
+from napari_samexp.sam.weights import OFFICIAL, STARTER, locate
+
+ROOT = Path(__file__).parents[2]
+# the program's own sentences and other people's pages link to these: rename none, only add
+ANCHORS = {
+    "torch-takes-gigabytes", "no-qt-binding", "pyside6-on-python-311", "windows",
+    "the-window-does-not-open-on-linux", "the-plugin-is-not-in-the-menu", "no-gpu", "the-gpu-is-not-used",
+    "offline-machines", "proxies", "a-download-was-damaged", "a-weights-file-is-refused",
+    "sam-1-cannot-track", "out-of-memory", "shared-memory-is-full", "the-disk-is-full",
+    "a-video-cannot-be-read", "the-size-changes-within-a-video", "a-picture-cannot-be-read",
+    "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
+    "labels-were-painted-by-hand", "the-prior-is-of-another-model", "the-wrong-thing-is-found",
+    "nothing-is-found", "the-models-process-ended", "a-fault-of-the-program",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; strict, so that a dead link or an unreadable docstring fails."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def test_the_anchors_of_troubleshooting_stay(site: Path) -> None:
+    page = (site / "troubleshooting" / "index.html").read_text("utf-8")
+    found = set(re.findall(r'<h3 id="([^"]+)"', page))
+    assert found >= ANCHORS, ANCHORS - found
+
+
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        loaded = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', text)
+        assert [url for url in loaded if "canonical" not in url] == [], page
+
+
+def test_every_command_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference" / "cli" / "index.html").read_text("utf-8")
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert len(commands) >= 9
+    for name, command in commands.items():
+        assert f'id="napari-samexp-{name}"' in page
+        for option in command.params:
+            for flag in getattr(option, "opts", ()):
+                assert flag in page, (name, flag)
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    import napari_samexp
+
+    page = (site / "reference" / "python" / "index.html").read_text("utf-8")
+    for name in napari_samexp.__all__:
+        if name != "__version__":
+            home = getattr(napari_samexp, name).__module__
+            assert f'id="{home}.{name}"' in page, name
+
+
+def test_the_table_of_models_is_right() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([\w.]+)` \|(.*)\|$", text, re.MULTILINE))
+    starter = locate(STARTER)
+    assert starter is not None
+    sizes = {STARTER: starter.stat().st_size} | {name: entry.bytes for name, entry in OFFICIAL.items()}
+    assert set(rows) == set(sizes)
+    for name, size in sizes.items():
+        assert f"| {size / 1e6:.0f} MB |" in rows[name], (name, size)
+        licence = OFFICIAL[name].licence if name in OFFICIAL else "Apache-2.0"
+        assert f"| {licence} |" in rows[name], name
