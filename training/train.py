@@ -16,21 +16,20 @@ the object from the conditioned features. Neither is in the checkpoint.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import multiprocessing
-import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import Full
 from typing import Any
 
+import feed
 import numpy as np
 import scenes
 import torch
+from prompts import COARSE, FINE
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,7 +37,7 @@ from torch.nn import functional
 from napari_samexp.sam.features import MEAN, STD
 from napari_samexp.sam.mask_decoder import Decoded
 from napari_samexp.sam.models import PRIOR_SLOT, Sam2
-from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT
+from napari_samexp.sam.prompt_encoder import NO_POINT
 from napari_samexp.sam.variants import MAX_POINTERS, Sam2Variant
 
 STARTER = Sam2Variant(
@@ -57,32 +56,30 @@ STARTER = Sam2Variant(
     mlp_dim=256,
     iou_hidden=64,
 )
-FIRST_SEED = scenes.FIRST_TRAINING_SEED  # seeds below are held out
-
-
-SEEDS_A_STEP = 256  # examples of one step have consecutive seeds; no step may need more
-SURE = 0.0003  # share of a picture; with less of it in view, whether an object is there is not asked
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training; it runs until `until`, a share of all steps."""
+    """A part of the training; it runs until `until`, a share of all steps or of the time."""
 
     until: float
     scene: scenes.SceneConfig
-    batch: int  # examples with four frames; fewer of longer ones
+    batch: int  # examples with four frames at the scene's side; fewer of longer or larger ones
     true_memory: float  # share of examples whose true mask is remembered, not the predicted one
     recent: tuple[int, ...] = (0,)  # memories of earlier frames, one of these numbers a step; 0: prior alone
     lengths: tuple[int, ...] = (4,)  # frames of a clip, one of these numbers a step
     priors: tuple[int, ...] = (1,)  # prior pictures, one of these numbers a step
     part: int = 4  # frames between which gradients flow
+    sides: tuple[int, ...] = ()  # sides of the pictures, one a step; empty for the scene's own
 
-    def at(self, step: int, factor: int = 1) -> tuple[scenes.SceneConfig, int]:
+    def at(self, step: int, factor: float = 1) -> tuple[scenes.SceneConfig, int]:
         """Return what the scenes of one step look like and how many there are."""
         rng = np.random.default_rng((step, 11))
         frames, priors = int(rng.choice(self.lengths)), int(rng.choice(self.priors))
-        count = max(2, round(self.batch * factor * 5 / (frames + priors)))
-        return replace(self.scene, frames=frames, priors=priors), min(count, SEEDS_A_STEP)
+        side = int(rng.choice(self.sides or (self.scene.side,)))
+        pixels = (side / self.scene.side) ** 2
+        count = max(2, round(self.batch * factor * 5 / (frames + priors) / pixels))
+        return replace(self.scene, frames=frames, priors=priors, side=side), min(count, feed.SEEDS_A_STEP)
 
 
 def stages(side: int | None = None) -> list[Stage]:
@@ -98,14 +95,16 @@ def stages(side: int | None = None) -> list[Stage]:
     full = scenes.SceneConfig(side=192, unrelated=0.85)
     recipe = [
         Stage(0.08, easy, 16, true_memory=1.0, lengths=(2,)),
-        Stage(0.25, middle, 12, true_memory=0.7, lengths=(3,)),
-        Stage(0.60, full, 10, true_memory=0.3, recent=(1, 2, 3), priors=(1, 1, 1, 2)),
-        Stage(0.85, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 4, 8), priors=(1, 1, 1, 1, 2, 3)),
+        Stage(0.22, middle, 12, true_memory=0.7, lengths=(3,)),
+        Stage(0.60, full, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
+              sides=(128, 128, 192, 256)),
+        Stage(0.80, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 4, 8), priors=(1, 1, 1, 1, 2, 3),
+              sides=(128, 192, 256)),
         Stage(1.01, replace(full, side=256), 6, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 4, 8, 16),
               priors=(1, 1, 1, 1, 2, 3)),
     ]  # fmt: skip
     if side:
-        recipe = [replace(stage, scene=replace(stage.scene, side=side)) for stage in recipe]
+        recipe = [replace(stage, scene=replace(stage.scene, side=side), sides=()) for stage in recipe]
     return recipe
 
 
@@ -179,14 +178,14 @@ def overlap(logits: Tensor, target: Tensor) -> Tensor:
 
 @dataclass
 class Losses:
-    """A sum of losses and the figures worth a line in the log."""
+    """A sum of losses and the figures worth a line in the log, which stay on the device until one is written."""
 
     total: Tensor
-    figures: dict[str, float]
+    figures: dict[str, Tensor]
 
     def add(self, name: str, loss: Tensor, weight: float = 1.0) -> None:
         self.total = self.total + weight * loss
-        self.figures[name] = float(loss.detach())
+        self.figures[name] = loss.detach()
 
 
 def decoded_loss(
@@ -220,103 +219,40 @@ def decoded_loss(
     else:
         asked = functional.binary_cross_entropy_with_logits(presence, shown, sure.float(), reduction="sum")
         losses.add(f"{name}_presence", asked / sure.sum().clamp(min=1), 0.4 * weight)
-        right = ((presence > 0) == present)[sure]
-        losses.figures[f"{name}_presence_right"] = float(right.float().mean()) if len(right) else 1.0
+        right = ((presence > 0) == present) & sure
+        losses.figures[f"{name}_presence_right"] = right.sum() / sure.sum().clamp(min=1)
     rows = torch.arange(len(masks), device=masks.device)
-    choice = 0 if plain else 1 + iou[:, 1:].argmax(1)
-    losses.figures[f"{name}_J"] = float((truth[rows, choice] * shown).sum() / total)
-    losses.figures[f"{name}_iou_error"] = float(
-        ((iou - truth)[rows, choice].detach().abs() * shown).sum() / total
-    )
+    choice = torch.zeros_like(rows) if plain else 1 + iou[:, 1:].argmax(1)
+    losses.figures[f"{name}_J"] = (truth[rows, choice] * shown).sum() / total
+    losses.figures[f"{name}_iou_error"] = (
+        (iou - truth)[rows, choice].detach().abs() * shown
+    ).sum() / total
 
 
 # -------------------------------------------------------------------------------------------- steps
 
 
-def to_pixels(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def to_pixels(images: Tensor) -> Tensor:
     """(..., H, W, 3) uint8 to (N, 3, H, W) normalised, as `prepare` does."""
-    x = torch.from_numpy(images).to(device).flatten(0, -4).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    x = images.flatten(0, -4).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values, device=x.device).view(3, 1, 1) for values in (MEAN, STD))
     return (x - mean) / std
 
 
-def shrink(masks: Tensor, factor: int) -> Tensor:
-    """(N, H, W) to covered shares (N, H / factor, W / factor)."""
-    return functional.avg_pool2d(masks[:, None].float(), factor)[:, 0]
+def to_device(batch: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Copy a batch to the device; how many tokens each prompt has stays here as well, since it sorts them."""
+    pinned = device.type == "cuda"
+    arrays = {name: torch.from_numpy(array) for name, array in batch.items()}
+    return {
+        name: (array.pin_memory() if pinned else array).to(device, non_blocking=pinned)
+        for name, array in arrays.items()
+    } | {"count": arrays["count"]}
 
 
-def deep_point(mask: np.ndarray, rng: np.random.Generator, tries: int = 8) -> np.ndarray:
-    """Return (x, y), of a few random points of a mask the one with most of the mask around it."""
-    inside = np.argwhere(mask)
-    some = inside[rng.integers(len(inside), size=tries)]
-    reach = max(1, round(0.3 * len(inside) ** 0.5))
-    share = [
-        mask[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1].sum() for y, x in some
-    ]
-    return some[int(np.argmax(share))][::-1]
-
-
-def clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return `count` points (x, y) and labels on a (H, W) mask: the first inside, later ones on either side."""
-    inside, outside = np.argwhere(target), np.argwhere(~target)
-    points, labels = [], []
-    for i in range(count):
-        positive = i == 0 or rng.random() < 0.7 or not len(outside)
-        if positive and rng.random() < 0.6:
-            points.append(deep_point(target, rng))
-        else:
-            pool = inside if positive else outside
-            points.append(pool[rng.integers(len(pool))][::-1])
-        labels.append(int(positive))
-    return np.array(points, np.float32), np.array(labels, np.int64)
-
-
-def box_around(target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the corners (2, 2) of a box around a mask, each side up to a tenth off."""
-    rows, columns = np.flatnonzero(target.any(1)), np.flatnonzero(target.any(0))
-    corners = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float32)
-    corners += rng.uniform(-0.1, 0.1, (2, 2)) * (corners[1] - corners[0] + 1)
-    return np.clip(corners, 0, np.array(target.shape[::-1]) - 1).astype(np.float32)
-
-
-def draw_prompt(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return points (K, 2) and labels (K,) that ask for a mask; box corners are labelled 2 and 3."""
-    kind = rng.random()
-    if kind < 0.7:
-        return clicks(target, 1 if kind < 0.5 else 2 if kind < 0.57 else 3, rng)
-    xy, labels = box_around(target, rng), np.array([BOX_START, BOX_END])
-    if kind < 0.85:
-        return xy, labels
-    more, kinds = clicks(target, 1, rng)
-    return np.concatenate((xy, more)), np.concatenate((labels, kinds))
-
-
-def any_thing(things: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Return the mask of a random thing that is large enough to click on, None if there is none."""
-    areas = np.bincount(things.ravel())
-    ids = [i for i in range(1, len(areas)) if areas[i] >= 0.001 * things.size]
-    return things == rng.choice(ids) if ids else None
-
-
-def choose_targets(
-    batch: dict[str, np.ndarray], frames: slice, own: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is to be prompted in each picture, (B, P + T, H, W), and whether there is anything.
-
-    Prior pictures are asked for the object where `own` (B, P); all others for any thing, which teaches
-    clicks. The first prior alone has a map of all things; in the others the object is the one thing known.
-    """
-    targets, asked = [], []
-    for i in range(len(own)):
-        masks = [batch["prior_mask"][i], *batch["more_prior_masks"][i]][: own.shape[1]]
-        pictures: list[np.ndarray | None] = list(masks)
-        if len(masks) and not own[i, 0]:
-            pictures[0] = any_thing(batch["prior_instances"][i], rng)
-        pictures += [any_thing(things, rng) for things in batch["frame_instances"][i, frames]]
-        size = batch["masks"].shape[2:]
-        asked.append([target is not None and bool(target.any()) for target in pictures])
-        targets.append([np.ones(size, bool) if not ok else t for t, ok in zip(pictures, asked[-1])])
-    return np.array(targets), np.array(asked)
+def shares(covered: Tensor, coarser: int = FINE) -> Tensor:
+    """(N, h, w) pixels of each 4 x 4 that are covered to covered shares, on a grid of `coarser` pixels."""
+    whole = covered.float() / FINE**2
+    return whole if coarser == FINE else functional.avg_pool2d(whole[:, None], coarser // FINE)[:, 0]
 
 
 def corrective(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -348,17 +284,18 @@ class Prompted:
 
 
 def prompt_losses(
-    losses: Losses, sam: Sam2, embedding: Tensor, finer: tuple[Tensor, ...], targets: np.ndarray,
-    asked: np.ndarray, rng: np.random.Generator,
+    losses: Losses, sam: Sam2, embedding: Tensor, finer: tuple[Tensor, ...], asking: dict[str, Tensor],
+    rng: np.random.Generator,
 ) -> Prompted:  # fmt: skip
-    """Segment N pictures, those with equally many points together, since padding would be seen."""
-    side, device = targets.shape[-1], embedding.device
-    prompts = [draw_prompt(target, rng) for target in targets]
-    target = shrink(torch.from_numpy(targets).to(device), 4)
-    ask = torch.from_numpy(asked).to(device)
+    """Segment N pictures, those with equally many points together, since padding would be seen.
+
+    `asking` holds `points` (N, 3, 2), `labels` (N, 3), `count` (N,), `target` (N, h, w) and `asked` (N,) of
+    `prompts.with_prompts`.
+    """
+    device, target, ask = embedding.device, shares(asking["target"]), asking["asked"]
+    side = FINE * target.shape[1]
     base = embedding + sam.no_mem_embed.transpose(1, 2)[..., None]
-    size = (len(targets), target.shape[1], target.shape[2])
-    kept = Prompted(target.new_zeros(size), embedding.new_zeros(len(targets), embedding.shape[1]).float())
+    kept = Prompted(torch.zeros_like(target), embedding.new_zeros(len(target), embedding.shape[1]).float())
 
     def decode(rows: Tensor, points: Tensor, labels: Tensor, earlier: Tensor | None, weight: float) -> Tensor:
         none = labels.new_full((len(rows), 1), NO_POINT)
@@ -379,24 +316,20 @@ def prompt_losses(
         kept.pointer = kept.pointer.index_put((rows,), sam.pointers(decoded)[every, choice].float())
         return kept.logits[rows]
 
-    counts = np.array([len(labels) for _, labels in prompts])
+    counts = asking["count"].numpy()
     for count in (1, 2, 3):
-        mine = np.flatnonzero(counts == count)
+        mine = rng.permutation(np.flatnonzero(counts == count))
         if not len(mine):
             continue
         rows = torch.from_numpy(mine).to(device)
-        points = torch.from_numpy(np.stack([prompts[i][0] for i in mine])).to(device)
-        labels = torch.from_numpy(np.stack([prompts[i][1] for i in mine])).to(device)
-        share = len(mine) / len(prompts)
+        points, labels = asking["points"][rows, :count], asking["labels"][rows, :count]
+        share = len(mine) / len(counts)
         logits = decode(rows, points, labels, None, share)
-        if count > 1:
+        half = len(mine) // 2  # of the single clicks, in the order of chance, is corrected, twice
+        if count > 1 or not half:
             continue
-        # half of the single clicks are corrected, twice
-        half = torch.from_numpy(rng.random(len(mine)) < 0.5).to(device)
-        rows, points, labels, logits = rows[half], points[half], labels[half], logits[half]
+        rows, points, labels, logits = rows[:half], points[:half], labels[:half], logits[:half]
         for _ in range(2):
-            if not len(rows):
-                break
             more, kind = corrective(logits, target[rows])
             points, labels = torch.cat((points, more), 1), torch.cat((labels, kind), 1)
             earlier = logits[:, None] if rng.random() < 0.3 else None
@@ -456,7 +389,7 @@ class Remembered:
 
 
 def part_losses(
-    model: Starter, batch: dict[str, np.ndarray], stage: Stage, frames: slice, state: Remembered | None,
+    model: Starter, batch: dict[str, Tensor], stage: Stage, frames: slice, state: Remembered | None,
     recent: int, rng: np.random.Generator,
 ) -> tuple[Losses, Remembered]:  # fmt: skip
     """Return the losses of some frames of a batch's clips and what is remembered after them.
@@ -464,38 +397,35 @@ def part_losses(
     Without a state the clips begin, and the prior pictures are seen as well.
     """
     sam, device = model.sam, model.readout.weight.device
-    pictures = batch["frames"][:, frames]
-    count, length, side = *pictures.shape[:2], pictures.shape[2]
-    priors = 0 if state else 1 + batch["more_priors"].shape[1]
-    if priors:
-        pictures = np.concatenate((batch["prior"][:, None], batch["more_priors"], pictures), axis=1)
-    embedding, finer = sam.image_features(to_pixels(pictures, device))
+    before = batch["own"].shape[1]
+    length, priors = frames.stop - frames.start, 0 if state else before
+    seen = slice(frames.start + before - priors, frames.stop + before)
+    part = {
+        key: batch[key][:, seen] for key in ("pictures", "points", "labels", "count", "target", "asked")
+    }
+    count = len(part["pictures"])
+    embedding, finer = sam.image_features(to_pixels(part.pop("pictures")))
     losses = Losses(torch.zeros((), device=device), {})
 
     # 1. clicks on every picture
-    own = rng.random((count, priors)) < 0.75
-    targets, asked = choose_targets(batch, frames, own, rng)
-    prompted = prompt_losses(
-        losses, sam, embedding, finer, targets.reshape(-1, side, side), asked.flatten(), rng
-    )
+    asking = {key: value.flatten(0, 1) for key, value in part.items()}
+    prompted = prompt_losses(losses, sam, embedding, finer, asking, rng)
     embedding = embedding.unflatten(0, (count, priors + length))
     fine = tuple(x.unflatten(0, (count, priors + length))[:, priors:] for x in finer)
     if state is None:
-        own[:, 1:] = True  # further priors are always asked for the object
-        state = remember_priors(sam, batch, stage, embedding[:, :priors], prompted, own, rng)
+        state = remember_priors(sam, batch, stage, embedding[:, :priors], prompted, rng)
 
     # 2. the frames with the prior's memory alone
     flat = embedding[:, priors:].flatten(0, 1)
     each = torch.arange(count, device=device).repeat_interleave(length)
     alone = replace(state, past=[]).bank(0)
-    recalled = sam.recall(flat, [part[each] for part in alone[0]], *(part[each] for part in alone[1:]))
-    masks = torch.from_numpy(batch["masks"][:, frames]).to(device).flatten(0, 1)
-    share = masks.flatten(1).float().mean(1)
-    present, sure = share > SURE, (share > SURE) | (share == 0)
-    target = shrink(masks, 4)
+    recalled = sam.recall(flat, [memory[each] for memory in alone[0]], *(rest[each] for rest in alone[1:]))
+    truth = batch["truth"][:, before:][:, frames].flatten(0, 1)
+    present, sure = (batch[key][:, frames].flatten() for key in ("present", "sure"))
+    target, coarse = shares(truth), shares(truth, COARSE)
+    side = FINE * target.shape[1]
     tracked = decode_tracked(sam, recalled, tuple(x.flatten(0, 1) for x in fine), side)
     decoded_loss(losses, "track", tracked, target, present, sure)
-    coarse = shrink(masks, 16)
     read = model.readout(recalled.permute(0, 2, 3, 1))[..., 0].float()
     shown = present.sum().clamp(min=1)
     losses.add("readout", (mask_loss(read, coarse) * present).sum() / shown, 0.5)
@@ -510,27 +440,24 @@ def part_losses(
 
 
 def remember_priors(
-    sam: Sam2, batch: dict[str, np.ndarray], stage: Stage, embedding: Tensor, prompted: Prompted,
-    own: np.ndarray, rng: np.random.Generator,
+    sam: Sam2, batch: dict[str, Tensor], stage: Stage, embedding: Tensor, prompted: Prompted,
+    rng: np.random.Generator,
 ) -> Remembered:  # fmt: skip
     """Return the memories of the prior pictures (B, P, D, h, w)."""
-    count, priors = own.shape
-    device = embedding.device
-    masks = np.concatenate((batch["prior_mask"][:, None], batch["more_prior_masks"]), 1)
-    truth = shrink(torch.from_numpy(masks).to(device).flatten(0, 1), 4) * 20 - 10
+    own, shape = batch["own"], batch["own"].shape
+    covered = batch["truth"][:, : shape[1]].flatten(0, 1)
+    truth = shares(covered) * 20 - 10
     # a click on another thing makes a memory of that other thing: only the true mask may be remembered then
-    mine = torch.from_numpy(own).to(device)
-    given = mine & torch.from_numpy(rng.random(own.shape) >= stage.true_memory).to(device)
-    shape = (count, -1, *prompted.logits.shape[1:])
-    logits = torch.where(
-        given[..., None, None], prompted.logits.view(shape)[:, :priors], truth.unflatten(0, (count, priors))
+    given = own & torch.from_numpy(rng.random(shape) >= stage.true_memory).to(own.device)
+    logits, pointers = (
+        x.unflatten(0, (shape[0], -1))[:, : shape[1]] for x in (prompted.logits, prompted.pointer)
     )
-    pointers = prompted.pointer.view(count, -1, prompted.pointer.shape[1])[:, :priors]
-    pointers = torch.where(mine[..., None], pointers, sam.no_obj_ptr)
+    logits = torch.where(given[..., None, None], logits, truth.unflatten(0, shape))
+    pointers = torch.where(own[..., None], pointers, sam.no_obj_ptr)
     spatial = sam.encode_memory(
-        embedding.flatten(0, 1), logits.flatten(0, 1)[:, None], truth.new_ones(count * priors), binary=True
-    ).unflatten(0, (count, priors))
-    share = shrink(torch.from_numpy(masks).to(device).flatten(0, 1), 16).unflatten(0, (count, priors))
+        embedding.flatten(0, 1), logits.flatten(0, 1)[:, None], truth.new_ones(len(truth)), binary=True
+    ).unflatten(0, shape)
+    share = shares(covered, COARSE).unflatten(0, shape)
     share = share / share.sum((1, 2, 3), keepdim=True).clamp(min=1e-3)
     token = (embedding.float() * share[:, :, None]).sum((1, 3, 4))
     return Remembered(list(spatial.unbind(1)), pointers, functional.normalize(token, dim=1), [])
@@ -581,85 +508,80 @@ def follow(
 # --------------------------------------------------------------------------------------------- loop
 
 
-def stage_at(recipe: list[Stage], step: int, steps: int) -> Stage:
-    return next(stage for stage in recipe if step / steps < stage.until)
+@dataclass
+class Clock:
+    """How far a run has come: a share of its steps, or of the minutes it has in all calls together.
+
+    With minutes, what is learnt when follows the clock, so that a slow machine sees fewer examples of
+    every stage and the learning rate still ends near zero.
+    """
+
+    steps: int | None
+    minutes: float | None
+    step: int = 0
+    seconds: float = 0.0  # of earlier calls
+    started: float = 0.0
+
+    def spent(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def share(self) -> float:
+        """0 at the beginning, 1 at the end."""
+        if self.minutes is not None:
+            return min(1.0, self.spent() / (60 * self.minutes))
+        return self.step / self.steps if self.steps else 1.0
 
 
-def produce(queue: Any, recipe: list[Stage], steps: range, last: int, skipped: int, factor: int) -> None:
-    """Draw the batches of some steps into a queue; batch k is the same whenever and wherever it is drawn."""
-    os.nice(2)
-    parent = os.getppid()
-    for step in steps:
-        scene, count = stage_at(recipe, step, last).at(skipped + step, factor)
-        first = FIRST_SEED + (skipped + step) * SEEDS_A_STEP
-        batch = scenes.make_batch(scene, range(first, first + count))
-        while os.getppid() == parent:  # a training that was killed takes nothing out any more
-            with contextlib.suppress(Full):
-                queue.put(batch, timeout=5)
-                break
-        else:
-            queue.cancel_join_thread()
-            return
+def stage_at(recipe: list[Stage], share: float) -> int:
+    return next(k for k, stage in enumerate(recipe) if share < stage.until)
 
 
-def batches(
-    recipe: list[Stage], first: int, steps: int, skipped: int, factor: int, workers: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of the steps from `first` on, drawn in turn by several processes."""
-    context = multiprocessing.get_context("fork")
-    queues = [context.Queue(maxsize=max(2, 6 // workers)) for _ in range(workers)]
-    for k, queue in enumerate(queues):
-        mine = range(first + k, steps, workers)
-        args = (queue, recipe, mine, steps, skipped, factor)
-        context.Process(target=produce, args=args, daemon=True).start()
-    for step in range(first, steps):
-        yield queues[(step - first) % workers].get()
-
-
-def learning_rate(step: int, first: int, steps: int, peak: float) -> float:
-    """Return a cosine over all steps, with a short warm-up where a run begins or goes on."""
-    warm = min(1.0, (step - first + 1) / min(100, steps / 10))
-    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+def learning_rate(share: float, steps_here: int, peak: float, warm_up: int = 100) -> float:
+    """Return a cosine over the whole run, with a short warm-up where a call begins."""
+    warm = min(1.0, (steps_here + 1) / warm_up)
+    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """Attention by matrix products: on a CPU, in bfloat16 and with gradients, faster than torch's own."""
+    """Attention by matrix products: on a CPU and with gradients, faster than torch's own."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.softmax(-1).to(v.dtype) @ v
 
 
 def begin(
     model: Starter, optimiser: torch.optim.Optimizer, state_file: Path, start: Path | None
-) -> tuple[dict[str, Tensor], int]:
-    """Load the run's own state or the one to start from; return the averaged weights and the first step."""
+) -> tuple[dict[str, Tensor], int, float]:
+    """Load the run's own state or the one to start from; return the averaged weights, the first step and seconds."""
     source = state_file if state_file.exists() else start
     device = model.readout.weight.device
     if source is None:
-        return {key: value.clone() for key, value in model.state_dict().items()}, 0
+        return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
     if source.suffix == ".safetensors":
         # exported weights have neither the optimiser's state nor the two read-outs
         model.sam.load_state_dict({key: value.float() for key, value in load_file(source).items()})
-        return {key: value.clone() for key, value in model.state_dict().items()}, 0
+        return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
     saved = torch.load(source, weights_only=True, map_location=device)
     model.load_state_dict(saved["model"])
-    if state_file.exists() or saved.get("optimiser"):
-        optimiser.load_state_dict(saved["optimiser"])
-    return saved["average"], saved["step"] if state_file.exists() else 0
+    optimiser.load_state_dict(saved["optimiser"])
+    if state_file.exists():
+        return saved["average"], saved["step"], saved.get("seconds", 0.0)
+    return saved["average"], 0, 0.0
 
 
 def take_step(
-    model: Starter, optimiser: torch.optim.Optimizer, batch: dict[str, np.ndarray], stage: Stage, seed: tuple[int, int],
-    bfloat16: bool,
-) -> dict[str, float]:  # fmt: skip
-    """Change the weights by one batch; return the figures of its log line."""
+    model: Starter, optimiser: torch.optim.Optimizer, batch: Mapping[str, np.ndarray], stage: Stage,
+    seed: tuple[int, int], bfloat16: bool,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Change the weights by one batch of `prompts.with_prompts`; return the figures of its log line."""
     rng, device = np.random.default_rng(seed), model.readout.weight.device
-    length = batch["frames"].shape[1]
+    here = to_device(batch, device)
+    length = here["present"].shape[1]
     parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
     recent, state, sums = int(rng.choice(stage.recent)), None, {}
     optimiser.zero_grad(set_to_none=True)
     for part in parts:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            losses, state = part_losses(model, batch, stage, part, state, recent, rng)
+            losses, state = part_losses(model, here, stage, part, state, recent, rng)
         (losses.total / len(parts)).backward()
         state = state.detached()
         for key, value in losses.figures.items():
@@ -667,7 +589,29 @@ def take_step(
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if torch.isfinite(norm):
         optimiser.step()
-    return {key: float(np.mean(values)) for key, values in sums.items()} | {"norm": float(norm)}
+    return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
+
+
+@torch.no_grad()
+def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Move averaged weights towards the model's."""
+    now = model.state_dict()
+    torch._foreach_lerp_(list(average.values()), [now[key] for key in average], 1 - decay)
+
+
+def write_line(log: Path, clock: Clock, stage: int, sums: dict[str, list[Tensor]]) -> None:
+    line: dict[str, Any] = {"step": clock.step, "seconds": round(clock.spent(), 1), "stage": stage}
+    line |= {key: round(float(torch.stack(values).mean()), 4) for key, values in sums.items()}
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
+def save(state_file: Path, parts: dict[str, Any]) -> None:
+    """Replace the state as a whole, so that a kill leaves the one before or this one."""
+    part = state_file.with_suffix(".part")
+    torch.save(parts, part)
+    part.replace(state_file)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -676,38 +620,51 @@ def train(args: argparse.Namespace) -> None:
         functional.scaled_dot_product_attention = plain_attention
         torch.set_num_threads(args.threads)
     args.run.mkdir(parents=True, exist_ok=True)
+    clock = Clock(args.steps, args.minutes, started=time.monotonic())
     model, state_file = Starter(), args.run / "state.pt"
     initialise(model, args.seed)
     model.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.02, betas=(0.9, 0.98))
-    average, first = begin(model, optimiser, state_file, args.start)
+    average, clock.step, clock.seconds = begin(model, optimiser, state_file, args.start)
     recipe = stages(args.side)[args.stage :]
-    log, started = args.run / "log.jsonl", time.monotonic()
-    sums: dict[str, list[float]] = {}
-    drawn = batches(recipe, first, args.steps, args.skip, args.batch_factor, args.workers)
-    for step, batch in zip(range(first, args.steps), drawn):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, first, args.steps, args.lr)
-        stage = stage_at(recipe, step, args.steps)
-        figures = take_step(model, optimiser, batch, stage, (args.seed, args.skip + step), args.bfloat16)
-        decay = min(args.average, (step + 1) / (step + 20))
-        with torch.no_grad():
-            for key, value in model.state_dict().items():
-                average[key].lerp_(value, 1 - decay)
-        for key, value in figures.items():
-            sums.setdefault(key, []).append(value)
-        if (step + 1) % args.every == 0 or step + 1 == args.steps:
-            line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
-            line |= {key: round(float(np.mean(values)), 4) for key, values in sums.items()}
-            with log.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
-            sums = {}
-        if (step + 1) % args.keep == 0 or step + 1 == args.steps:
-            part = state_file.with_suffix(".part")
-            torch.save({"model": model.state_dict(), "average": average, "optimiser": optimiser.state_dict(),
-                        "step": step + 1}, part)  # fmt: skip
-            part.replace(state_file)
+    sums: dict[str, list[Tensor]] = {}
+    first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
+    asked_to_stop: list[int] = []
+
+    def keep() -> None:
+        save(state_file, {"model": model.state_dict(), "average": average, "step": clock.step,
+                          "optimiser": optimiser.state_dict(), "seconds": clock.spent()})  # fmt: skip
+
+    plan = feed.Plan(recipe, args.skip, args.batch_factor, args.steps if args.minutes is None else None)
+    with feed.Feed(plan, first, args.workers, stage_at, clock.share()) as batches:
+        before = signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
+        try:
+            while clock.share() < 1 and clock.spent() < ends and not asked_to_stop:
+                batches.share.value = share = clock.share()
+                k, batch = batches.get()
+                rate = learning_rate(share, clock.step - first, args.lr)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                figures = take_step(
+                    model, optimiser, batch, recipe[k], (args.seed, args.skip + clock.step), args.bfloat16
+                )
+                clock.step += 1
+                blend(average, model, min(args.average, clock.step / (clock.step + 19)))
+                for key, value in figures.items():
+                    sums.setdefault(key, []).append(value)
+                if clock.step % args.every == 0:
+                    write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
+                    sums = {}
+                if clock.spent() - saved > 60 * args.keep:
+                    keep()
+                    saved = clock.spent()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if clock.step > first:
+            if sums:
+                write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
+            keep()
+    print(f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run")
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -718,7 +675,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--start", type=Path, help="a state.pt of another run, or a .safetensors file, to begin from"
     )
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument(
+        "--minutes", type=float, help="length of the whole run, all calls together; the schedule fits itself"
+    )
+    parser.add_argument("--steps", type=int, default=12000, help="the same in steps, where no minutes are given")
+    parser.add_argument(
+        "--stop-after", type=float, default=math.inf, help="minutes after which this call saves and ends"
+    )
     parser.add_argument("--side", type=int, help="side of all pictures, by default what the recipe says")
     parser.add_argument("--stage", type=int, default=0, help="first stage of the recipe")
     parser.add_argument(
@@ -730,10 +693,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
-    parser.add_argument("--batch-factor", type=int, default=1, help="times as many examples a step")
+    parser.add_argument("--batch-factor", type=float, default=1, help="times as many examples a step")
     parser.add_argument("--every", type=int, default=25, help="steps between lines of the log")
-    parser.add_argument("--keep", type=int, default=100, help="steps between saved states")
-    parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--keep", type=float, default=2, help="minutes between saved states")
+    parser.add_argument("--bfloat16", action="store_true", help="slower on a CPU without bfloat16 units")
     return parser.parse_args(words)
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ TRAINING = Path(__file__).parents[2] / "training"
 @pytest.fixture(scope="module")
 def parts():
     """The training scripts, which import one another as files of one folder."""
-    names = ("scenes", "train", "evaluate", "learning_curve", "export")
+    names = ("scenes", "prompts", "feed", "train", "evaluate", "learning_curve", "export")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TRAINING))
         for name in names:
@@ -29,6 +31,11 @@ def parts():
 @pytest.fixture(scope="module")
 def train(parts):
     return parts["train"]
+
+
+@pytest.fixture(scope="module")
+def prompts(parts):
+    return parts["prompts"]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +59,7 @@ def tiny(parts):
 
 
 def drawn(parts, stage, step=0):
-    config, count = stage.at(step)
-    return parts["scenes"].make_batch(config, range(1_000_000, 1_000_000 + count))
+    return parts["feed"].Plan([stage]).draw(step, 0)
 
 
 def fresh(train, seed=0):
@@ -62,27 +68,27 @@ def fresh(train, seed=0):
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
-def test_clicks_are_on_the_side_that_their_label_says(train, disc):
+def test_clicks_are_on_the_side_that_their_label_says(prompts, disc):
     for seed in range(50):
-        xy, labels = train.clicks(disc, 3, np.random.default_rng(seed))
+        xy, labels = prompts.clicks(disc, 3, np.random.default_rng(seed))
         assert labels[0] == 1
         assert all(disc[int(y), int(x)] == bool(label) for (x, y), label in zip(xy, labels))
 
 
-def test_deep_points_are_deeper_than_random_ones(train, disc):
+def test_deep_points_are_deeper_than_random_ones(prompts, disc):
     rng = np.random.default_rng(0)
-    far = [np.hypot(*(train.deep_point(disc, rng) - (40, 20))) for _ in range(100)]
+    far = [np.hypot(*(prompts.deep_point(disc, rng) - (40, 20))) for _ in range(100)]
     assert np.mean(far) < 5  # points spread evenly over a disc of radius 10 are 6.7 away from its middle
 
 
-def test_boxes_are_around_the_thing(train, disc):
+def test_boxes_are_around_the_thing(prompts, disc):
     for seed in range(20):
-        (x0, y0), (x1, y1) = train.box_around(disc, np.random.default_rng(seed))
+        (x0, y0), (x1, y1) = prompts.box_around(disc, np.random.default_rng(seed))
         assert np.allclose([x0, y0, x1, y1], [31, 11, 49, 29], atol=2)
 
 
-def test_prompts_of_every_kind_are_drawn(train, disc):
-    kinds = {tuple(sorted(train.draw_prompt(disc, np.random.default_rng(s))[1])) for s in range(200)}
+def test_prompts_of_every_kind_are_drawn(prompts, disc):
+    kinds = {tuple(sorted(prompts.draw_prompt(disc, np.random.default_rng(s))[1])) for s in range(200)}
     assert {(1,), (2, 3), (1, 2, 3)} <= kinds
     assert any(len(kind) == 3 and 2 not in kind for kind in kinds)
     assert max(len(kind) for kind in kinds) == 3
@@ -125,7 +131,7 @@ def test_the_bank_passes_over_lost_frames_and_falls_back_on_the_prior(train):
 
 def test_gradients_end_where_a_part_of_a_clip_does(train, parts, tiny):
     model, _ = fresh(train)
-    rng, batch = np.random.default_rng(0), drawn(parts, tiny)
+    rng, batch = np.random.default_rng(0), train.to_device(drawn(parts, tiny), torch.device("cpu"))
     _, state = train.part_losses(model, batch, tiny, slice(0, 2), None, 2, rng)
     assert len(state.past) == 2 and len(state.spatial) == 2
     assert state.spatial[0].requires_grad
@@ -141,22 +147,69 @@ def test_steps_lower_the_loss_of_what_they_see(train, parts, tiny):
     model, optimiser = fresh(train)
     batch = drawn(parts, tiny)
     seen = [train.take_step(model, optimiser, batch, tiny, (0, 0), False) for _ in range(5)]
-    assert all(np.isfinite(list(figures.values())).all() for figures in seen)
+    assert all(torch.isfinite(torch.stack(list(figures.values()))).all() for figures in seen)
     assert seen[-1]["track_mask"] < seen[0]["track_mask"]
 
 
-def test_a_run_is_resumed_where_it_stopped(train, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "stages", lambda side: [tiny])
-    words = ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--keep", "1", "--workers", "2"]
+@pytest.fixture
+def quick(train, tiny, tmp_path, monkeypatch):
+    """Words of a command that trains on tiny scenes in a moment."""
+    monkeypatch.setattr(train, "stages", lambda side: [replace(tiny, until=0.5), tiny])
     monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
-    train.train(train.parse([*words, "--steps", "1"]))
-    first = torch.load(tmp_path / "state.pt", weights_only=True)
-    train.train(train.parse([*words, "--steps", "2"]))
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    return ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
+
+
+def state_and_log(run):
+    state = torch.load(run / "state.pt", weights_only=True)
+    return state, [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_resumed_where_it_stopped(train, quick, tmp_path):
+    train.train(train.parse([*quick, "--steps", "1"]))
+    first, _ = state_and_log(tmp_path)
+    train.train(train.parse([*quick, "--steps", "2"]))
+    state, log = state_and_log(tmp_path)
     assert [line["step"] for line in log] == [1, 2]
     assert (first["step"], state["step"]) == (1, 2)
+    assert state["seconds"] > first["seconds"] > 0
     assert not torch.equal(first["model"]["readout.weight"], state["model"]["readout.weight"])
+
+
+def test_a_run_ends_by_the_clock_and_a_longer_one_goes_on(train, quick, tmp_path):
+    train.train(train.parse([*quick, "--minutes", "0.03"]))
+    first, log = state_and_log(tmp_path)
+    assert first["step"] >= 1 and first["seconds"] >= 1.8
+    train.train(train.parse([*quick, "--minutes", "0.03"]))  # its time is used up
+    assert state_and_log(tmp_path)[0]["step"] == first["step"]
+    train.train(train.parse([*quick, "--minutes", "60", "--stop-after", "0.02"]))
+    state, log = state_and_log(tmp_path)
+    assert state["step"] > first["step"]
+    assert log[-1]["stage"] == 0  # two of sixty minutes are in the first half
+
+
+def test_a_terminated_run_saves_first(train, quick, tmp_path, monkeypatch):
+    step = train.take_step
+
+    def terminated(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args)
+
+    monkeypatch.setattr(train, "take_step", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    train.train(train.parse([*quick, "--steps", "50"]))
+    assert state_and_log(tmp_path)[0]["step"] == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_clock_decides_stage_and_learning_rate(train):
+    recipe = train.stages()
+    assert [train.stage_at(recipe, share) for share in (0, 0.1, 0.3, 0.7, 0.9, 1.0)] == [0, 1, 2, 3, 4, 4]
+    clock = train.Clock(None, 30, seconds=900, started=train.time.monotonic())
+    assert clock.share() == pytest.approx(0.5, abs=0.01)
+    assert train.Clock(10, None, step=4).share() == 0.4
+    rates = [train.learning_rate(share, 500, 1e-3) for share in (0, 0.5, 1)]
+    assert rates == pytest.approx([1e-3, 0.51e-3, 0.02e-3])
+    assert train.learning_rate(0.5, 0, 1e-3) < 0.01e-3  # a call begins gently
 
 
 def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
@@ -164,25 +217,59 @@ def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
 
     bundled = parts["export"].BUNDLED
     model, optimiser = fresh(train)
-    average, step = train.begin(model, optimiser, tmp_path / "state.pt", bundled)
+    average, step, seconds = train.begin(model, optimiser, tmp_path / "state.pt", bundled)
     name = "obj_ptr_proj.layers.0.weight"
-    assert step == 0
+    assert step == 0 and seconds == 0
     assert torch.equal(model.sam.state_dict()[name], load_file(bundled)[name].float())
     assert torch.equal(average["sam." + name], model.sam.state_dict()[name])
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(train, tiny):
-    one, two = (list(train.batches([tiny], 3, 6, 0, 1, workers)) for workers in (1, 2))
-    assert len(one) == 3
-    assert all(np.array_equal(a["frames"], b["frames"]) for a, b in zip(one, two))
-    assert not np.array_equal(one[0]["frames"][0], one[1]["frames"][0])
+def test_batches_do_not_depend_on_the_number_of_workers(train, parts, tiny):
+    def fed(workers):
+        plan = parts["feed"].Plan([replace(tiny, until=0.7), tiny], steps=6)
+        with parts["feed"].Feed(plan, 3, workers, train.stage_at) as feed:
+            return [feed.get() for _ in range(3)]
+
+    one, two = fed(1), fed(2)
+    assert [stage for stage, _ in one] == [stage for stage, _ in two] == [0, 0, 1]
+    for (_, a), (_, b) in zip(one, two):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert not np.array_equal(one[0][1]["pictures"][0], one[1][1]["pictures"][0])
+
+
+def test_no_more_batches_is_an_error(train, parts, tiny):
+    with parts["feed"].Feed(parts["feed"].Plan([tiny], steps=1), 0, 1, train.stage_at) as feed:
+        feed.get()
+        with pytest.raises(RuntimeError, match="have ended"):
+            feed.get()
+
+
+def test_a_batch_is_what_the_scenes_show(parts, prompts, tiny):
+    config, count = tiny.at(0)
+    scenes = parts["scenes"].make_batch(config, range(1_000_000, 1_000_000 + count))
+    batch = prompts.with_prompts(scenes, np.random.default_rng(0))
+    assert np.array_equal(batch["pictures"][:, 0], scenes["prior"])
+    assert np.array_equal(batch["pictures"][:, 2:], scenes["frames"])
+    assert np.array_equal(batch["truth"][:, 2:].sum((2, 3), dtype=int), scenes["masks"].sum((2, 3)))
+    assert batch["truth"].max() == 16 and batch["truth"].shape[2:] == (16, 16)
+    assert np.array_equal(batch["present"], scenes["masks"].mean((2, 3)) > prompts.SURE)
+    first = batch["points"][:, 0][np.isin(batch["labels"][:, 0], (0, 1)).all(1) & batch["own"][:, 0]]
+    assert ((first >= 0) & (first < 64)).all()
 
 
 def test_training_never_draws_held_out_seeds_or_families(train, parts):
-    assert train.FIRST_SEED not in parts["scenes"].HELD_OUT_SEEDS
+    feed = parts["feed"]
+    assert feed.FIRST_SEED not in parts["scenes"].HELD_OUT_SEEDS
     for stage in train.stages():
         assert stage.scene.shapes == () and stage.scene.textures == ()
-        assert max(stage.at(step, 99)[1] for step in range(30)) <= train.SEEDS_A_STEP
+        assert max(stage.at(step, 99)[1] for step in range(30)) <= feed.SEEDS_A_STEP
+
+
+def test_larger_pictures_come_in_smaller_batches(train):
+    stage = train.stages()[2]
+    drawn = {config.side: count for config, count in (stage.at(step) for step in range(60)) if config.priors == 1}
+    assert set(drawn) == {128, 192, 256}
+    assert drawn[128] > drawn[192] > drawn[256] >= 2
 
 
 def test_the_last_stages_have_long_clips_several_priors_and_absent_objects(train):
