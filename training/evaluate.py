@@ -3,12 +3,14 @@
 For each clip the prior picture is segmented from one to three points: the first somewhere in the middle of
 the object, each further one in the middle of the largest error. The last prediction is recorded, and the
 clip is tracked with that prior alone. J is intersection over union. Then the same with objects of outlines,
-and of patterns, that training never draws; then the speed; then scikit-image's coins, one click a coin.
+and of patterns, that training never draws, and with objects that something hides on purpose; then the speed;
+then scikit-image's coins, one click a coin, and its cell, a click in each of several places.
 
 visible: more than 0.03 % of the frame shows the object; presence is counted there and where nothing of it shows
 right object: where something was found among other things, the thing that the mask overlaps most is the object
+mean error of the predicted IoU: over the visible frames; where the object was called lost, its mask is empty
 recovery: of the times the object is back after it was out of sight altogether and then stays for three frames
-or more, those in which one of the first five frames has a J of at least 0.5
+or more, those in which one of the first five frames has a J of at least 0.5; those of the hidden objects count
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import Prompt
 
 VISIBLE = 0.0003  # share of the frame's pixels
+HIDDEN_SEEDS = 50_000  # added to the first seed where objects are hidden on purpose
 RECOVERY_FRAMES, RECOVERY_STAY, RECOVERED = 5, 3, 0.5
 TARGETS = {
     "one-point J": 0.85,
@@ -45,6 +48,7 @@ TARGETS = {
     "recovery after full occlusion": 0.85,
     "predicted IoU, mean error": 0.10,
     "coins, one-click J": 0.75,
+    "cell, one-click J": 0.75,
     "frames/s, one label": 8.0,
     "encode, ms": 60.0,
 }
@@ -57,7 +61,8 @@ class Measured:
 
     points: dict[int, list[float]] = field(default_factory=lambda: {1: [], 2: [], 3: []})
     tracked: list[float] = field(default_factory=list)
-    presence: list[bool] = field(default_factory=list)
+    seen: list[bool] = field(default_factory=list)  # is a visible object called present
+    absent: list[bool] = field(default_factory=list)  # is one that is out of sight called lost
     right: list[bool] = field(default_factory=list)
     recovered: list[bool] = field(default_factory=list)
     iou_error: list[float] = field(default_factory=list)
@@ -67,7 +72,7 @@ class Measured:
         """Append the numbers of another."""
         for count, values in other.points.items():
             self.points[count] += values
-        for name in ("tracked", "presence", "right", "recovered", "iou_error"):
+        for name in ("tracked", "seen", "absent", "right", "recovered", "iou_error"):
             getattr(self, name).extend(getattr(other, name))
         for scene, values in other.by_scene.items():
             self.by_scene.setdefault(scene, []).extend(values)
@@ -147,12 +152,12 @@ def measure_clip(
         scores[t] = jaccard(found, mask)
         if shown[t] > VISIBLE:
             measured.tracked.append(scores[t])
-            measured.presence.append(not score.lost)
+            measured.seen.append(not score.lost)
             measured.iou_error.append(abs(score.iou - scores[t]))
             if found.any() and things.max() > 1:
                 measured.right.append(most_overlapped(found, things) == scenes.OBJECT_ID)
         elif shown[t] == 0:
-            measured.presence.append(score.lost)
+            measured.absent.append(score.lost)
     for run in returns(shown):
         first = scores[run][:RECOVERY_FRAMES]
         measured.recovered.append(bool((first >= RECOVERED).any()))
@@ -227,15 +232,39 @@ def coins() -> tuple[np.ndarray, np.ndarray]:
     return picture, np.isin(parts, kept) * parts
 
 
-def measure_coins(weights: str, side: int | None) -> list[float]:
-    """Return the J of each coin from one click in its middle."""
+def cell() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-image's picture of a cell with its halo and the cell's mask, found by Otsu's threshold.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    """
+    from skimage import data, filters
+
+    picture = data.cell()
+    smooth = ndimage.gaussian_filter(picture.astype(float), 2)
+    parts, _ = ndimage.label(ndimage.binary_fill_holes(smooth > filters.threshold_otsu(smooth)))
+    areas = np.bincount(parts.ravel())
+    areas[0] = 0
+    return picture, parts == areas.argmax()
+
+
+def measure_real(weights: str, side: int | None) -> dict[str, list[float]]:
+    """Return the J of each coin from one click in its middle, and of the cell from one click in each of ten places."""
     picture, parts = coins()
-    model, scores = load_model(weights, device="cpu"), []
-    features = model.encode(picture, side=side)
-    for k in np.unique(parts[parts > 0]):
-        point = inner_point(parts == k, np.random.default_rng(int(k)), 0.9)
-        prediction = model.segment(features, Prompt(point[None], np.array([1])))
-        scores.append(jaccard(prediction.mask(), parts == k))
+    targets = [(parts == k, 0.9, int(k)) for k in np.unique(parts[parts > 0])]
+    single, mask = cell()
+    asked = {"coins": (picture, targets), "cell": (single, [(mask, 0.5, k) for k in range(10)])}
+    model = load_model(weights, device="cpu")
+    scores: dict[str, list[float]] = {}
+    for name, (image, things) in asked.items():
+        features = model.encode(image, side=side)
+        scores[name] = []
+        for thing, middle, seed in things:
+            point = inner_point(thing, np.random.default_rng(seed), middle)
+            prediction = model.segment(features, Prompt(point[None], np.array([1])))
+            scores[name].append(jaccard(prediction.mask(), thing))
     return scores
 
 
@@ -267,6 +296,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--kept-out-clips", type=int, help="of each kept-out family; by default a third of the clips"
     )
+    parser.add_argument(
+        "--hidden-clips",
+        type=int,
+        help="in which something hides the object; by default a third of the clips",
+    )
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--picture", type=int, default=256, help="side of the drawn pictures, in pixels")
     parser.add_argument("--side", type=int, help="encode side, by default the model's own")
@@ -275,7 +309,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     parser.add_argument("--no-speed", action="store_true")
-    parser.add_argument("--no-coins", action="store_true")
+    parser.add_argument("--no-real", action="store_true", help="leave out scikit-image's pictures")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     return parser.parse_args(words)
 
@@ -285,16 +319,18 @@ def evaluate(args: argparse.Namespace) -> dict[str, float | None]:
     torch.set_num_threads(args.threads)
     settings = TrackSettings(side=args.side, recent=args.recent, pointers=15 if args.recent else 0)
     config = scenes.SceneConfig(side=args.picture, frames=args.frames)
-    few = args.clips // 3 if args.kept_out_clips is None else args.kept_out_clips
+    kept_out, hidden = (args.clips // 3 if n is None else n for n in (args.kept_out_clips, args.hidden_clips))
     families = {
         "": (config, args.clips),
-        ", kept-out shapes": (replace(config, shapes=scenes.KEPT_OUT_SHAPES, microscopy=0.0), few),
-        ", kept-out textures": (replace(config, textures=scenes.KEPT_OUT_TEXTURES, microscopy=0.0), few),
+        ", kept-out shapes": (replace(config, shapes=scenes.KEPT_OUT_SHAPES, microscopy=0.0), kept_out),
+        ", kept-out textures": (replace(config, textures=scenes.KEPT_OUT_TEXTURES, microscopy=0.0), kept_out),
+        ", hidden objects": (replace(config, occlusion=1.0, hiding=1.0, absent=0.0), hidden),
     }
     figures: dict[str, float | None] = {}
+    recovered: list[bool] = []
     for name, (family, count) in families.items():
-        seeds = range(args.first_seed, args.first_seed + count)
-        got = measure(args.weights, family, seeds, settings, args.workers)
+        first = args.first_seed + (HIDDEN_SEEDS if "hidden" in name else 0)
+        got = measure(args.weights, family, range(first, first + count), settings, args.workers)
         if not name:
             for points, word in ((1, "one"), (2, "two"), (3, "three")):
                 figures[f"{word}-point J"] = mean(got.points[points])
@@ -302,15 +338,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, float | None]:
         if not name:
             for scene, values in sorted(got.by_scene.items()):
                 figures[f"tracked J, {scene} scenes"] = mean(values)
-            figures["presence right"] = mean(got.presence)
+            figures["presence right"] = mean(got.seen + got.absent)
+            figures["presence right, in sight"] = mean(got.seen)
+            figures["presence right, out of sight"] = mean(got.absent)
+            figures["share of frames in sight"] = mean([True] * len(got.seen) + [False] * len(got.absent))
             figures["right object among others"] = mean(got.right)
-            figures["recovery after full occlusion"] = mean(got.recovered)
-            figures["times of recovery"] = len(got.recovered)
             figures["predicted IoU, mean error"] = mean(got.iou_error)
-    if not args.no_coins:
-        scores = measure_coins(args.weights, args.side)
-        figures["coins, one-click J"] = mean(scores)
-        figures["coins"] = len(scores)
+        if "kept-out" not in name:
+            recovered += got.recovered
+    figures["recovery after full occlusion"] = mean(recovered)
+    figures["times of recovery"] = len(recovered)
+    if not args.no_real:
+        for name, scores in measure_real(args.weights, args.side).items():
+            figures[f"{name}, one-click J"] = mean(scores)
     if not args.no_speed:
         torch.set_num_threads(args.threads)
         figures["frames/s, one label"], figures["encode, ms"] = speed(args.weights, args.side or 256)

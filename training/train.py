@@ -224,9 +224,7 @@ def decoded_loss(
     rows = torch.arange(len(masks), device=masks.device)
     choice = torch.zeros_like(rows) if plain else 1 + iou[:, 1:].argmax(1)
     losses.figures[f"{name}_J"] = (truth[rows, choice] * shown).sum() / total
-    losses.figures[f"{name}_iou_error"] = (
-        (iou - truth)[rows, choice].detach().abs() * shown
-    ).sum() / total
+    losses.figures[f"{name}_iou_error"] = ((iou - truth)[rows, choice].detach().abs() * shown).sum() / total
 
 
 # -------------------------------------------------------------------------------------------- steps
@@ -400,9 +398,7 @@ def part_losses(
     before = batch["own"].shape[1]
     length, priors = frames.stop - frames.start, 0 if state else before
     seen = slice(frames.start + before - priors, frames.stop + before)
-    part = {
-        key: batch[key][:, seen] for key in ("pictures", "points", "labels", "count", "target", "asked")
-    }
+    part = {key: batch[key][:, seen] for key in ("pictures", "points", "labels", "count", "target", "asked")}
     count = len(part["pictures"])
     embedding, finer = sam.image_features(to_pixels(part.pop("pictures")))
     losses = Losses(torch.zeros((), device=device), {})
@@ -678,7 +674,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, help="length of the whole run, all calls together; the schedule fits itself"
     )
-    parser.add_argument("--steps", type=int, default=12000, help="the same in steps, where no minutes are given")
+    parser.add_argument(
+        "--steps", type=int, default=12000, help="the same in steps, where no minutes are given"
+    )
     parser.add_argument(
         "--stop-after", type=float, default=math.inf, help="minutes after which this call saves and ends"
     )

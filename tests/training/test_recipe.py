@@ -143,6 +143,21 @@ def test_gradients_end_where_a_part_of_a_clip_does(train, parts, tiny):
     assert len(after.past) == 4 and torch.equal(after.past[0][0], before)
 
 
+def test_losses_and_gradients_never_wait_for_the_device(train, parts, tiny):
+    """A tensor without data cannot be read: nothing between the batch and the gradients looks at a number."""
+    away = torch.device("meta")
+    model = train.Starter().to(away)
+    batch = train.to_device(drawn(parts, tiny), away)
+    losses, state = train.part_losses(model, batch, tiny, slice(0, 2), None, 2, np.random.default_rng(0))
+    losses.total.backward()
+    losses, _ = train.part_losses(
+        model, batch, tiny, slice(2, 4), state.detached(), 2, np.random.default_rng(0)
+    )
+    losses.total.backward()
+    assert {figure.device for figure in losses.figures.values()} == {away}
+    assert model.readout.weight.grad.device == away
+
+
 def test_steps_lower_the_loss_of_what_they_see(train, parts, tiny):
     model, optimiser = fresh(train)
     batch = drawn(parts, tiny)
@@ -267,7 +282,9 @@ def test_training_never_draws_held_out_seeds_or_families(train, parts):
 
 def test_larger_pictures_come_in_smaller_batches(train):
     stage = train.stages()[2]
-    drawn = {config.side: count for config, count in (stage.at(step) for step in range(60)) if config.priors == 1}
+    drawn = {
+        config.side: count for config, count in (stage.at(step) for step in range(60)) if config.priors == 1
+    }
     assert set(drawn) == {128, 192, 256}
     assert drawn[128] > drawn[192] > drawn[256] >= 2
 
@@ -368,6 +385,25 @@ def test_coins_are_told_apart_from_the_ground(evaluate):
     assert picture.shape == parts.shape
     assert len(np.unique(parts)) - 1 == 24  # as one counts in the picture
     assert picture[parts > 0].mean() > picture[parts == 0].mean() + 40
+
+
+def test_the_cell_is_told_apart_from_its_halo(evaluate):
+    pytest.importorskip("skimage")
+    picture, mask = evaluate.cell()
+    assert picture.shape == mask.shape
+    rows, columns = np.nonzero(mask)
+    size = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert size == pytest.approx((122, 124), abs=4)  # as one measures in the picture
+    assert mask.sum() == pytest.approx(np.pi / 4 * size[0] * size[1], rel=0.03)  # it is round
+
+
+def test_all_figures_of_two_small_clips(parts, evaluate):
+    pytest.importorskip("skimage")
+    words = "--clips 2 --kept-out-clips 1 --hidden-clips 1 --frames 3 --picture 64 --threads 1 --no-speed"
+    figures = evaluate.evaluate(evaluate.parse(words.split()))
+    missing = set(evaluate.TARGETS) - set(figures)
+    assert missing == {"frames/s, one label", "encode, ms"}
+    assert 0 < figures["one-point J"] <= 1 and 0 < figures["coins, one-click J"] <= 1
 
 
 def test_logs_join_and_later_lines_of_a_step_hold(parts, tmp_path):

@@ -14,8 +14,13 @@ __all__ = ["sample_clip", "sample_picture"]
 
 
 def sample_picture() -> list[Any]:
-    """Return the picture that shows the object."""
-    return [(load_sample().prior, {"name": "sample picture", "rgb": True}, "image")]
+    """Return the picture that shows the object, and where it truly is."""
+    sample = load_sample()
+    truth = {"name": "sample picture truth", "opacity": 0.4, "visible": False}
+    return [
+        (sample.prior, {"name": "sample picture", "rgb": True}, "image"),
+        (sample.prior_mask.astype(np.uint8), truth, "labels"),
+    ]
 
 
 def sample_clip() -> list[Any]:
