@@ -35,8 +35,9 @@ def test_it_shows_what_a_run_writes(store: LabelStore) -> None:
     store.write(frame(2))
     assert labels[2, 2, 2] == 1 and labels[2:3].shape == (1, 8, 10)
     np.testing.assert_array_equal(np.asarray(labels), store.array[:])
-    with pytest.raises(ValueError, match="copy=False"):
-        np.array(labels, copy=False)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, it meant "if possible"
+        with pytest.raises(ValueError, match="copy=False"):
+            np.array(labels, copy=False)
     store.close()
 
 

@@ -34,7 +34,8 @@ def written(folder, kind):
     if kind == "plain.zarr":
         zarr.create_array(path, data=LABELS)
     elif kind == "group.zarr":
-        zarr.open_group(path, mode="w").create_array("0", data=LABELS)
+        group = zarr.open_group(path, mode="w")
+        group.create_array("0", shape=LABELS.shape, dtype=LABELS.dtype)[:] = LABELS
     elif kind == "stack.tif":
         tifffile.imwrite(path, LABELS, metadata={"axes": "TYX"}, photometric="minisblack")
     else:

@@ -77,7 +77,8 @@ def dock(qtbot: Any, viewer: ViewerModel, session: Session) -> Iterator[Any]:
     widget = PriorTracking(viewer, session)
     qtbot.addWidget(widget)
     widget.show()
-    qtbot.waitUntil(lambda: session.models.state.state == "ready" and widget.prompts.begun)
+    # pandas is imported for the first of them, which a busy machine takes long for
+    qtbot.waitUntil(lambda: session.models.state.state == "ready" and widget.prompts.begun, timeout=60_000)
     yield widget
     widget.end()
 

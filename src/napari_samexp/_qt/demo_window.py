@@ -10,6 +10,7 @@ import napari
 from qtpy.QtCore import QTimer
 
 from napari_samexp._qt.readers import open_dock
+from napari_samexp._qt.sample_data import BESIDE
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.io.image import read_image
 from napari_samexp.io.video import open_video
@@ -22,8 +23,7 @@ SETTLED_MS = 300  # for the dock to have taken its width from the canvas
 def fill(viewer: Any, folder: Path) -> Any:
     """Show what `napari-samexp demo` prepared in a folder, and return the dock."""
     picture, clip = read_image(folder / "prior.png"), folder / "clip.mp4"
-    # beside the clip, so that both are seen and each takes its own clicks
-    place = (0, -1.1 * picture.shape[1])
+    place = (0, -BESIDE * picture.shape[1])
     viewer.add_image(picture, name="picture with the object", rgb=True, translate=place)
     add_video(viewer, open_video(clip), path=clip)
     dock = open_dock(viewer)

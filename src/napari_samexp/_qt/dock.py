@@ -10,6 +10,8 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_samexp._qt.connections import Connections
+from napari_samexp._qt.help_pages import TROUBLESHOOTING, TUTORIAL
+from napari_samexp._qt.help_window import HelpWindow
 
 __all__ = ["Dock", "let_go", "unwrapped"]
 
@@ -35,10 +37,15 @@ class Dock(QWidget):
     `end` is called once the dock is closed, by napari or with the window.
     """
 
-    def __init__(self, panel: QWidget) -> None:
+    tutorial = TUTORIAL
+
+    def __init__(self, panel: Any) -> None:
         super().__init__()
         self.panel: Any = panel
         self._docked = False
+        self._help: HelpWindow | None = None
+        panel.help.clicked.connect(lambda: self.show_help())
+        panel.hint.explained.connect(lambda anchor: self.show_help(TROUBLESHOOTING, anchor))
         self._area = area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
@@ -47,6 +54,13 @@ class Dock(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(area)
+
+    def show_help(self, page: str = "", anchor: str = "") -> HelpWindow:
+        """Open the window of help with a page, by default the tutorial."""
+        if self._help is None:
+            self._help = HelpWindow(self, self.tutorial)
+        self._help.open(page or self.tutorial, anchor)
+        return self._help
 
     def end(self) -> None:
         """Let go of everything; a second call does nothing."""

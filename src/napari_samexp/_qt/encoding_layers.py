@@ -20,11 +20,11 @@ from napari_samexp._qt.encoding_frame import (
     surroundings,
 )
 from napari_samexp._qt.encoding_slot import KINDS, MAP, NORM, SIMILARITY, EncodingSlot
+from napari_samexp._qt.shortcuts import ENCODINGS
 from napari_samexp.posenc_map import PosencMap
 
-__all__ = ["KEYS", "EncodingLayers", "Spot"]
+__all__ = ["EncodingLayers", "Spot"]
 
-KEYS = ("Left", "Right", "Up", "Down", "W", "A", "S", "D", "T")
 Values = npt.NDArray[np.float32]
 
 
@@ -56,7 +56,7 @@ class EncodingLayers:
     removed : str
         What a person took away: "map", "norm" or "similarity".
     pressed : str
-        One of `KEYS`, while one of these layers is the active one.
+        One of the names in `ENCODINGS`, while one of these layers is the active one.
     """
 
     channel_changed = Signal()
@@ -232,8 +232,8 @@ class EncodingLayers:
             layer = self._viewer.add_image(data, **slot.looks(kind), **lies)
         finally:
             self._own_change = False
-        for key in KEYS:
-            layer.bind_key(key, lambda _, key=key: self.pressed.emit(key), overwrite=True)
+        for name, shortcut in ENCODINGS.items():
+            layer.bind_key(shortcut.keys, lambda _, name=name: self.pressed.emit(name), overwrite=True)
         return layer
 
     def _fit_contrast(self, number: int, force: bool = False) -> None:
@@ -311,8 +311,8 @@ class EncodingLayers:
             self._own_change = False
 
     def _unbind(self, layer: Any) -> None:
-        for key in KEYS:
-            layer.bind_key(key, None)
+        for shortcut in ENCODINGS.values():
+            layer.bind_key(shortcut.keys, None)
 
     def _end(self) -> None:
         """Leave the layers to the person, without their keys."""

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
+from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.panel import Section, _button, _form, _make_bold, _named, _row, _shrinkable
 from napari_samexp._qt.spectrum_view import FrequencyPlot, SpectrumView
 from napari_samexp.sam.parts import MAP_DTYPES, Part
@@ -30,16 +31,14 @@ class EncodingPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hint = _named(QLabel(), "hint", "What to do next, and what went wrong.")
-        self.hint.setWordWrap(True)
-        self.hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.hint, self.help = HintLine(), help_button()
         self.status = _named(QLabel(" "), "status", "The channel, the place under the pointer and its value.")
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(4)
-        column.addWidget(self.hint)
+        column.addWidget(header_row(self.hint, self.help))
         for section in (self._what(), self._grid(), self._look()):
             column.addWidget(section)
         column.addWidget(self._buttons())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samexp._qt.pictures import spatial_settings
+from napari_samexp._qt.shortcuts import TRACKING
 from napari_samexp.types import Prompt, PromptError
 
 __all__ = ["BACKGROUND", "COLOURS", "OBJECT", "PromptLayers"]
@@ -108,7 +109,7 @@ class PromptLayers:
             self.box.events.data.connect(self._box_changed)
             self.box.mouse_drag_callbacks.append(self._drawing)
             # napari's own R there would begin another rectangle
-            self.box.bind_key("R", lambda layer: self.record_asked.emit(), overwrite=True)
+            self.box.bind_key(TRACKING["record"].keys, lambda layer: self.record_asked.emit(), overwrite=True)
         self.box.mode = "add_rectangle"
         self._viewer.layers.selection.active = self.box
         return self.box
@@ -177,9 +178,12 @@ class PromptLayers:
         self.points.mouse_drag_callbacks.insert(0, self._pressed)
         self.points.events.data.connect(self._points_changed)
         self.points.events.features.connect(self._features_changed)
-        self.points.bind_key("Backspace", self.remove_last, overwrite=True)
-        self.points.bind_key("Control-Z", self.undo, overwrite=True)
-        self.points.bind_key("X", lambda layer: self.role_toggled.emit(), overwrite=True)
+        for name, call in (
+            ("remove_click", self.remove_last),
+            ("undo_click", self.undo),
+            ("role", lambda layer: self.role_toggled.emit()),
+        ):
+            self.points.bind_key(TRACKING[name].keys, call, overwrite=True)
 
     def _pressed(self, layer: Any, event: Any) -> None:
         other = "Alt" in event.modifiers or "Control" in event.modifiers or event.button == 2

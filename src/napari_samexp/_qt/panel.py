@@ -21,9 +21,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.recordings_list import RecordingsList
 from napari_samexp._qt.settings_form import SettingsForm
 from napari_samexp._qt.timeline import Timeline
+from napari_samexp._qt.welcome import Welcome
 from napari_samexp.session.preferences import Preferences
 from napari_samexp.tracking.settings import TrackSettings
 
@@ -73,15 +75,14 @@ class Panel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hint = QLabel()
-        self.hint.setWordWrap(True)
-        self.hint.setObjectName("hint")
-        self.hint.setToolTip("What to do next, and what went wrong.")
-        self.hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.hint, self.help = HintLine(), help_button()
+        self.welcome = Welcome()
+        self.welcome.hide()
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(2)
-        column.addWidget(self.hint)
+        column.addWidget(header_row(self.hint, self.help))
+        column.addWidget(self.welcome)
         self.reopen = _button("Reopen", "reopen", "Bring back what you had last time.")
         self.reopen.hide()
         column.addWidget(self.reopen)

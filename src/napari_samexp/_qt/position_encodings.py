@@ -15,6 +15,7 @@ from napari_samexp._qt.encoding_comparison import Comparison
 from napari_samexp._qt.encoding_layers import EncodingLayers
 from napari_samexp._qt.encoding_panel import EncodingPanel
 from napari_samexp._qt.encoding_pointer import EncodingPointer
+from napari_samexp._qt.help_window import ENCODINGS_TUTORIAL
 from napari_samexp._qt.model_choice import ModelChoice
 from napari_samexp._qt.spectrum_view import Series
 from napari_samexp.engine.messages import Encodings
@@ -28,6 +29,7 @@ __all__ = ["PositionEncodings"]
 
 MAP_FILES = "TIFF stack (*.tif *.tiff);;NumPy array (*.npy);;Contact sheet (*.png)"
 NOTICE_MS = 8000
+READING_MS = 30_000  # of a sentence with a link: time to find it
 REST_MS = 400  # without a new map, before the frequencies of all channels are computed
 STRIDE = 10  # channels, of the arrows up and down
 
@@ -42,6 +44,8 @@ class PositionEncodings(Dock):
     session : EncodingSession, optional
         Another session, for tests.
     """
+
+    tutorial = ENCODINGS_TUTORIAL
 
     def __init__(self, napari_viewer: Any, session: EncodingSession | None = None) -> None:
         super().__init__(EncodingPanel())
@@ -66,8 +70,8 @@ class PositionEncodings(Dock):
     def say(self, sentence: str) -> None:
         """Show a sentence for a while, in the place of what to do next."""
         self._notice = sentence
-        self._quiet.start(NOTICE_MS)
-        self.panel.hint.setText(sentence)
+        more = self.panel.hint.say(sentence)
+        self._quiet.start(READING_MS if more else NOTICE_MS)
 
     def choose(self, name: str) -> None:
         """Show another model, by name or path."""
@@ -270,15 +274,15 @@ class PositionEncodings(Dock):
 
         go_on()
 
-    def _pressed(self, key: str) -> None:
+    def _pressed(self, name: str) -> None:
         panel = self.panel
-        steps = {"Left": -1, "Right": 1, "Up": STRIDE, "Down": -STRIDE}
-        sliders = {"W": (panel.grid_height, 1), "S": (panel.grid_height, -1)}
-        sliders |= {"D": (panel.grid_width, 1), "A": (panel.grid_width, -1)}
-        if key in steps:
-            self.layers.go_to_channel(self.layers.channel() + steps[key])
-        elif key in sliders:
-            slider, step = sliders[key]
+        steps = {"previous_channel": -1, "next_channel": 1, "channels_on": STRIDE, "channels_back": -STRIDE}
+        sliders = {"higher": (panel.grid_height, 1), "lower": (panel.grid_height, -1)}
+        sliders |= {"wider": (panel.grid_width, 1), "narrower": (panel.grid_width, -1)}
+        if name in steps:
+            self.layers.go_to_channel(self.layers.channel() + steps[name])
+        elif name in sliders:
+            slider, step = sliders[name]
             if slider.isEnabled():
                 slider.setMaximum(min(max(slider.maximum(), slider.value() + step), MAX_SIDE))
                 slider.setValue(slider.value() + step)
@@ -299,7 +303,7 @@ class PositionEncodings(Dock):
         self.panel.add_layers.setEnabled(ready)
         self.panel.export.setEnabled(ready)
         if not self._notice:
-            self.panel.hint.setText(_hint(opening, ready, self.layers.shown))
+            self.panel.hint.tell(_hint(opening, ready, self.layers.shown))
 
     def _hush(self) -> None:
         self._notice = ""

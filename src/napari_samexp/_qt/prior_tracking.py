@@ -19,6 +19,8 @@ from napari_samexp._qt.layer_choice import LayerChoice, is_video
 from napari_samexp._qt.model_control import ModelControl, loading_words
 from napari_samexp._qt.panel import Panel
 from napari_samexp._qt.prompt_control import PromptControl
+from napari_samexp._qt.sample_data import show_samples
+from napari_samexp._qt.shortcuts import TRACKING
 from napari_samexp._qt.shown_video import add_video, know_viewer
 from napari_samexp._qt.track_control import TrackControl
 from napari_samexp.io.video import open_video
@@ -31,6 +33,7 @@ __all__ = ["PriorTracking"]
 PRIOR_FILES = "Prior (*.safetensors)"
 VIDEO_FILES = "Videos (*.mp4 *.mov *.avi *.mkv *.webm *.gif *.tif *.tiff);;All files (*)"
 NOTICE_MS = 8000
+READING_MS = 30_000  # of a sentence with a link: time to find it
 BEGIN_MS = 100  # the dock is drawn first, without imports beside it that hold the interpreter
 
 
@@ -60,6 +63,7 @@ class PriorTracking(Dock):
         self._build()
         self._connect()
         self._show_settings()
+        self.panel.welcome.setVisible(not self.session.settings.welcomed)
         # the worker and slow imports begin once the dock is on the screen
         QTimer.singleShot(BEGIN_MS, self._begin)
         self._tell_next()
@@ -69,8 +73,8 @@ class PriorTracking(Dock):
     def say(self, sentence: str) -> None:
         """Show a sentence for a while, in the place of what to do next."""
         self._notice = sentence
-        self._quiet.start(NOTICE_MS)
-        self.panel.hint.setText(sentence)
+        more = self.panel.hint.say(sentence)
+        self._quiet.start(READING_MS if more else NOTICE_MS)
 
     def load_prior_from(self, path: str) -> None:
         """Take the recordings from a prior file."""
@@ -153,16 +157,20 @@ class PriorTracking(Dock):
             (panel.save_prior.clicked, self._ask_save),
             (panel.load_prior.clicked, self._ask_load),
             (panel.open_video.clicked, self._ask_video),
+            (panel.welcome.sample_asked, self._show_samples),
+            (panel.welcome.tutorial_asked, self.show_help),
+            (panel.welcome.dismissed, self._welcomed),
             (panel.own_settings.edited, self._setting_edited),
             (panel.track_settings.edited, self._setting_edited),
             (self._quiet.timeout, self._hush),
         ):
             add(signal, call)
-        self._bind("R", lambda viewer: self.prompts.record())
-        self._bind("L", lambda viewer: self.tracks.go_to_lost(1))
-        self._bind("Shift-L", lambda viewer: self.tracks.go_to_lost(-1))
+        self._bind("record", lambda viewer: self.prompts.record())
+        self._bind("next_lost", lambda viewer: self.tracks.go_to_lost(1))
+        self._bind("previous_lost", lambda viewer: self.tracks.go_to_lost(-1))
 
-    def _bind(self, key: str, call: Callable[[Any], None]) -> None:
+    def _bind(self, name: str, call: Callable[[Any], None]) -> None:
+        key = TRACKING[name].keys
         self.viewer.bind_key(key, call, overwrite=True)
         self._connections.later(lambda: self.viewer.bind_key(key, None))
 
@@ -181,6 +189,13 @@ class PriorTracking(Dock):
             self._aside(lambda: import_beside_window("pandas"), lambda _: self.prompts.begin())
 
     # ---- what happens
+
+    def _show_samples(self) -> None:
+        show_samples(self.viewer)
+
+    def _welcomed(self) -> None:
+        self.panel.welcome.hide()
+        self.session.change_settings(welcomed=True)
 
     def _left_found(self, left: Leftover) -> None:
         if not self.session.recordings.all and not self.session.tracking.job.active:
@@ -237,7 +252,7 @@ class PriorTracking(Dock):
     def _tell_next(self) -> None:
         self._enable()
         if not self._notice:
-            self.panel.hint.setText(hint_for(self._standing()))
+            self.panel.hint.tell(hint_for(self._standing()))
 
     def _hush(self) -> None:
         self._notice = ""

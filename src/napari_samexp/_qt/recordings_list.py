@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_samexp._qt.shortcuts import TRACKING, shown
 from napari_samexp.engine.messages import RecordingInfo
 
 __all__ = ["RecordingsList"]
@@ -63,8 +64,8 @@ class RecordingsList(QListWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.customContextMenuRequested.connect(self._open_menu)
         self.itemChanged.connect(self._item_changed)
-        self._shortcut(QKeySequence.StandardKey.Delete, self.remove_current)
-        self._shortcut(QKeySequence.StandardKey.Undo, self.undone.emit)
+        self._shortcut("remove_recording", self.remove_current)
+        self._shortcut("undo_recording", self.undone.emit)
 
     def show_recordings(self, infos: Sequence[RecordingInfo], undoable: bool = False) -> None:
         """Show these recordings and keep the selection."""
@@ -142,8 +143,8 @@ class RecordingsList(QListWidget):
             event.acceptProposedAction()
             self.dropped.emit(path)
 
-    def _shortcut(self, keys: Any, call: Callable[[], Any]) -> None:
-        shortcut = QShortcut(QKeySequence(keys), self)
+    def _shortcut(self, name: str, call: Callable[[], Any]) -> None:
+        shortcut = QShortcut(QKeySequence(shown(TRACKING[name].keys)), self)
         shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
         shortcut.activated.connect(call)
 

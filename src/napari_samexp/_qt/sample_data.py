@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_samexp._qt.shown_video import ShownVideo, layer_settings
+from napari_samexp._qt.shown_video import ShownVideo, add_video, layer_settings
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 
-__all__ = ["sample_clip", "sample_picture"]
+__all__ = ["sample_clip", "sample_picture", "show_samples"]
+
+BESIDE = 1.1  # widths of the picture, so that both are seen and each takes its own clicks
 
 
 def sample_picture() -> list[Any]:
@@ -32,3 +34,13 @@ def sample_clip() -> list[Any]:
         (ShownVideo(video, sample.clip_path), layer_settings(video, "sample clip"), "image"),
         (sample.truth.astype(np.uint8), truth, "labels"),
     ]
+
+
+def show_samples(viewer: Any) -> None:
+    """Show the picture and the clip side by side, as for somebody who begins."""
+    sample = load_sample()
+    viewer.add_image(
+        sample.prior, name="sample picture", rgb=True, translate=(0, -BESIDE * sample.prior.shape[1])
+    )
+    add_video(viewer, open_video(sample.clip_path), "sample clip", sample.clip_path)
+    viewer.reset_view()

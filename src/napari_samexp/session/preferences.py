@@ -63,6 +63,7 @@ class Preferences:
     )
     show_scores: bool = _knob(True, "Show presence and predicted IoU beside the labels.")
     hover: bool = _knob(False, "Preview what a click would give, while the mouse moves.")
+    welcomed: bool = _knob(False, "The hint for somebody new was put away.")
     track: TrackSettings = field(default_factory=TrackSettings)
     last_run: LastRun | None = None
 
@@ -124,6 +125,7 @@ _KINDS: dict[str, type] = {
     "dtype": str,
     "show_scores": bool,
     "hover": bool,
+    "welcomed": bool,
     "track": TrackSettings,
 }
 _WORDS = {str: "a text", bool: "true or false", TrackSettings: "tracking settings"}
