@@ -73,6 +73,13 @@ def test_the_wheel_has_every_file_of_the_package(names: set[str]) -> None:
         assert f"napari_samexp/{name}" in names
 
 
+def test_the_wheel_has_the_pages_of_help(names: set[str]) -> None:
+    from napari_samexp._qt.help_pages import ENCODINGS_TUTORIAL, TROUBLESHOOTING, TUTORIAL
+
+    for page in (TUTORIAL, ENCODINGS_TUTORIAL, TROUBLESHOOTING):
+        assert f"napari_samexp/help/{page}" in names
+
+
 def test_the_wheel_has_nothing_else(names: set[str]) -> None:
     tops = {PurePosixPath(name).parts[0] for name in names}
     assert len(tops) == 2 and "napari_samexp" in tops
@@ -111,7 +118,7 @@ def test_what_the_hub_shows(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert not Version(metadata["Version"]).local
+    assert Version(metadata["Version"]) >= Version("0.1.dev0")
     classifiers = metadata.get_all("Classifier", [])
     assert "Framework :: napari" in classifiers
     for version in ("3.11", "3.12", "3.13"):

@@ -13,8 +13,8 @@ from qtpy.QtGui import QShortcut
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QToolButton
 
-from napari_samexp._qt.help_pages import TROUBLESHOOTING, TUTORIAL, page, slug
-from napari_samexp._qt.help_window import ENCODINGS_TUTORIAL, KEYS, HelpWindow
+from napari_samexp._qt.help_pages import ENCODINGS_TUTORIAL, TROUBLESHOOTING, TUTORIAL, page, slug
+from napari_samexp._qt.help_window import KEYS, HelpWindow
 from napari_samexp._qt.hint_line import HintLine
 from napari_samexp._qt.shortcuts import ENCODINGS, TRACKING, as_markdown, shown
 from napari_samexp._qt.troubles import TROUBLES, trouble_of

@@ -7,10 +7,11 @@ import unicodedata
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-__all__ = ["TROUBLESHOOTING", "TUTORIAL", "help_folder", "page", "slug"]
+__all__ = ["ENCODINGS_TUTORIAL", "TROUBLESHOOTING", "TUTORIAL", "help_folder", "page", "slug"]
 
 TUTORIAL = "tutorials/cat-to-fox.md"
 TROUBLESHOOTING = "troubleshooting.md"
+ENCODINGS_TUTORIAL = "tutorials/position-encodings.md"
 
 _PICTURE = re.compile(r"^[ \t]*!\[[^\]]*\]\([^)]*\)\n?", re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)

@@ -22,10 +22,9 @@ from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QTextBrowser,
 from napari_samexp._qt.help_pages import TROUBLESHOOTING, TUTORIAL, page, slug
 from napari_samexp._qt.shortcuts import as_markdown
 
-__all__ = ["ENCODINGS_TUTORIAL", "KEYS", "HelpWindow"]
+__all__ = ["KEYS", "HelpWindow"]
 
 KEYS = "keys"
-ENCODINGS_TUTORIAL = "tutorials/position-encodings.md"
 SIZE = (620, 640)
 _MARGIN = 12
 _CELL = 3

@@ -15,7 +15,7 @@ from napari_samexp._qt.encoding_comparison import Comparison
 from napari_samexp._qt.encoding_layers import EncodingLayers
 from napari_samexp._qt.encoding_panel import EncodingPanel
 from napari_samexp._qt.encoding_pointer import EncodingPointer
-from napari_samexp._qt.help_window import ENCODINGS_TUTORIAL
+from napari_samexp._qt.help_pages import ENCODINGS_TUTORIAL
 from napari_samexp._qt.model_choice import ModelChoice
 from napari_samexp._qt.spectrum_view import Series
 from napari_samexp.engine.messages import Encodings
