@@ -21,6 +21,7 @@ from napari_samexp.engine.messages import (
     Request,
     VideoRef,
 )
+from napari_samexp.sam.variants import VARIANTS, Sam1Variant
 from napari_samexp.types import Prompt
 
 
@@ -53,13 +54,19 @@ class DrawnEngine:
     def close(self) -> None:
         self.closed = True
 
+    def say(self, reply: Reply) -> None:
+        """Answer more than `submit` did."""
+        self._on_reply(reply)
+
     def last(self, kind: type) -> Any:
         """Return the newest request of a kind."""
         return next((asked for asked in reversed(self.asked) if isinstance(asked, kind)), None)
 
     def _answer(self, number: int, request: Request) -> Reply | None:
         if isinstance(request, LoadModel):
-            info = ModelInfo("drawn", "SAM 2.1", "w", "cpu", "float32", 64, 32, True, 1000)
+            variant = VARIANTS["sam2.1_hiera_tiny"]
+            assert not isinstance(variant, Sam1Variant)
+            info = ModelInfo("drawn", "SAM 2.1", "w", "cpu", "float32", 64, 32, True, 1000, variant)
             return Loaded(number, info, PriorState(recordings=self.recordings))
         if isinstance(request, Preview):
             height, width = request.picture.pixels.shape[:2]

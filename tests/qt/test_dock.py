@@ -11,21 +11,27 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWid
 from napari_samexp._qt.hints import Standing, hint_for
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.engine.messages import (
+    Cancel,
     ChangeRecording,
+    FrameDone,
     Preview,
     PriorState,
     Record,
     RemoveRecording,
     Track,
+    TrackEnded,
+    TrackStarted,
 )
+from napari_samexp.io.labels import LabelStore
 from napari_samexp.session import LastRun, Leftover
 from napari_samexp.session.jobs import JobState
 from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import ObjectScore, RunIdentity
 
 NAMES = [
     *("model", "image", "role", "label", "mask_choice", "record", "recordings", "save_prior", "load_prior"),
     *("open_video", "video", "frames", "track", "pause", "cancel", "remember_frame", "reset_memory"),
-    *("progress", "timeline", "device", "dtype", "show_scores", "hover"),
+    *("progress", "timeline", "estimate", "use_side", "device", "dtype", "show_scores", "hover"),
     *TrackSettings.__dataclass_fields__,
 ]
 
@@ -161,12 +167,86 @@ def test_settings_are_kept(dock, session):
     dock.track_control = dock.panel.track_settings.controls["recent"]
     dock.track_control.setValue(3)
     assert session.settings.track.recent == 3
+
+
+def test_a_side_is_chosen_or_typed(qtbot, dock, session):
     side = dock.panel.track_settings.controls["side"]
-    assert side.text() == "the model's own"
-    side.setValue(128)
-    assert session.settings.track.side == 128
-    side.setValue(side.minimum())
-    assert session.settings.track.side is None
+    assert [side.itemText(place) for place in range(side.count())] == ["the model's own", "768", "512"]
+    assert side.currentText() == "the model's own"
+    side.setCurrentIndex(2)
+    side.activated.emit(2)
+    assert session.settings.track.side == 512
+    for typed, kept in (("128", 128), ("many", 128), ("7", 128), ("", None)):
+        side.lineEdit().setText(typed)
+        qtbot.keyClick(side.lineEdit(), Qt.Key.Key_Return)
+        assert session.settings.track.side == kept
+        assert side.currentText() == ("the model's own" if kept is None else str(kept))
+
+
+@pytest.fixture
+def tracking_slowly(qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch):
+    """The dock while the bundled worker's stand-in tracks nine frames, of which it has finished as many as asked."""
+    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    add_video(viewer, video)
+    qtbot.waitUntil(dock.panel.track.isEnabled)
+    click(qtbot, dock.panel.track)
+    qtbot.waitUntil(lambda: engines[0].last(Track) is not None)
+    asked = engines[0].last(Track)
+    number = engines[0].asked.index(asked) + 1
+    shape = video.shape[:3]
+    LabelStore.create(
+        asked.store, shape=shape, labels={1: "cat"}, identity=RunIdentity("v", "p", "m", "s")
+    ).close()
+    engines[0].say(TrackStarted(number, asked.store, shape, {1: "cat"}, 0, len(video)))
+
+    def track(frames, seconds):
+        for index in frames:
+            engines[0].say(FrameDone(number, index, {1: ObjectScore(3.0, 0.9)}, seconds))
+        qtbot.wait(30)
+        return number
+
+    return track
+
+
+def test_a_run_that_is_soon_over_is_estimated_and_nothing_proposed(dock, tracking_slowly):
+    tracking_slowly(range(2), 0.5)
+    assert dock.panel.estimate.text() == "time: known after three frames"
+    tracking_slowly([2], 0.5)
+    assert dock.panel.estimate.text() == "about 6 s for 9 frames at 1024"
+    assert dock.panel.use_side.isHidden()
+    assert dock.session.tracking.job.left_s > 1.3 * 6 * 0.5  # the six that are left look at more memories
+
+
+def test_a_smaller_side_is_proposed_and_taken(qtbot, dock, session, engines, tracking_slowly):
+    number = tracking_slowly(range(3), 200.0)
+    assert dock.panel.estimate.text().startswith("about 35 min for 9 frames at 1024")
+    assert dock.panel.use_side.text() == "Use 512: 5 min"
+    first = engines[0].last(Track)
+    click(qtbot, dock.panel.use_side)
+    assert isinstance(engines[0].asked[-1], Cancel)
+    assert engines[0].last(Track) is first  # not before the run has ended
+    engines[0].say(TrackEnded(number, "cancelled"))
+    qtbot.waitUntil(lambda: engines[0].last(Track) is not first)
+    again = engines[0].last(Track)
+    assert session.settings.track.side == again.settings.side == 512
+    assert again.store != first.store and list(again.frames) == list(first.frames)
+    assert dock.panel.track_settings.controls["side"].currentText() == "512"
+
+
+def test_the_next_run_is_estimated_before_it_begins(qtbot, dock, session, tracking_slowly, engines):
+    number = tracking_slowly(range(9), 10.0)
+    engines[0].say(TrackEnded(number, "finished"))
+    qtbot.waitUntil(lambda: not session.tracking.job.active)
+    assert dock.panel.estimate.text() == "about 2 min for 9 frames at 1024"
+    side = dock.panel.track_settings.controls["side"]
+    side.setCurrentIndex(2)
+    side.activated.emit(2)
+    assert dock.panel.estimate.text() == "about 15 s for 9 frames at 512"
+    dock.panel.frames.setCurrentText("range")
+    dock.panel.frames.activated.emit(3)
+    dock.panel.last.setValue(0)
+    assert dock.panel.estimate.text() == "about 1 s for 1 frame at 512"
 
 
 def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):

@@ -179,6 +179,20 @@ class Panel(QWidget):
         self.cancel = _button(
             "Cancel", "cancel", "Stop. What is finished stays, and Track can go on from there."
         )
+        self.estimate = _named(
+            QLabel(),
+            "estimate",
+            "How long the chosen frames take, from the first three frames tracked with this model here.",
+        )
+        self.estimate.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.use_side = _button(
+            "Use 512",
+            "use_side",
+            "Track at a smaller side of the model's input, anew and beside the labels that there are: "
+            "much faster, and small things get lost.",
+        )
+        self.use_side.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.use_side.hide()
         self.progress = _named(
             QProgressBar(), "progress", "Frames done, frames a second, and the time that is left."
         )
@@ -210,6 +224,7 @@ class Panel(QWidget):
         form.addRow("", self.range_row)
         section.rows.addLayout(form)
         section.rows.addWidget(_row(self.track, self.pause, self.cancel))
+        section.rows.addWidget(_row(self.estimate, self.use_side, stretch=0))
         for widget in (
             self.progress,
             self.timeline,

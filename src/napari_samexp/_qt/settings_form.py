@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import psygnal
 from magicgui.widgets import CheckBox, create_widget
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QSpinBox, QWidget
 
 __all__ = ["SettingsForm"]
+
+_OWN = "the model's own"
 
 
 class SettingsForm(QWidget):
@@ -66,12 +68,12 @@ class SettingsForm(QWidget):
         numbers = {key: int(metadata[key]) for key in ("min", "max") if metadata.get(key) is not None}
         widget: Any
         if type(None) in get_args(hint):
-            widget = _OptionalNumber(name, numbers["min"], numbers["max"])
+            widget = _OptionalNumber(name, numbers["min"], numbers["max"], metadata.get("presets") or ())
         else:
             options: dict[str, Any] = {"choices": list(choices)} if choices else dict(numbers)
             label = name.replace("_", " ")
             widget = create_widget(name=name, annotation=hint, label=label, options=options)
-        if numbers:
+        if isinstance(widget.native, QSpinBox):
             widget.native.setKeyboardTracking(False)  # half a number typed is no number
         widget.changed.connect(lambda value: self.edited.emit(name, value))
         return widget
@@ -90,22 +92,36 @@ class SettingsForm(QWidget):
 
 
 class _OptionalNumber:
-    """A whole number or None, in the words of magicgui, whose own spin box has no text for None."""
+    """A whole number or None, to choose or to type, in the words of magicgui, which has none for None."""
 
     changed = psygnal.Signal(object)
 
-    def __init__(self, name: str, low: int, high: int) -> None:
+    def __init__(self, name: str, low: int, high: int, presets: Sequence[int]) -> None:
         self.label = name.replace("_", " ")
-        self.native = QSpinBox()
-        self.native.setRange(low - 1, high)
-        self.native.setSpecialValueText("the model's own")
-        self.native.valueChanged.connect(lambda _: self.changed.emit(self.value))
+        self._low, self._high = low, high
+        self._value: int | None = None
+        self.native = QComboBox()
+        self.native.setEditable(True)
+        self.native.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        for text in (_OWN, *map(str, presets)):
+            self.native.addItem(text)
+        self.native.activated.connect(self._entered)
+        self.native.lineEdit().editingFinished.connect(self._entered)
 
     @property
     def value(self) -> int | None:
-        number = int(self.native.value())
-        return None if number == self.native.minimum() else number
+        return self._value
 
     @value.setter
     def value(self, value: int | None) -> None:
-        self.native.setValue(self.native.minimum() if value is None else value)
+        self._value = value
+        self.native.setEditText(_OWN if value is None else str(value))
+
+    def _entered(self, *_: Any) -> None:
+        before, text = self._value, self.native.currentText().strip()
+        if text.isdecimal() and self._low <= int(text) <= self._high:
+            self.value = int(text)
+        else:  # nothing typed is the model's own; what is no such number changes nothing
+            self.value = None if text in ("", _OWN) else before
+        if self._value != before:
+            self.changed.emit(self._value)

@@ -20,6 +20,7 @@ from napari_samexp._qt.prompt_control import PromptControl
 from napari_samexp._qt.run_labels import RunLabels
 from napari_samexp._qt.run_progress import RunProgress
 from napari_samexp._qt.shown_video import ShownVideo
+from napari_samexp.session.forecasts import Estimate
 from napari_samexp.session.frames import select_frames
 from napari_samexp.session.jobs import JobState
 from napari_samexp.session.session import Session
@@ -81,6 +82,9 @@ class TrackControl:
         self.labels = RunLabels(viewer)
         self.progress = RunProgress(panel.progress)
         self._run_of: Any = None  # the layer that the run is in
+        self._run_frames: range | None = None
+        self._proposed: int | None = None  # a smaller side for a run that takes long
+        self._again_at: tuple[Any, range] | None = None  # what to track once the run has ended
         self._connect(connections)
         self._video_changed(videos.current)
         self._frames_chosen()
@@ -163,6 +167,12 @@ class TrackControl:
             (panel.reset_memory.clicked, self._reset_memory),
             (panel.timeline.frame_chosen, self._go_to),
             (panel.frames.activated, self._frames_chosen),
+            (panel.first.valueChanged, self._show_estimate),
+            (panel.last.valueChanged, self._show_estimate),
+            (panel.use_side.clicked, self._use_side),
+            (self._session.settings_changed, self._show_estimate),
+            (self._session.models.changed, self._show_estimate),
+            (self._session.recordings.changed, self._show_estimate),
             (self._videos.changed, self._video_changed),
             (self._viewer.dims.events.point, self._moved),
             (tracking.job_changed, self._job_changed),
@@ -185,10 +195,12 @@ class TrackControl:
             spin.setRange(0, count - 1)
             spin.setValue(value)
         self._moved()
+        self._show_estimate()
         self._told()
 
     def _frames_chosen(self, *_: Any) -> None:
         self._panel.range_row.setVisible(self._panel.frames.currentText() == "range")
+        self._show_estimate()
 
     def _chosen_frames(self, layer: Any, choice: str | None = None) -> range:
         return select_frames(
@@ -201,19 +213,23 @@ class TrackControl:
         )
 
     def _track(self, layer: Any, frames: range) -> None:
-        from napari_samexp.session.stores import default_store
-
         tracking = self._session.tracking
         labels = self._session.results.labels
         same_run = layer is self._run_of and labels is not None and tracking.knows_all
         if same_run and len(frames) < layer.data.shape[0]:
             assert labels is not None
             tracking.track(frames, store=labels.path, again=True)
-            return
+        else:
+            self._track_anew(layer, frames)
+
+    def _track_anew(self, layer: Any, frames: range) -> None:
+        from napari_samexp.session.stores import default_store
+
+        tracking = self._session.tracking
         shown = layer.data if isinstance(layer.data, ShownVideo) else None
         path = None if shown is None else shown.path
         tracking.set_video(shown.exact if shown else layer.data, path=path, name=layer.name)
-        self._run_of = layer
+        self._run_of, self._run_frames = layer, frames
         name = path.name if path else layer.name
         tracking.track(frames, store=default_store(name, store_folder(path)))
 
@@ -242,10 +258,53 @@ class TrackControl:
         if not self._session.tracking.job.active and (labels is None or labels.path != event.value.data.path):
             self._session.open_run(event.value.data.path)
 
+    # ---- how long it takes
+
+    def _show_estimate(self, *_: Any) -> None:
+        """Say what the run takes, or what one would take, and offer a smaller side where that is long."""
+        layer = self._videos.current
+        estimate = None if layer is None else self._estimate(layer)
+        waits = layer is not None and self._session.tracking.job.active
+        self._panel.estimate.setText(
+            estimate.words if estimate else "time: known after three frames" if waits else ""
+        )
+        self._panel.use_side.setText(estimate.proposal if estimate else "")
+        self._panel.use_side.setVisible(bool(estimate and estimate.proposal))
+        self._proposed = estimate.proposed if estimate else None
+
+    def _estimate(self, layer: Any) -> Estimate | None:
+        height, width = layer.data.shape[1:3]
+        try:
+            frames = len(self._chosen_frames(layer))
+        except SamexpError:
+            return None  # between two videos, of which one has fewer frames
+        return self._session.tracking.estimate(frames, (int(height), int(width)))
+
+    def _use_side(self, *_: Any) -> None:
+        """Track at the proposed side: a run that is on ends, and begins anew once it has."""
+        side, tracking = self._proposed, self._session.tracking
+        layer = self._videos.current
+        if side is None or layer is None:
+            return
+        if tracking.job.active:
+            self._again_at = (layer, self._run_frames or self._chosen_frames(layer))
+            tracking.cancel()
+        self._session.change_settings(side=side)
+
+    def _begin_again(self) -> None:
+        layer, frames = self._again_at or (None, range(0))
+        self._again_at = None
+        if layer in self._viewer.layers:
+            try:
+                self._track_anew(layer, frames)
+            except SamexpError as error:
+                self._say(str(error))
+
     # ---- the run
 
     def _job_changed(self, job: JobState) -> None:
         self.progress.show(job)
+        self._show_estimate()
         self._panel.pause.setText(
             "Pause" if job.state in ("starting", "tracking", "idle", "finished") else "Resume"
         )
@@ -254,6 +313,10 @@ class TrackControl:
         self._panel.track.setEnabled(not job.active)
         self._panel.reset_memory.setEnabled(job.active)
         self._told()
+        if job.state == "cancelled" and self._again_at is not None:
+            self._begin_again()
+        elif not job.active:
+            self._again_at = None
 
     def _loading(self) -> bool:
         return self._session.models.state.state == "loading"

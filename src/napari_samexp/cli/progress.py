@@ -6,17 +6,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import typer
 
 __all__ = ["LINE_EVERY", "Interrupt", "Stopped", "Update", "duration", "interruptible", "progress"]
 
 LINE_EVERY = 5.0  # seconds, where there is no terminal
-Update = Callable[[int, int | None], None]
 Unit = Literal["frames", "bytes"]
+
+
+class Update(Protocol):
+    """What `progress` gives."""
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        """Tell how much is done, how much there is (None where unknown), and a sentence to leave standing."""
 
 
 class Stopped(Exception):
@@ -61,7 +67,7 @@ def progress(what: str, unit: Unit, *, quiet: bool) -> Iterator[Update]:
         To be called with how much is done and how much there is, None where unknown.
     """
     if quiet:
-        yield lambda done, total: None
+        yield lambda done, total, note="": None
     elif sys.stderr.isatty():
         with _bar(what, unit) as update:
             yield update
@@ -72,8 +78,10 @@ def progress(what: str, unit: Unit, *, quiet: bool) -> Iterator[Update]:
 def _lines(what: str, unit: Unit) -> Update:
     began = last = time.monotonic()
 
-    def update(done: int, total: int | None) -> None:
+    def update(done: int, total: int | None, note: str = "") -> None:
         nonlocal last
+        if note:
+            typer.echo(f"{what}: {note}", err=True)
         now = time.monotonic()
         if now - last < LINE_EVERY or not done:
             return
@@ -101,7 +109,9 @@ def _bar(what: str, unit: Unit) -> Iterator[Update]:
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(what, total=None, amount="", speed="", start=False)
 
-    def update(done: int, total: int | None) -> None:
+    def update(done: int, total: int | None, note: str = "") -> None:
+        if note:
+            bar.console.print(note, markup=False, highlight=False)
         if not bar.live.is_started:
             bar.start()
             bar.start_task(task)

@@ -29,6 +29,7 @@ from napari_samexp.cli.models import load, name_for
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.progress import Stopped, interruptible, progress
 from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from napari_samexp.tracking.tracker import Tracker
 
 __all__ = ["model_facts", "summary", "text", "track", "track_frames"]
+
+WORTH_SAYING_S = 20.0
 
 
 def track(
@@ -152,14 +155,46 @@ def track_frames(
     """Track what the store lacks of `frames`, and return how long it took."""
     from napari_samexp.tracking.run import track_into
 
-    done, total, began = 0, len(store.missing(frames)), time.monotonic()
+    missing = set(store.missing(frames))
+    forecast = _forecast(tracker, video, len(frames) - len(missing))
+    done, total, began = 0, len(missing), time.monotonic()
+    last, expected = began, None
     with interruptible() as interrupt, progress(one_line(video.name), "frames", quiet=quiet) as update:
         for done, _ in enumerate(track_into(store, tracker, video, frames), start=1):
-            update(done, total)
+            now = time.monotonic()
+            forecast.observe(now - last)
+            last, note = now, ""
+            if done == ENOUGH and total > ENOUGH:
+                left = forecast.left(total - done)
+                expected = None if left is None else round(now - began + left, 3)
+                note = _expectation(forecast, total, expected, str(tracker.model.device))
+            update(done, total, note)
             if interrupt.asked:
                 raise KeyboardInterrupt
     seconds = time.monotonic() - began
-    return {"tracked": done, "seconds": round(seconds, 3), "frames_per_s": round(done / seconds, 3)}
+    return {
+        "tracked": done,
+        "seconds": round(seconds, 3),
+        "expected_seconds": expected,  # after the first three frames
+        "frames_per_s": round(done / seconds, 3),
+    }
+
+
+def _forecast(tracker: Tracker, video: LazyVideo, seen: int) -> Forecast:
+    height, width = video.shape[1:3]
+    work = Work(tracker.model.variant, tracker.settings, (height, width), tracker.recorded)
+    return Forecast(work, seen)
+
+
+def _expectation(forecast: Forecast, frames: int, seconds: float | None, device: str) -> str:
+    """Return what a run takes, in words; nothing if that is soon over."""
+    if seconds is None or seconds < WORTH_SAYING_S:
+        return ""
+    work = forecast.work
+    text = f"about {time_words(seconds)} for {frames} frames at {work.side}"
+    side = proposed_side(forecast, work, frames, device)
+    smaller = None if side is None else forecast.seconds(work.at(side), frames)
+    return text if smaller is None else f"{text}; --side {side} would take about {time_words(smaller)}"
 
 
 @contextmanager

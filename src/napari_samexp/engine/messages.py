@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.sam.parts import Part
+from napari_samexp.sam.variants import MemoryVariant
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, Prompt
 
@@ -65,7 +66,10 @@ class VideoRef:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that is ready; `side_multiple` is what an encode side must be a multiple of."""
+    """A model that is ready; `side_multiple` is what an encode side must be a multiple of.
+
+    `variant` is there for models that have a memory, so that the work of a run can be counted.
+    """
 
     name: str
     family: str
@@ -76,6 +80,7 @@ class ModelInfo:
     side_multiple: int
     has_memory: bool
     parameters: int
+    variant: MemoryVariant | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,6 +70,7 @@ class Recorder:
             side_multiple=model.variant.side_multiple,
             has_memory=isinstance(model, Sam2),
             parameters=sum(p.numel() for p in model.parameters()),
+            variant=model.variant if isinstance(model, Sam2) else None,
         )
 
     def free(self) -> None:

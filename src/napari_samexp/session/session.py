@@ -23,7 +23,7 @@ from napari_samexp.session.folders import (
     settings_file,
 )
 from napari_samexp.session.jobs import JobState
-from napari_samexp.session.models import Models
+from napari_samexp.session.models import Models, ModelState
 from napari_samexp.session.preferences import LastRun, Preferences, load_preferences, save_preferences
 from napari_samexp.session.prompting import Prompting
 from napari_samexp.session.recordings import Recordings
@@ -229,12 +229,16 @@ class Session:
     def _connect(self) -> None:
         for part in (self.models, self.prompting, self.recordings, self.tracking, self.results):
             part.failed.connect(self.notice.emit)
+        self.models.changed.connect(self._on_model)
         self.models.loaded.connect(self._on_loaded)
         self.tracking.job_changed.connect(self._on_job)
         self.tracking.remembered.connect(self._on_remembered)
 
     def _spread_settings(self) -> None:
         self.prompting.settings = self.tracking.settings = self.settings.track
+
+    def _on_model(self, state: ModelState) -> None:
+        self.tracking.forecasts.model = state.info
 
     def _on_loaded(self, reply: Loaded, again: bool) -> None:
         self.recordings.take(reply.prior)

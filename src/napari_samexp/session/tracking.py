@@ -30,7 +30,8 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.session.exchange import Exchange
-from napari_samexp.session.frames import select_frames
+from napari_samexp.session.forecasts import Estimate, Forecasts
+from napari_samexp.session.frames import RECENT, select_frames
 from napari_samexp.session.jobs import JobState, after_reply
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
@@ -75,6 +76,7 @@ class Tracking:
         self._request: Track | None = None
         self._begun = self._progressed = False
         self._known: tuple[tuple[str, int], ...] = ()
+        self.forecasts = Forecasts(recordings)
         self.settings = TrackSettings()
         self.video: VideoRef | None = None
         self.job = JobState()
@@ -190,6 +192,12 @@ class Tracking:
             Track(str(folder), video, frames, self.settings, resume or again, overwrite, again, keep)
         )
 
+    def estimate(self, frames: int, image_hw: tuple[int, int]) -> Estimate | None:
+        """Return what the run takes that is on, or else what one of so many frames would take; None if unknown."""
+        if self.job.active:
+            return self.forecasts.of_run()
+        return self.forecasts.of_next(self.settings, image_hw, frames)
+
     def pause(self) -> None:
         """Stop after the frame in work, and keep everything ready to go on."""
         if self.job.active:
@@ -278,20 +286,35 @@ class Tracking:
     def _on_reply(self, reply: Reply) -> None:
         if isinstance(reply, TrackStarted):
             self._begun = True
+            self._begin_forecast(reply)
             self._results.begin(reply)
         elif isinstance(reply, FrameDone):
             self._progressed = True
+            self.forecasts.observe(reply.seconds)
             self._results.add(reply)
         elif reply.final:
             self._progressed &= self.job.state != "paused"
             self._results.end()
-        self._set_job(after_reply(self.job, reply))
+        self._set_job(self._with_forecast(after_reply(self.job, reply), reply))
         if isinstance(reply, FrameDone):
             self.frame_done.emit(reply.index)
         # the end of a worker is told by the worker's own reply: one sentence is enough
         interrupted = isinstance(reply, TrackEnded) and reply.how == "interrupted"
         if isinstance(reply, Failed | TrackEnded) and reply.sentence and not interrupted:
             self.failed.emit(reply.sentence)
+
+    def _begin_forecast(self, reply: TrackStarted) -> None:
+        assert self._request is not None
+        self.forecasts.begin(self._request.settings, reply.shape[1:], reply.done, reply.total)
+
+    def _with_forecast(self, job: JobState, reply: Reply) -> JobState:
+        """Let the first frames not promise too much: they look at fewer memories than the others will."""
+        early = isinstance(reply, FrameDone) and len(job.seconds) < RECENT
+        return (
+            replace(job, left_s=self.forecasts.left(job.total - job.done))
+            if early and self.forecasts.counts
+            else job
+        )
 
     def on_model_again(self) -> None:
         """Go on with a run whose worker ended, now that there is a new one; not if it got nowhere."""

@@ -46,6 +46,7 @@ class Tracker:
         check_side(model.variant, self.settings.side)
         self.model = model
         self.labels = prior.labels
+        self.recorded = {label: len(prior.of_label(label)) for label in self.labels}
         self._banks = {
             label: MemoryBank([self._placed(memory) for memory in prior.of_label(label)], self.settings)
             for label in self.labels
