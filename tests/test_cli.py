@@ -20,16 +20,17 @@ from safetensors.torch import save_file
 from napari_samexp import __version__
 from napari_samexp.cli import main, run
 from napari_samexp.cli import progress as progress_module
-from napari_samexp.cli.track import track
+from napari_samexp.cli.track import _expectation, track
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.overlay import write_png
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.loading import load_model, metadata_for
 from napari_samexp.sam.models import Sam1, Sam2
-from napari_samexp.sam.variants import Sam1Variant, Sam2Variant
+from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Sam2Variant
 from napari_samexp.sam.weights import OFFICIAL, OfficialFile, sha256_of
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
+from napari_samexp.tracking.forecast import Forecast, Work
 from napari_samexp.tracking.prior import image_hash
 
 FRAMES, HEIGHT, WIDTH = 10, 48, 64
@@ -456,6 +457,29 @@ def test_frames_are_those_of_a_python_slice(shell, place, options, done):
     assert json.loads(out)["done"] == len(done)
     with open_video(place / "o.mp4") as overlay:
         assert len(overlay) == len(done)
+
+
+def test_track_says_early_what_it_will_take(shell, monkeypatch):
+    assert " frames at 64" not in shell(TRACK)[2]  # it is soon over
+    monkeypatch.setattr("napari_samexp.cli.track.WORTH_SAYING_S", 0.0)
+    status, out, err = shell(f"{TRACK} --overwrite --json")
+    facts = json.loads(out)
+    assert status == 0 and facts["expected_seconds"] > 0 and not err
+    _, _, err = shell(f"{TRACK} --overwrite")
+    assert re.search(r"about \d+ (s|min) for 10 frames at 64$", err, re.MULTILINE)
+    _, _, err = shell(f"{TRACK} --overwrite --side 32")
+    assert re.search(r"about \d+ (s|min) for 10 frames at 32$", err, re.MULTILINE)
+
+
+def test_a_smaller_side_is_told_where_a_run_takes_long():
+    work = Work(VARIANTS["sam2.1_hiera_tiny"], TrackSettings(), (HEIGHT, WIDTH), {1: 1})
+    forecast = Forecast(work)
+    for seen in range(3):
+        forecast.observe(1e-11 * work.multiplications(seen))
+    words = _expectation(forecast, 1000, 3500.0, "cpu")
+    assert re.fullmatch(r"about 1\.0 h for 1000 frames at 1024; --side 512 would take about \d min", words)
+    assert _expectation(forecast, 1000, 3500.0, "cuda:0") == "about 1.0 h for 1000 frames at 1024"
+    assert _expectation(forecast, 4, 10.0, "cpu") == ""
 
 
 def test_backward_begins_at_the_end(shell, place, originals, expected):

@@ -246,7 +246,7 @@ def test_the_next_run_is_estimated_before_it_begins(qtbot, dock, session, tracki
     dock.panel.frames.setCurrentText("range")
     dock.panel.frames.activated.emit(3)
     dock.panel.last.setValue(0)
-    assert dock.panel.estimate.text() == "about 1 s for 1 frame at 512"
+    assert dock.panel.estimate.text() == "about 2 s for 1 frame at 512"
 
 
 def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):
