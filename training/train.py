@@ -64,7 +64,7 @@ class Stage:
 
     until: float
     scene: scenes.SceneConfig
-    batch: int  # examples with four frames at the scene's side; fewer of longer or larger ones
+    batch: int  # examples with a prior and four frames at the scene's side; fewer of longer or larger ones
     true_memory: float  # share of examples whose true mask is remembered, not the predicted one
     recent: tuple[int, ...] = (0,)  # memories of earlier frames, one of these numbers a step; 0: prior alone
     lengths: tuple[int, ...] = (4,)  # frames of a clip, one of these numbers a step
@@ -78,7 +78,8 @@ class Stage:
         frames, priors = int(rng.choice(self.lengths)), int(rng.choice(self.priors))
         side = int(rng.choice(self.sides or (self.scene.side,)))
         pixels = (side / self.scene.side) ** 2
-        count = max(2, round(self.batch * factor * 5 / (frames + priors) / pixels))
+        at_once = min(frames, 2 * self.part) + priors  # a longer clip takes more time, but no more memory
+        count = max(2, round(self.batch * factor * 5 / at_once / pixels))
         return replace(self.scene, frames=frames, priors=priors, side=side), min(count, feed.SEEDS_A_STEP)
 
 
@@ -615,6 +616,8 @@ def train(args: argparse.Namespace) -> None:
     if device.type == "cpu":
         functional.scaled_dot_product_attention = plain_attention
         torch.set_num_threads(args.threads)
+    else:
+        torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may be rounded a little
     args.run.mkdir(parents=True, exist_ok=True)
     clock = Clock(args.steps, args.minutes, started=time.monotonic())
     model, state_file = Starter(), args.run / "state.pt"

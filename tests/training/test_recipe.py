@@ -289,6 +289,14 @@ def test_larger_pictures_come_in_smaller_batches(train):
     assert drawn[128] > drawn[192] > drawn[256] >= 2
 
 
+def test_the_longest_clips_come_in_no_smaller_batches_than_those_of_two_parts(train):
+    stage = train.stages()[-1]
+    drawn = {
+        config.frames: count for config, count in (stage.at(k, 6) for k in range(60)) if config.priors == 1
+    }
+    assert drawn[4] > drawn[8] == drawn[16] == drawn[24]
+
+
 def test_the_last_stages_have_long_clips_several_priors_and_absent_objects(train):
     drawn = [stage.at(step)[0] for stage in train.stages()[-2:] for step in range(60)]
     assert {config.priors for config in drawn} == {1, 2, 3}
