@@ -6,6 +6,10 @@ Weights are random, under the official shapes: time does not depend on them. Eac
 one at a time, float32. A frame is tracked with one prior memory, six recent memories and fifteen pointers of
 recent frames, as in the middle of a video. SAM 1 has no memory and encodes only. The tiny model is measured
 first and last, which shows how steady the machine was.
+
+    python benchmarks/model_sizes.py --count
+
+counts the floating-point operations of encoding a picture instead, which no other program can disturb.
 """
 
 from __future__ import annotations
@@ -39,6 +43,24 @@ def measure(name: str, side: int, threads: int) -> dict[str, float]:
         figures["frame_s"] = tracked_frame(model, picture, features, side)
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
+
+
+def count(names: list[str], side: int) -> None:
+    """Print the floating-point operations of each model's image encoder."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from napari_samexp.sam.loading import build
+    from napari_samexp.sam.variants import VARIANTS
+
+    first = 0
+    for name in names:
+        model = build(VARIANTS[name]).eval()  # no numbers, only shapes
+        with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            model.image_encoder(torch.empty(1, 3, side, side))
+        operations = counter.get_total_flops()
+        first = first or operations
+        print(f"{name:22} {operations / 1e9:6.0f} billion ({operations / first:5.2f})")
 
 
 def random_model(name: str) -> Any:
@@ -86,12 +108,16 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--count", action="store_true", help="operations instead of time")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.names[0], args.side, args.threads)))
         return
     others = [name for name in args.names or OFFICIAL if name != BASE]
+    if args.count:
+        count([BASE, *others], args.side)
+        return
     rows: list[tuple[str, dict[str, float]]] = []
     for name in (BASE, *others, BASE):
         command = [sys.executable, __file__, name, "--one", "--side", str(args.side), "--threads", str(args.threads)]  # fmt: skip

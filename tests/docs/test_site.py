@@ -83,3 +83,25 @@ def test_the_table_of_models_is_right() -> None:
         assert f"| {size / 1e6:.0f} MB |" in rows[name], (name, size)
         licence = OFFICIAL[name].licence if name in OFFICIAL else "Apache-2.0"
         assert f"| {licence} |" in rows[name], name
+
+
+def test_options_named_in_passing_exist() -> None:
+    others = {  # of docker, dask, SLURM, napari and a benchmark
+        "--shm-size", "--nthreads", "--cpus-per-task", "--info", "--pictures",
+    }  # fmt: skip
+    known = {"--debug", "--version", "--help"} | others
+    for command in get_command(app).commands.values():  # type: ignore[attr-defined]
+        for option in command.params:
+            known |= {*getattr(option, "opts", ()), *getattr(option, "secondary_opts", ())}
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        text = re.sub(r"^[ \t]*```.*?^[ \t]*```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for span in re.findall(r"`([^`\n]+)`", text):
+            unknown = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) - known
+            assert not unknown, f"{path.name} names {unknown} in `{span}`"
+
+
+def test_verbs_of_make_that_are_named_exist() -> None:
+    verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        named = set(re.findall(r"`make ([a-z]+)`", path.read_text("utf-8")))
+        assert named <= verbs, f"{path.name} names {named - verbs}"
