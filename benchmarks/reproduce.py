@@ -190,7 +190,7 @@ def memory_attention(model: Sam2, golden: Golden) -> Named:
         with outputs_of(layers) as seen, inputs_of({case: attention}) as given:
             yield f"{case}.output", model.recall(features, *recall)
         yield from seen.items()
-        _, memory, places, _ = given[case]
+        memory, places = given[case][1:3]
         yield f"{case}.memory", memory.transpose(0, 1)
         yield f"{case}.memory_pos", places.transpose(0, 1)
         pointer_tokens = memory.shape[1] - sum(part.shape[2] * part.shape[3] for part in recall[0])

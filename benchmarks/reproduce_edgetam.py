@@ -109,7 +109,7 @@ def memory_attention(model: EdgeTam, golden: Golden) -> Named:
             yield f"{case}.output", model.recall(features, spatial, *rest)
         queries = seen.pop("q")
         yield from seen.items()
-        _, memory, places, grids = given[case]
+        _, memory, places, grids, *_ = given[case]
         yield f"{case}.memory", memory.transpose(0, 1)
         yield f"{case}.memory_pos", places.transpose(0, 1)
         yield f"{case}.num_spatial_mem", torch.tensor(len(grids))

@@ -1,7 +1,7 @@
 """Attention on a CPU: the same sums as torch's own, ordered so that less is computed and less is moved.
 
-Two things pay there. Torch's attention computes in float32 whatever the type, so that in bfloat16 plain matrix
-products take a third of its time. And memories have a quarter of the channels that attention to them works
+What pays there: Torch's attention computes in float32 whatever the type, so that in bfloat16 plain matrix
+products take a third of its time where a processor has instructions for it. And memories have a quarter of the channels that attention to them works
 in: weighing the memories first and projecting the few outcomes gives the same values for less.
 """
 
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["attend", "attend_to_memory"]
+__all__ = ["attend", "attend_on_grid", "attend_to_memory"]
 
 CHUNK = 256  # queries whose scores are held at a time
+QUERIES, BLOCK = 512, 1024  # queries and keys whose scores are held at a time, where blocks of keys add up
+LEAST, MOST = 2.0**-60, 2.0**120  # between them a sum of powers is as exact as float32 is
+LOG2_E = 1.4426950408889634
 SHORT = 32  # tokens; below, matrix products are too small to pay
 FEW_SCORES = 2**22  # scores that are held at a time for many small windows
 
@@ -48,7 +51,7 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
 
     Parameters
     ----------
-    q : Tensor, shape (N, L, C)
+    q : Tensor, shape (N or 1, L, C)
     k : Tensor, shape (N, S, C)
     memory : Tensor, shape (N, S, M)
     project : Linear, M to C
@@ -57,11 +60,13 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
     -------
     Tensor, shape (N, L, C)
     """
+    q = q.expand(len(k), -1, -1)
     if not _is_plain(q):
         out = functional.scaled_dot_product_attention(q[:, None], k[:, None], project(memory)[:, None])
         return out[:, 0]
+    weigh = _weighed if q.dtype == torch.float32 else _chunked
     q = q * q.shape[-1] ** -0.5
-    mixed: Tensor = project(torch.stack([_chunked(*one) for one in zip(q, k, memory)]))
+    mixed: Tensor = project(torch.stack([weigh(*one) for one in zip(q, k, memory)]))
     return mixed
 
 
@@ -69,6 +74,79 @@ def _is_plain(q: Tensor) -> bool:
     return (
         q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16) and not torch.is_grad_enabled()
     )
+
+
+def attend_on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(D) + down + right) v for keys on a grid, whose rows and columns have a term each.
+
+    Parameters
+    ----------
+    q : Tensor, shape (n, heads, L, D)
+    k, v : Tensor, shape (n, heads, H x W, D)
+    down : Tensor, shape (n, heads, L, H)
+    right : Tensor, shape (n, heads, L, W)
+
+    Returns
+    -------
+    Tensor, shape (n, heads, L, D)
+    """
+    if not _is_plain(q) or q.dtype != torch.float32 or k.shape[2] < BLOCK:
+        bias = (down[..., :, None] + right[..., None, :]).flatten(3)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    parts = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v, down, right))
+    return torch.stack([_on_grid(*one) for one in zip(*parts)]).view_as(q)
+
+
+def _on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """(L, D) scaled, (S, D), (S, D), (L, H), (L, W) to (L, D); see `_weighed`."""
+    values = _with_one(v)
+    out = q.new_empty(len(q), v.shape[1])
+    room = q.new_empty(min(CHUNK, len(q)), len(k))
+    for start in range(0, len(q), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        part, rows, columns = q[chunk], down[chunk], right[chunk]
+        scores = room[: len(part)]
+        torch.add(rows[:, :, None], columns[:, None, :], out=scores.view(len(part), rows.shape[1], -1))
+        scores.addmm_(part, k.T).mul_(LOG2_E).exp2_()
+        if not _divide(scores @ values, out[chunk]):
+            bias = (rows[:, :, None] + columns[:, None, :]).flatten(1)
+            out[chunk] = torch.softmax(torch.addmm(bias, part, k.T), dim=-1) @ v
+    return out
+
+
+def _weighed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(L, D) scaled, (S, D), (S, M) to (L, M).
+
+    The largest score of a row is not taken from the others before they become powers: float32 holds powers
+    up to 2^127, so that a block of keys is done with once it was seen. Where a row's powers leave that range
+    or vanish, which takes scores beyond what trained models have, its chunk is computed anew as usual.
+    """
+    powers_of, values = q * LOG2_E, _with_one(v).T.contiguous()
+    out = q.new_empty(len(q), v.shape[1])
+    room = q.new_empty(min(BLOCK, len(k)) * min(QUERIES, len(q)))
+    for start in range(0, len(q), QUERIES):
+        chunk = slice(start, start + QUERIES)
+        part = powers_of[chunk]
+        mixed = q.new_zeros(len(values), len(part))
+        for keys, some in zip(k.split(BLOCK), values.split(BLOCK, dim=1)):
+            # keys are the rows: both products are faster so
+            scores = torch.mm(keys, part.T, out=room[: len(keys) * len(part)].view(len(keys), -1))
+            mixed.addmm_(some, scores.exp2_())
+        if not _divide(mixed.T, out[chunk]):
+            out[chunk] = _chunked(q[chunk], k, v)
+    return out
+
+
+def _with_one(v: Tensor) -> Tensor:
+    """Values with one more channel that is 1: what is summed there is the sum of the weights."""
+    return torch.cat((v, v.new_ones(len(v), 1)), dim=1)
+
+
+def _divide(mixed: Tensor, out: Tensor) -> bool:
+    """Divide sums by their last channel, the sum of the weights; False where float32 could not hold them."""
+    total = mixed[:, -1:]
+    torch.div(mixed[:, :-1], total, out=out)
+    return bool(((total > LEAST) & (mixed.abs() < MOST)).all())
 
 
 def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -60,7 +60,13 @@ class EdgeTam(Sam2):
         return packed.transpose(1, 2)[:, :, None]
 
     def recall(
-        self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor
+        self,
+        embedding: Tensor,
+        spatial: Sequence[Tensor],
+        slots: Tensor,
+        pointers: Tensor,
+        times: Tensor,
+        started: Tensor | None = None,
     ) -> Tensor:
         """Condition features on M memories, each of shape (N, mem_dim, 1, L); see `Sam2.recall`.
 
@@ -75,6 +81,7 @@ class EdgeTam(Sam2):
             torch.cat((*tokens, split), 1),
             torch.cat((places, torch.zeros_like(split)), 1),
             [(self.variant.windows, self.variant.windows)] * len(tokens),
+            started,
         )
         return out
 

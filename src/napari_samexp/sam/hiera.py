@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import cast
 
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.attention import attend
-from napari_samexp.sam.layers import Mlp, from_windows, split_heads, to_windows
+from napari_samexp.sam.folding import Kept, Kernel, on_pixels
+from napari_samexp.sam.layers import Mlp, add_in_parts, in_windows, is_cut, split_heads
 from napari_samexp.sam.posenc import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
 
 __all__ = ["Hiera", "ImageEncoder", "Neck"]
+
+Layer = Callable[[Tensor], Tensor]
+FIRST = 2048  # patch tokens that go through the first blocks at a time
 
 
 class ImageEncoder(nn.Module):
@@ -36,7 +41,7 @@ class ImageEncoder(nn.Module):
 
     def through(self, pixels: Tensor, then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each."""
-        return self.neck.through(self.trunk(pixels), then)
+        return together(self.trunk(pixels, self.neck.levels(then)))
 
 
 class Hiera(nn.Module):
@@ -50,21 +55,102 @@ class Hiera(nn.Module):
         self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, window, window))
         self.stage_ends = [end - 1 for end in accumulate(variant.stages)]
         self.blocks = nn.ModuleList(_blocks(variant, self.stage_ends))
+        self._map: Kept[Tensor] = Kept()
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to four (B, h, w, C) maps at strides 4, 8, 16 and 32."""
-        x = self.patch_embed(pixels)
-        x = x + self.position_map((x.shape[1], x.shape[2]))
-        outputs = []
-        for i, block in enumerate(self.blocks):
+    def forward(self, pixels: Tensor, finish: Sequence[Layer] = ()) -> list[Tensor]:
+        """Return the stages' outputs.
+
+        Parameters
+        ----------
+        pixels : Tensor, shape (B, 3, H, W)
+        finish : four callables, optional
+            What becomes of each stage's output (..., C), token by token.
+
+        Returns
+        -------
+        list of Tensor, four of shape (B, h, w, C), at strides 4, 8, 16 and 32
+        """
+        finish = finish or [nn.Identity()] * len(self.stage_ends)
+        patches = self.patch_embed(pixels)
+        grid_hw = (patches.shape[1], patches.shape[2])
+        place = self._position_of(grid_hw)
+        window, count = nested(self.blocks)
+        if count and not any(size % window for size in grid_hw):
+            x, outputs = self._first_blocks(patches, place, finish)
+        else:
+            x, outputs, count = patches + place, [], 0
+        for i, block in list(enumerate(self.blocks))[count:]:
             x = block(x)
             if i in self.stage_ends:
-                outputs.append(x)
+                outputs.append(finish[len(outputs)](x))
         return outputs
+
+    def _first_blocks(
+        self, patches: Tensor, place: Tensor, finish: Sequence[Layer]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Take patch tokens (B, H, W, C) through the `nested` blocks.
+
+        On a CPU some rows of windows go through all of them at a time, so that what lies between stays in
+        the processor's cache. Returns what the last one makes of it and what `finish` makes of the stages.
+        """
+        window, count = nested(self.blocks)
+        columns = patches.shape[2] // window
+        step = max(1, FIRST // (window * patches.shape[2])) if is_cut(patches) else patches.shape[1] // window
+        batches = []
+        for some in patches.split(1) if is_cut(patches) else [patches]:
+            bands = []
+            for rows, at in zip(_cells(some, window).split(step, 1), _cells(place, window).split(step, 1)):
+                x = (rows.contiguous() + at).flatten(0, 2)
+                outputs: list[Tensor] = []
+                for i in range(count):
+                    x = cast(_Block, self.blocks[i]).inside(x, 0)
+                    if i in self.stage_ends:
+                        outputs.append(finish[len(outputs)](x))
+                bands.append([_from_cells(part, len(some), columns) for part in (x, *outputs)])
+            batches.append([_joined(parts, 1) for parts in zip(*bands)])
+        first, *finished = (_joined(parts, 0) for parts in zip(*batches))
+        return first, finished
+
+    def _position_of(self, grid_hw: tuple[int, int]) -> Tensor:
+        """`position_map`, kept for the grid that was used last unless it is being trained."""
+        tables: list[Tensor] = [self.pos_embed, self.pos_embed_window]
+        if torch.is_grad_enabled() and any(table.requires_grad for table in tables):
+            return self.position_map(grid_hw)
+        return self._map.of(tables, lambda: self.position_map(grid_hw).contiguous(), grid_hw)
 
     def position_map(self, grid_hw: tuple[int, int]) -> Tensor:
         """Return what is added to the patch tokens of a grid, (1, H, W, C)."""
         return hiera_map(self.pos_embed, self.pos_embed_window, grid_hw).permute(0, 2, 3, 1)
+
+
+def nested(blocks: Iterable[nn.Module]) -> tuple[int, int]:
+    """Return the first block's window, and how many blocks from there on never look beyond it.
+
+    A window of 8 that was pooled to 4 is a window of the next stage, and so on.
+    """
+    ahead = cast(list[_Block], list(blocks))
+    unit, count = ahead[0].window, 0
+    for block in ahead:
+        if not unit or block.window != unit or (block.pool and unit % 2):
+            break
+        unit, count = unit // 2 if block.pool else unit, count + 1
+    return ahead[0].window, count
+
+
+def _cells(x: Tensor, window: int) -> Tensor:
+    """View (B, H, W, C) as windows, (B, rows, columns, window, window, C)."""
+    cells: Tensor = x.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
+    return cells
+
+
+def _from_cells(x: Tensor, batch: int, columns: int) -> Tensor:
+    """Put windows (B x rows x columns, h, w, C) together, (B, H, W, C)."""
+    grid: Tensor = x.unflatten(0, (batch, -1, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return grid
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 class _PatchEmbed(nn.Module):
@@ -102,18 +188,17 @@ class _Block(nn.Module):
         self.proj = nn.Linear(dim, out) if dim != out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
-        if self.proj is not None:
-            x = self.proj(y)
-            x = _halve(x) if self.pool else x
-        if self.window:
-            # after the norm: padded tokens are zeros that still enter the attention through its bias
-            y = from_windows(self.attn(to_windows(y, self.window)), (x.shape[1], x.shape[2]))
+        return in_windows(self.inside, x, self.window) if self.window else self.inside(x, 0)
+
+    def inside(self, x: Tensor, absent: int) -> Tensor:
+        """Take whole windows (n, h, w, C) through the block, each padded with `absent` tokens."""
+        if self.proj is None:
+            x = x + self.attn(self.attn.qkv(self.norm1(x)), absent)
         else:
-            y = self.attn(y)
-        x = x + y
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+            y = self.norm1(x)
+            shortcut = self.proj(y)
+            x = (_halve(shortcut) if self.pool else shortcut) + self.attn(self.attn.qkv(y), absent)
+        return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class _PooledAttention(nn.Module):
@@ -125,11 +210,19 @@ class _PooledAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * out)
         self.proj = nn.Linear(out, out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+    def forward(self, qkv: Tensor, absent: int) -> Tensor:
+        """(n, h, w, 3 x out) queries, keys and values to (n, h', w', out)."""
+        q, k, v = qkv.chunk(3, dim=-1)
         if self.pool:
             q = _halve(q)
         heads = [split_heads(part.flatten(1, 2), self.heads) for part in (q, k, v)]
+        if absent:
+            # windows are padded after the norm: with zeros that still enter the attention through its bias
+            _, *bias = self.qkv.bias.to(qkv.dtype).view(3, 1, self.heads, 1, -1)
+            heads[1:] = [
+                torch.cat((part, at.expand(len(part), -1, absent, -1)), 2)
+                for part, at in zip(heads[1:], bias)
+            ]
         mixed = attend(heads[0], heads[1], heads[2])
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*q.shape))
         return out
@@ -161,19 +254,30 @@ class Neck(nn.Module):
         return s4, s8, s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
 
     def through(self, stages: list[Tensor], then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each.
+        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each."""
+        return together([level(x) for level, x in zip(self.levels(then), stages)])
 
-        Two such convolutions are one, of the product of their weights, which spares the wide map between.
+    def levels(self, then: Sequence[nn.Conv2d]) -> list[Layer]:
+        """Return the convolutions of the four levels, fine to coarse, on (..., C) tokens.
+
+        Two 1 x 1 convolutions are one, of the product of their weights, which spares the wide map between.
         """
-        s4, s8, s16, s32 = (x.permute(0, 3, 1, 2) for x in stages)
         convs = [cast(nn.Conv2d, part.conv) for part in self.convs]
-        coarse = convs[1](s16) + functional.interpolate(convs[0](s32), scale_factor=2.0, mode="nearest")
-        return _both(s4, convs[3], then[0]), _both(s8, convs[2], then[1]), coarse
+        pairs = [*zip((convs[3], convs[2]), then), (convs[1], None), (convs[0], None)]
+        return [partial(on_pixels, kernel=_product(first, second)) for first, second in pairs]
 
 
-def _both(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
-    """Two 1 x 1 convolutions of (B, C, H, W), one after the other."""
-    assert first.bias is not None and second.bias is not None
+def together(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Add the coarsest of four (B, h, w, C) levels into the next finer one: three (B, C, h, w)."""
+    s4, s8, s16, s32 = (level.permute(0, 3, 1, 2) for level in levels)
+    return s4, s8, s16 + functional.interpolate(s32, scale_factor=2.0, mode="nearest")
+
+
+def _product(first: nn.Conv2d, second: nn.Conv2d | None) -> Kernel:
+    """Return the weight (out, in, 1, 1) and bias of 1 x 1 convolutions, one after the other."""
+    assert first.bias is not None
+    if second is None:
+        return first.weight, first.bias
+    assert second.bias is not None
     after = second.weight[:, :, 0, 0]
-    weight = (after @ first.weight[:, :, 0, 0])[..., None, None]
-    return functional.conv2d(x, weight, after @ first.bias + second.bias)
+    return (after @ first.weight[:, :, 0, 0])[..., None, None], after @ first.bias + second.bias

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from napari_samexp.sam.attention import attend
 
-__all__ = ["Attention", "LayerNorm2d", "Mlp", "from_windows", "split_heads", "to_windows"]
+__all__ = ["PART", "Attention", "LayerNorm2d", "Mlp", "add_in_parts", "in_windows", "is_cut", "split_heads"]
+
+PART = 1024  # tokens whose hidden channels a processor's cache holds
 
 
 class Mlp(nn.Module):
@@ -92,20 +94,71 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return out
 
 
-def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) to (B x windows, window, window, C), zero-padded at right and bottom where needed."""
-    batch, height, width, channels = x.shape
-    pad_h, pad_w = -height % window, -width % window
-    if pad_h or pad_w:
-        x = functional.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-    x = x.view(batch, (height + pad_h) // window, window, (width + pad_w) // window, window, channels)
-    return x.transpose(2, 3).reshape(-1, window, window, channels)
+def is_cut(x: Tensor) -> bool:
+    """Whether tokens are computed part by part: where a cache counts and no gradients are kept."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-def from_windows(x: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Undo `to_windows`: (B x windows, window, window, C) to (B, H, W, C), the padding cut off."""
-    height, width = grid_hw
-    window = x.shape[1]
-    rows, columns = -(-height // window), -(-width // window)
-    x = x.view(-1, rows, columns, window, window, x.shape[-1]).transpose(2, 3)
-    return x.reshape(x.shape[0], rows * window, columns * window, -1)[:, :height, :width]
+def add_in_parts(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return x + apply(x) for tokens (..., C), each of which `apply` treats alone.
+
+    On a CPU a part of the tokens is taken through all of it at a time, so that what lies between stays in
+    the processor's cache.
+    """
+    if not is_cut(x):
+        return x + apply(x)
+    tokens = x.reshape(-1, x.shape[-1])
+    out = torch.empty_like(tokens)
+    for part, into in zip(tokens.split(PART), out.split(PART)):
+        torch.add(part, apply(part), out=into)
+    return out.view(x.shape)
+
+
+def in_windows(apply: Callable[[Tensor, int], Tensor], x: Tensor, window: int) -> Tensor:
+    """Cut a grid into windows from the top left, apply a layer to each, and put the results together.
+
+    Parameters
+    ----------
+    apply : callable
+        Takes windows (n, h, w, C) and how many tokens the models pad each with; returns (n, h', w', C'),
+        where sides are as they were or halved. Windows at the right and at the bottom are as small as
+        what is left of the grid.
+    x : Tensor, shape (B, H, W, C)
+
+    Returns
+    -------
+    Tensor, shape (B, H', W', C')
+    """
+    out = None
+    for batch, rows, columns in _bands(x, window):
+        part = x[batch, rows, columns]
+        h, w = min(window, part.shape[1]), min(window, part.shape[2])
+        windows = part.unflatten(2, (-1, w)).unflatten(1, (-1, h)).transpose(2, 3)
+        done = apply(windows.flatten(0, 2), window * window - h * w)
+        fewer = h // max(1, done.shape[1])
+        if out is None:
+            out = done.new_empty(len(x), x.shape[1] // fewer, x.shape[2] // fewer, done.shape[-1])
+        done = done.unflatten(0, windows.shape[:3]).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        top, left = rows.start // fewer, columns.start // fewer
+        out[batch, top : top + done.shape[1], left : left + done.shape[2]] = done
+    assert out is not None
+    return out
+
+
+def _bands(x: Tensor, window: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield where windows of one size lie: all of them, or some rows of them where that pays."""
+    for top, bottom in _spans(x.shape[1], window):
+        for left, right in _spans(x.shape[2], window):
+            if not is_cut(x):
+                yield slice(0, len(x)), slice(top, bottom), slice(left, right)
+                continue
+            step = window * max(1, PART // (window * (right - left)))
+            for index in range(len(x)):
+                for start in range(top, bottom, step):
+                    yield slice(index, index + 1), slice(start, min(start + step, bottom)), slice(left, right)
+
+
+def _spans(size: int, window: int) -> list[tuple[int, int]]:
+    """Where whole windows are, and what is left."""
+    whole = size // window * window
+    return [(start, end) for start, end in ((0, whole), (whole, size)) if end > start]

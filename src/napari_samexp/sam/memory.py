@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.attention import attend, attend_to_memory
-from napari_samexp.sam.layers import Attention, LayerNorm2d
-from napari_samexp.sam.posenc import axial_rope, rotate, sine_map
+from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_parts, is_cut
+from napari_samexp.sam.posenc import axial_rope, rotate, rotate_, sine_map
 from napari_samexp.sam.variants import MemoryVariant
 
 __all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]
@@ -96,7 +97,14 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(_MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))
         self.norm = nn.LayerNorm(variant.d_model)
 
-    def forward(self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: list[GridHW]) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        grids: list[GridHW],
+        started: Tensor | None = None,
+    ) -> Tensor:
         """Let features look at memory.
 
         Parameters
@@ -106,19 +114,40 @@ class MemoryAttention(nn.Module):
             Spatial tokens of one memory after the other, then pointer tokens.
         grids : list of (h, w)
             The grid of each spatial memory; tokens beyond their sum are pointers and have no place.
+        started : Tensor, optional
+            What `start` returned of the features, where it is needed more than once.
 
         Returns
         -------
         Tensor, shape (N, D, h, w)
         """
         grid_hw = (features.shape[2], features.shape[3])
-        placed = features + 0.1 * sine_map(features.shape[1], grid_hw, features.device, features.dtype)
-        x = placed.flatten(2).transpose(1, 2).expand(len(memory), -1, -1)
+        x = self.start(features) if started is None else started
         keys = memory + memory_pos
-        for layer in self.layers:
-            x = layer(x, keys, memory, grid_hw, grids)
+        if is_cut(x) and len(memory) > 1:  # one object after the other: keys take 4 times a memory's place
+            each = zip(x.expand(len(memory), -1, -1).split(1), keys.split(1), memory.split(1))
+            x = torch.cat([self._recalled(*one, grid_hw, grids) for one in each])
+        else:
+            x = self._recalled(x, keys, memory, grid_hw, grids)
         out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, grid_hw)
         return out
+
+    def start(self, features: Tensor) -> Tensor:
+        """Return what features (N or 1, D, h, w) are before they look at any memory, (N or 1, h w, D).
+
+        It is the same for all objects of a frame.
+        """
+        grid_hw = (features.shape[2], features.shape[3])
+        placed = features + 0.1 * sine_map(features.shape[1], grid_hw, features.device, features.dtype)
+        tokens = placed.flatten(2).transpose(1, 2).contiguous()
+        return cast(_MemoryLayer, self.layers[0]).look_around(tokens, grid_hw)
+
+    def _recalled(
+        self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
+    ) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(x, keys, memory, grid_hw, grids, looked=i == 0)
+        return x
 
 
 class _MemoryLayer(nn.Module):
@@ -133,13 +162,26 @@ class _MemoryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
+    def look_around(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+        """Let tokens (N or 1, h w, C) look at each other."""
+        return x + self.self_attn.on_grid(self.norm1(x), grid_hw)
+
     def forward(
-        self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
+        self,
+        x: Tensor,
+        keys: Tensor,
+        memory: Tensor,
+        grid_hw: GridHW,
+        grids: list[GridHW],
+        looked: bool = False,
     ) -> Tensor:
-        y = self.norm1(x)
-        x = x + self.self_attn.on_grid(y, grid_hw)
+        """Let tokens (N or 1, h w, C) look at each other, unless they have, and at memory (N, L, S): (N, h w, C)."""
+        x = x if looked else self.look_around(x, grid_hw)
         x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
-        out: Tensor = x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
+        return add_in_parts(x, lambda part: self._fed_forward(self.norm3(part)))
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear2(functional.relu(self.linear1(x), inplace=True))
         return out
 
 
@@ -163,11 +205,16 @@ class RotaryAttention(Attention):
     def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
         """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
         k = self.k_proj(k)
-        cos, sin = (
-            torch.cat(tables) for tables in zip(*(self.rope_of_memory(grid, k.device) for grid in grids))
-        )
-        spatial = len(cos)
-        return torch.cat((rotate(k[:, :spatial], (cos, sin)), k[:, spatial:]), dim=1)
+        ropes = [self.rope_of_memory(grid, k.device) for grid in grids]
+        lengths = [len(cos) for cos, _ in ropes]
+        if torch.is_grad_enabled():
+            *spatial, pointers = k.split([*lengths, k.shape[1] - sum(lengths)], dim=1)
+            turned = [rotate(part, rope) for part, rope in zip(spatial, ropes)]
+            return torch.cat((*turned, pointers), dim=1)
+        for part, rope in zip(k[:, : sum(lengths)].split(lengths, dim=1), ropes):
+            rotate_(part, rope)
+        out: Tensor = k
+        return out
 
     def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return by what the queries of a frame are turned; see `axial_rope`."""

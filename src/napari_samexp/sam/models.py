@@ -380,8 +380,19 @@ class Sam2(_Model):
         present = (decoded.presence > 0)[:, None, None]
         return torch.where(present, self.obj_ptr_proj(decoded.tokens), self.no_obj_ptr)
 
+    def before_recall(self, embedding: Tensor) -> Tensor:
+        """Return what features (N or 1, D, h, w) become before they look at memories: the same for all objects."""
+        out: Tensor = self.memory_attention.start(embedding)
+        return out
+
     def recall(
-        self, embedding: Tensor, spatial: Sequence[Tensor], slots: Tensor, pointers: Tensor, times: Tensor
+        self,
+        embedding: Tensor,
+        spatial: Sequence[Tensor],
+        slots: Tensor,
+        pointers: Tensor,
+        times: Tensor,
+        started: Tensor | None = None,
     ) -> Tensor:
         """Condition features on memories.
 
@@ -395,6 +406,8 @@ class Sam2(_Model):
         pointers : Tensor, shape (N, P, D)
         times : Tensor, shape (N, P), float32
             Distance of each pointer, already divided by the longest one (15 frames).
+        started : Tensor, optional
+            What `before_recall` returned of the embedding, where it is needed more than once.
 
         Returns
         -------
@@ -412,7 +425,9 @@ class Sam2(_Model):
         split = pointers.unflatten(2, (-1, mem_dim))  # a pointer is as many tokens as its channels fill
         tokens.append(split.flatten(1, 2))
         places.append(self._pointer_times(times)[:, :, None].expand_as(split).flatten(1, 2))
-        out: Tensor = self.memory_attention(embedding, torch.cat(tokens, 1), torch.cat(places, 1), grids)
+        out: Tensor = self.memory_attention(
+            embedding, torch.cat(tokens, 1), torch.cat(places, 1), grids, started
+        )
         return out
 
     def _pointer_times(self, times: Tensor) -> Tensor:

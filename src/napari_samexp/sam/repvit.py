@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.folding import Kept, Kernel, is_trained, on_pixels
+from napari_samexp.sam.folding import Kept, Kernel, is_trained, kernel, on_pixels
 from napari_samexp.sam.hiera import Neck
 from napari_samexp.sam.variants import EdgeTamVariant
 
@@ -90,17 +90,17 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.c = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out)
-        self._kept = Kept()
+        self._kept: Kept[Kernel] = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, out, h, w)."""
         if is_trained(self, x):
             trained: Tensor = self.bn(self.c(x))
             return trained
-        conv, kernel = self.c, self.folded()
+        conv, folded = self.c, self.folded()
         if conv.kernel_size == (1, 1) and conv.groups == 1:
-            return on_pixels(x.permute(0, 2, 3, 1), kernel).permute(0, 3, 1, 2)
-        return functional.conv2d(x, *kernel, conv.stride, conv.padding, groups=conv.groups)
+            return on_pixels(x.permute(0, 2, 3, 1), folded).permute(0, 3, 1, 2)
+        return functional.conv2d(x, *folded, conv.stride, conv.padding, groups=conv.groups)
 
     @property
     def made_of(self) -> list[Tensor]:
@@ -111,7 +111,7 @@ class ConvNorm(nn.Module):
 
     def folded(self) -> Kernel:
         """Return weight and bias of the one convolution, in the type of the parameters."""
-        return self._kept.of(self.made_of, self.fold)
+        return self._kept.of(self.made_of, lambda: kernel(*self.fold(), self.c.weight.dtype))
 
     def fold(self) -> Kernel:
         """Compute weight and bias of the one convolution, float64."""
@@ -174,7 +174,7 @@ class _TokenMixer(nn.Module):
         super().__init__()
         self.conv = ConvNorm(channels, channels, 3, groups=channels)
         self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
-        self._kept = Kept()
+        self._kept: Kept[Kernel] = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
         if is_trained(self, x):
@@ -186,7 +186,7 @@ class _TokenMixer(nn.Module):
     def _fold(self) -> Kernel:
         (wide, bias), (point, point_bias) = self.conv.fold(), self.conv1.fold()
         wide[:, :, 1:2, 1:2] += point + 1
-        return wide, bias + point_bias
+        return kernel(wide, bias + point_bias, self.conv.c.weight.dtype)
 
 
 class _ChannelMixer(nn.Module):

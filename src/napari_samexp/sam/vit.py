@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.layers import LayerNorm2d, Mlp, from_windows, to_windows
+from napari_samexp.sam.attention import attend_on_grid
+from napari_samexp.sam.layers import LayerNorm2d, Mlp, add_in_parts, in_windows
 from napari_samexp.sam.posenc import offset_table, vit_map
 from napari_samexp.sam.variants import Sam1Variant
 
 __all__ = ["ImageEncoderViT"]
+
+SMALL = 256  # tokens of a window
 
 
 class ImageEncoderViT(nn.Module):
@@ -70,15 +73,12 @@ class _Block(nn.Module):
         self.mlp = Mlp((dim, 4 * dim, dim), functional.gelu)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
-        if self.window:
-            # after the norm: padded tokens are zeros that still enter the attention through its bias
-            y = from_windows(self.attn(to_windows(y, self.window)), (x.shape[1], x.shape[2]))
-        else:
-            y = self.attn(y)
-        x = x + y
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return in_windows(self._inside, x, self.window) if self.window else self._inside(x, 0)
+
+    def _inside(self, x: Tensor, absent: int) -> Tensor:
+        """Take whole windows (n, h, w, C) through the block, each padded with `absent` tokens."""
+        x = x + self.attn(self.attn.qkv(self.norm1(x)), self.window if absent else 0)
+        return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class _RelativeAttention(nn.Module):
@@ -92,23 +92,34 @@ class _RelativeAttention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, height, width, _ = x.shape
-        qkv = self.qkv(x).view(batch, height * width, 3, self.num_heads, -1)
-        tables = _distances(self.rel_pos_h, height), _distances(self.rel_pos_w, width)
-        # one head at a time: all heads' logits of a 64 x 64 grid together take a gigabyte
-        heads = [self._one_head(qkv[..., i, :], tables) for i in range(self.num_heads)]
-        out: Tensor = self.proj(torch.cat(heads, dim=-1).view(batch, height, width, -1))
+    def forward(self, qkv: Tensor, window: int) -> Tensor:
+        """(n, h, w, 3 C) queries, keys and values to (n, h, w, C); keys are padded to a window unless it is 0."""
+        q, kv = qkv.tensor_split([qkv.shape[-1] // 3], dim=-1)
+        if window:
+            # windows are padded after the norm: with zeros that still enter the attention through its bias
+            padded = self.qkv.bias[q.shape[-1] :].expand(len(kv), window, window, -1).clone()
+            padded[:, : kv.shape[1], : kv.shape[2]] = kv
+            kv = padded
+        rows = _distances(self.rel_pos_h, kv.shape[1])[: q.shape[1]]
+        columns = _distances(self.rel_pos_w, kv.shape[2])[: q.shape[2]]
+        q = q.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
+        k, v = kv.flatten(1, 2).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # one head at a time where windows are large: all heads' logits of a 64 x 64 grid take a gigabyte
+        step = self.num_heads if k.shape[2] <= SMALL else 1
+        parts = [
+            _attend(*some, rows, columns)
+            for some in zip(q.split(step, 1), k.split(step, 1), v.split(step, 1))
+        ]
+        mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*qkv.shape[:3], -1))
         return out
 
-    @staticmethod
-    def _one_head(qkv: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        (q, k, v), (rows, columns) = qkv.unbind(2), tables
-        grid = q.unflatten(1, (rows.shape[0], columns.shape[0]))
-        bias_h = torch.einsum("bhwc,hkc->bhwk", grid, rows)
-        bias_w = torch.einsum("bhwc,wkc->bhwk", grid, columns)
-        bias = (bias_h[..., :, None] + bias_w[..., None, :]).flatten(3).flatten(1, 2)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(n, heads, h, w, D), twice (n, heads, H W, D), (h, H, D), (w, W, D) to (n, heads, h w, D)."""
+    down = torch.einsum("nahwc,hkc->nahwk", q, rows).flatten(2, 3)
+    right = torch.einsum("nahwc,wkc->nahwk", q, columns).flatten(2, 3)
+    return attend_on_grid(q.flatten(2, 3), k, v, down, right)
 
 
 def _distances(table: Tensor, size: int) -> Tensor:

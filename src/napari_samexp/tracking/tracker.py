@@ -20,6 +20,7 @@ from napari_samexp.types import FrameResult, ObjectScore, PriorError, SettingsEr
 __all__ = ["Tracker"]
 
 FrameMemories = Mapping[int, Memory]  # by label
+TOGETHER = 4  # labels that go through the model in one batch, so that memory does not grow with their number
 
 
 class Tracker:
@@ -143,19 +144,23 @@ class Tracker:
         steps = abs(index - self._first)
         recalls = {label: bank.recall(index, steps) for label, bank in self._banks.items()}
         order = sorted(self.labels, key=lambda label: str(recalls[label].layout))
+        started = self.model.before_recall(features.embedding)
         found: dict[int, Tracked] = {}
         for _, group in groupby(order, key=lambda label: recalls[label].layout):
-            together = list(group)
-            parts = [recalls[label] for label in together]
-            recalled = self.model.recall(
-                features.embedding,
-                [torch.stack(memories) for memories in zip(*(part.spatial for part in parts))],
-                torch.tensor([part.slots for part in parts], device=self.model.device),
-                torch.stack([part.pointers for part in parts]),
-                torch.tensor([part.times for part in parts], dtype=torch.float32, device=self.model.device),
-            )
-            tracked = self.model.track(recalled, features.finer, features.placement.input_hw)
-            found |= {label: Tracked(*(part[i] for part in tracked)) for i, label in enumerate(together)}
+            for together in _few(list(group)):
+                parts = [recalls[label] for label in together]
+                recalled = self.model.recall(
+                    features.embedding,
+                    [torch.stack(memories) for memories in zip(*(part.spatial for part in parts))],
+                    torch.tensor([part.slots for part in parts], device=self.model.device),
+                    torch.stack([part.pointers for part in parts]),
+                    torch.tensor(
+                        [part.times for part in parts], dtype=torch.float32, device=self.model.device
+                    ),
+                    started,
+                )
+                tracked = self.model.track(recalled, features.finer, features.placement.input_hw)
+                found |= {label: Tracked(*(part[i] for part in tracked)) for i, label in enumerate(together)}
         return Tracked(*(torch.stack(parts) for parts in zip(*(found[label] for label in self.labels))))
 
     def _remember(self, features: ImageFeatures, index: int, tracked: Tracked) -> None:
@@ -165,13 +170,15 @@ class Tracker:
         ]
         if not (self.settings.store_memories and keep and max(self.settings.recent, self.settings.pointers)):
             return
-        spatial = self.model.encode_memory(
-            features.embedding, tracked.logits[keep][:, None], tracked.presence[keep], binary=False
-        )
-        for row, i in enumerate(keep):
-            memory = self._placed(Memory(spatial[row], tracked.pointers[i]))
-            self.last_memories[self.labels[i]] = memory
-            self._banks[self.labels[i]].store(index, memory)
+        for rows in _few(keep):
+            spatial = self.model.encode_memory(
+                features.embedding, tracked.logits[rows][:, None], tracked.presence[rows], binary=False
+            )
+            for made, i in zip(spatial, rows):
+                # a copy: memories of one batch would hold it in memory until the last of them is forgotten
+                memory = self._placed(Memory(made.clone() if len(rows) > 1 else made, tracked.pointers[i]))
+                self.last_memories[self.labels[i]] = memory
+                self._banks[self.labels[i]].store(index, memory)
 
     def _paint(self, features: ImageFeatures, tracked: Tracked) -> npt.NDArray[np.uint16]:
         """Return the labels at the frame's size; where objects overlap, the higher logit wins."""
@@ -195,3 +202,7 @@ class Tracker:
         if rounded:
             values = values.to(torch.bfloat16)
         return values.to(self.model.device, self.model.dtype)
+
+
+def _few(items: list[int]) -> list[list[int]]:
+    return [items[i : i + TOGETHER] for i in range(0, len(items), TOGETHER)]
