@@ -365,6 +365,7 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     someone.qtbot.waitUntil(lambda: dock.session is None, timeout=20_000)
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
     assert [layer.name for layer in viewer.layers] == ["sample picture", "sample picture truth"]
+    assert np.array_equal(viewer.layers["sample picture truth"].data, SAMPLE.prior_mask)
     assert not viewer.mouse_move_callbacks
     _, again = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     assert again is not dock
