@@ -1,7 +1,7 @@
 """What the docs say by asking the program, whenever they are built; a hook of MkDocs.
 
 ``reference/cli.md`` is the help of every command. ``<!-- settings -->`` on a page becomes the table of
-tracking settings.
+tracking settings, ``<!-- keys -->`` those of keys and clicks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 import typer.main
 from typer.cli import get_docs_for_click
 
+from napari_samexp._qt.shortcuts import as_markdown
 from napari_samexp.cli import PROGRAM, app
 from napari_samexp.tracking.settings import TrackSettings
 
 PAGE = "reference/cli.md"
-SETTINGS = "<!-- settings -->"
+SETTINGS, KEYS = "<!-- settings -->", "<!-- keys -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -30,7 +31,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in tables."""
-    return markdown.replace(SETTINGS, settings())
+    return markdown.replace(SETTINGS, settings()).replace(KEYS, keys())
 
 
 def command_line() -> str:
@@ -49,10 +50,21 @@ def settings() -> str:
     options = _options()
     rows = ["| setting | in a shell | default | what it is |", "|---|---|---|---|"]
     for knob in fields(TrackSettings):
-        default = {True: "on", False: "off", None: "the model's own"}.get(knob.default, knob.default)
+        default = _default(knob.default)
         words = knob.metadata["help"]
         rows.append(f"| {knob.name} | {options.get(words, '')} | {default} | {words} |")
     return "\n".join(rows)
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "the model's own" if value is None else str(value)
+
+
+def keys() -> str:
+    """Return the keys and clicks of the docks, as the help in napari shows them, a level deeper."""
+    return as_markdown().partition("\n")[2].replace("\n## ", "\n### ")
 
 
 def _options() -> dict[str, str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+from napari_samexp._qt.shortcuts import ENCODINGS, TRACKING, shown
 from napari_samexp.cli import app
 from napari_samexp.sam.weights import OFFICIAL, STARTER, locate
+from napari_samexp.tracking.settings import TrackSettings
 
 ROOT = Path(__file__).parents[2]
 # the program's own sentences and other people's pages link to these: rename none, only add
@@ -62,6 +65,15 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
                 assert flag in page, (name, flag)
 
 
+def test_every_setting_and_key_is_in_the_reference(site: Path) -> None:
+    page = re.sub(r"<[^>]+>", "|", (site / "reference" / "napari" / "index.html").read_text("utf-8"))
+    for knob in fields(TrackSettings):
+        assert f"|{knob.name}|" in page and knob.metadata["help"][:30] in page.replace("&#x27;", "'")
+    assert re.search(r"\|prior_distance\|\s*\|+\s*\|1\|", page)
+    for shortcut in (*TRACKING.values(), *ENCODINGS.values()):
+        assert f"|{shown(shortcut.keys)}|" in page, shortcut
+
+
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     import napari_samexp
 
@@ -87,7 +99,7 @@ def test_the_table_of_models_is_right() -> None:
 
 def test_options_named_in_passing_exist() -> None:
     others = {  # of docker, dask, SLURM, napari and a benchmark
-        "--shm-size", "--nthreads", "--cpus-per-task", "--info", "--pictures",
+        "--shm-size", "--nthreads", "--cpus-per-task", "--info", "--pictures", "--count",
     }  # fmt: skip
     known = {"--debug", "--version", "--help"} | others
     for command in get_command(app).commands.values():  # type: ignore[attr-defined]
