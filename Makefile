@@ -1,11 +1,12 @@
 # Two commands for everyone: `make demo` and `make test`. Both make .venv and install what they need.
-.PHONY: help demo test lint unit format docs parity clean
+.PHONY: help demo test lint unit format docs parity bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT := demo-output
+PEERS := benchmarks/.peers
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 18
@@ -34,9 +35,17 @@ docs: $(READY)  ## build the site into site/; a warning is an error
 parity: $(READY)  ## compare with what Meta's code computed
 	$(BIN)/python benchmarks/parity.py
 
+bench: $(READY) $(PEERS)/.ready  ## measure speed and memory, against transformers and what META= and SAM1= name
+	$(BIN)/python benchmarks/suite.py --peers $(PEERS)/bin/python $(if $(META),--meta $(META)) $(if $(SAM1),--sam1 $(SAM1)) $(BENCH)
+
+$(PEERS)/.ready: benchmarks/peers.txt constraints.txt
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
+	touch $@
+
 $(READY): pyproject.toml constraints.txt .ci/environment
 	.ci/environment $(VENV)
 	touch $(READY)
 
-clean:  ## remove .venv, demo-output and site
-	rm -rf $(VENV) $(OUT) site
+clean:  ## remove .venv, demo-output, site and the benchmarks' peers
+	rm -rf $(VENV) $(OUT) site $(PEERS) benchmarks/out

@@ -27,6 +27,7 @@ MODELS = ("sam_vit_b", "sam2.1_hiera_tiny")
 def work(model: str, weights: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return what encoding and clicking take with one model."""
     common = ["--model", model, "--weights", weights, "--threads", args.threads]
+    common += ["--side", args.side] if args.side else []
     checkout = args.sam1 if model.startswith("sam_") else args.meta
     peers = [Peer("ours", sys.executable, "image_peer.py", "ours", *common)]
     if args.bfloat16:
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--load", nargs="*", default=["sam2.1_hiera_large"], help="models to load")
     parser.add_argument("--load-meta", action="store_true", help="also let Meta's code load them")
     parser.add_argument("--only", choices=("work", "load"))
+    parser.add_argument("--side", type=int, help="for ours; the others keep their own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path)

@@ -12,7 +12,7 @@ exact        six recent memories, every frame remembered
 recent_2     two recent memories (`--recent 2`, which is a setting anyway); recent_1, recent_0 likewise
 every_3      every third frame is remembered; every_3_recent_2 besides keeps two
 pooled_2     memories' tokens averaged over 2 x 2; pooled_4 over 4 x 4; both with the recent ones only: recent_pooled_2
-pruned_4     of each memory the fourth of the tokens that differs most from its mean token
+pruned_4     of each memory the fourth of the tokens that differs most from its mean token; pruned_8, the eighth
 still        a frame that hardly differs from the last one encoded is not encoded anew
 """
 
@@ -116,15 +116,10 @@ def make_tracker(mode: str, model: Any, prior: Any, side: int | None, keep_lost:
     from napari_samexp.tracking import TrackSettings
 
     words = mode.split("_")
-    recent = (
-        int(words[words.index("recent") + 1])
-        if "recent" in words and words[-1].isdigit() and "pooled" not in words
-        else 6
-    )
+    recent = int(words[words.index("recent") + 1]) if "recent" in words and "pooled" not in words else 6
     every = int(words[1]) if words[0] == "every" else 1
-    tracker = _Sparse(
-        model, prior, TrackSettings(side=side, recent=recent, keep_lost=keep_lost), every, words[0] == "still"
-    )
+    settings = TrackSettings(side=side, recent=recent, keep_lost=keep_lost)
+    tracker = _sparse_class()(model, prior, settings, every, words[0] == "still")
     if "pooled" in words:
         Reduced(model, pool=int(words[-1]), prior_too=words[0] != "recent")
     elif words[0] == "pruned":
@@ -133,6 +128,7 @@ def make_tracker(mode: str, model: Any, prior: Any, side: int | None, keep_lost:
 
 
 def _sparse_class() -> Any:
+    """Return the class of the tracker, imported late: this script says its help without torch."""
     from napari_samexp.tracking import Tracker
 
     class Sparse(Tracker):
@@ -163,10 +159,6 @@ def _sparse_class() -> Any:
             return None
 
     return Sparse
-
-
-def _Sparse(*given: Any) -> Any:  # the class is made where torch and the package are imported
-    return _sparse_class()(*given)
 
 
 # ---- quality
@@ -205,12 +197,21 @@ def quality(modes: list[str], clips: int, first: int, frames: int) -> dict[str, 
                 if shown[t]:
                     scores.append(jaccard(labels_found, mask))
             found[mode].append(scores)
-            encoded[mode] += tracker.encoded / tracker.seen / clips
+            encoded[mode] += tracker.encoded / tracker.seen
         print(f"clip {seed - first + 1} of {clips}", file=sys.stderr)
+        if seed == first + clips - 1 or (seed - first) % 5 == 4:
+            report = _table(found, {mode: value / (seed - first + 1) for mode, value in encoded.items()})
+            for mode, row in report.items():
+                words = "   ".join(f"{name} {value}" for name, value in row.items())
+                print(f"{seed - first + 1:3} clips   {mode:18} {words}", flush=True)
+    return report
+
+
+def _table(found: dict[str, list[list[float]]], encoded: dict[str, float]) -> dict[str, dict[str, float]]:
     report = {}
-    for mode in modes:
-        every = np.concatenate(found[mode])
-        per_clip = [np.mean(a) - np.mean(b) for a, b in zip(found[mode], found["exact"]) if a]
+    for mode, scores in found.items():
+        every = np.concatenate(scores)
+        per_clip = [np.mean(a) - np.mean(b) for a, b in zip(scores, found["exact"]) if a]
         report[mode] = {
             "J": round(float(every.mean()), 4),
             "J - exact": round(float(every.mean() - np.concatenate(found["exact"]).mean()), 4),
@@ -271,7 +272,7 @@ def speed(modes: list[str], side: int, turns: int, threads: int, folder: Path) -
 
 MODES = [
     *("exact", "recent_2", "recent_1", "recent_0", "every_3", "every_3_recent_2"),
-    *("pooled_2", "recent_pooled_2", "recent_pooled_4", "pruned_4", "still"),
+    *("pooled_2", "pooled_4", "recent_pooled_2", "recent_pooled_4", "pruned_4", "pruned_8", "still"),
 ]
 
 
@@ -295,8 +296,6 @@ def main() -> None:
     report: dict[str, Any] = {}
     if args.clips:
         report["quality"] = quality(modes, args.clips, args.first_seed, args.frames)
-        for mode, row in report["quality"].items():
-            print(f"{mode:18} " + "   ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     if args.turns:
         with tempfile.TemporaryDirectory() as folder:
             report["speed"] = speed(modes, args.speed_side, args.turns, args.threads, Path(folder))

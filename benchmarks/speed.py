@@ -31,10 +31,11 @@ def peers(args: argparse.Namespace, weights: Path) -> list[Peer]:
     common = ["--labels", args.labels, "--threads", args.threads, "--model", args.model]
     common += ["--weights", weights, "--most", args.warm_up + args.turns + 3]
     side = ["--side", args.side] if args.side else []
-    started = [Peer("ours", sys.executable, "speed_peer.py", "ours", *common, *side)]
+    own = ["--side", args.ours_side] if args.ours_side else side
+    started = [Peer("ours", sys.executable, "speed_peer.py", "ours", *common, *own)]
     for extra in args.also:
         name, _, options = extra.partition("=")
-        started.append(Peer(name, sys.executable, "speed_peer.py", "ours", *common, *side, *options.split()))
+        started.append(Peer(name, sys.executable, "speed_peer.py", "ours", *common, *own, *options.split()))
     if args.meta:
         checkout = ["--checkout", args.meta]
         started.append(Peer("meta", args.peers, "speed_peer.py", "meta", *common, *side, *checkout))
@@ -59,6 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="sam2.1_hiera_tiny")
     parser.add_argument("--side", type=int)
+    parser.add_argument("--ours-side", type=int, help="another side for ours")
     parser.add_argument("--labels", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)

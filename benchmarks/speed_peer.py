@@ -67,6 +67,10 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
     from napari_samexp.types import Prompt
 
     model = load_model(args.weights, device=args.device, dtype=args.dtype)
+    if args.optimized:
+        from napari_samexp.sam.compiled import compile_model
+
+        compile_model(model)
     picture = frame(0)
     features = model.encode(picture, side=args.side)
     prompt = Prompt.from_lists(objects=[CLICK])
@@ -127,8 +131,14 @@ def meta(args: argparse.Namespace, stages: Stages) -> Step:
             remember="_encode_memory_in_output",
         )
     run = predictor.propagate_in_video(state)
-    next(run)  # the prompted frame itself
-    return lambda: next(run)
+
+    def step() -> None:
+        # Meta's way to other types: the weights stay float32, and operations choose
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.dtype == "bfloat16"):
+            next(run)
+
+    step()  # the prompted frame itself
+    return step
 
 
 def transformers(args: argparse.Namespace, stages: Stages) -> Step:

@@ -16,7 +16,16 @@ from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam.variants import Sam1Variant, Variant
 from napari_samexp.types import SettingsError
 
-__all__ = ["ImageFeatures", "MaskPrediction", "Memory", "Placement", "check_side", "place", "prepare"]
+__all__ = [
+    "ImageFeatures",
+    "MaskPrediction",
+    "Memory",
+    "Placement",
+    "check_side",
+    "place",
+    "prepare",
+    "prepare_on",
+]
 
 HW = tuple[int, int]
 LIMIT = 4096  # pixels a side; beyond, attention would take more memory than machines have
@@ -119,13 +128,34 @@ def prepare(
     placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
     if isinstance(variant, Sam1Variant):
         return _prepare_sam1(rgb, placement), placement
-    pixels = torch.tensor(rgb).permute(2, 0, 1)[None].float() / 255  # a copy: pictures may be read-only
+    return _prepare_sam2(torch.tensor(rgb), placement).numpy(), placement  # a copy: pictures may be read-only
+
+
+def prepare_on(
+    image: npt.ArrayLike, variant: Variant, side: int | None, square: bool, device: torch.device
+) -> tuple[Tensor, Placement]:
+    """Return the same as a float32 Tensor on a device.
+
+    For a CUDA device and SAM 2, the 8-bit pixels are copied there from pinned memory, without waiting for the
+    copy, and resized there.
+    """
+    if device.type != "cuda" or isinstance(variant, Sam1Variant):
+        pixels, placement = prepare(image, variant, side, square)
+        return torch.from_numpy(pixels).to(device), placement
+    rgb = to_rgb8(image)
+    placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
+    moved = torch.tensor(rgb).pin_memory().to(device, non_blocking=True)
+    return _prepare_sam2(moved, placement), placement
+
+
+def _prepare_sam2(rgb: Tensor, placement: Placement) -> Tensor:
+    pixels = rgb.permute(2, 0, 1)[None].float() / 255
     if placement.input_hw != placement.image_hw:
         pixels = functional.interpolate(
             pixels, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
         )
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return ((pixels - mean) / std).numpy(), placement
+    mean, std = (torch.tensor(values, device=rgb.device).view(3, 1, 1) for values in (MEAN, STD))
+    return (pixels - mean) / std
 
 
 def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory, Placement, prepare
+from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory, Placement, prepare_on
 from napari_samexp.sam.hiera import ImageEncoder
 from napari_samexp.sam.layers import Mlp
 from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
@@ -54,8 +54,8 @@ class _Model(nn.Module):
     def _input(
         self, image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
     ) -> tuple[Tensor, Placement]:
-        pixels, placement = prepare(image, variant, side, square)
-        return torch.from_numpy(pixels).to(self.device, self.dtype), placement
+        pixels, placement = prepare_on(image, variant, side, square, self.device)
+        return pixels.to(self.dtype), placement
 
     def _points(self, prompt: Prompt, placement: Placement) -> tuple[Tensor, Tensor]:
         """A prompt as (1, N, 2) input pixels and (1, N) labels, box corners first."""

@@ -37,7 +37,9 @@ class Estimate:
 
     @property
     def words(self) -> str:
-        """Such as "about 4 min for 480 frames at 512"."""
+        """Such as "about 4 min for 480 frames at 512"; shorter beside a proposal."""
+        if self.proposal:
+            return f"about {time_words(self.seconds)} at {self.side}"
         frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
         return f"about {time_words(self.seconds)} for {frames} at {self.side}"
 

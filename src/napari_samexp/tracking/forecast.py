@@ -19,6 +19,8 @@ __all__ = ["ENOUGH", "Forecast", "Work", "proposed_side", "time_words"]
 
 ENOUGH = 3  # frames to time
 PATIENCE_S = 600.0  # a run that takes longer on a CPU is worth a smaller side
+# what a frame and a label take besides, in multiplications: Python, many small operations, painting
+_PER_FRAME, _PER_LABEL = 2_000_000_000, 50_000_000
 _PER_TOKEN = 3_000_000  # multiplications of the mask decoder and memory encoder for a token at 256 channels
 
 
@@ -58,7 +60,7 @@ class Work:
         each = sum(
             _label(self.variant, grid, own + recent, own + pointers) for own in self.recordings.values()
         )
-        return _encoder(self.variant, grid) + each
+        return _PER_FRAME + _encoder(self.variant, grid) + each
 
 
 class Forecast:
@@ -166,4 +168,4 @@ def _label(variant: MemoryVariant, grid_hw: tuple[int, int], memories: int, poin
     keys = memories * each + pointers * math.ceil(dim / mem)
     layer = tokens * (6 * dim * dim + 2 * tokens * dim + 2 * dim * variant.mem_ff)
     layer += keys * (mem * dim + tokens * (dim + (dim if small else mem)))
-    return variant.mem_layers * layer + tokens * _PER_TOKEN * (dim / 256) ** 2
+    return _PER_LABEL + variant.mem_layers * layer + tokens * _PER_TOKEN * (dim / 256) ** 2

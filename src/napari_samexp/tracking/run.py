@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
+from napari_samexp.tracking.ahead import Ahead
 from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.tracking.tracker import Tracker
@@ -144,9 +146,11 @@ class Run:
             self._restore(frames[0], frames[: list(frames).index(self.todo[0])])
 
     def __iter__(self) -> Iterator[FrameResult]:
-        for index in self.todo:
-            if index not in self.keep:
-                yield self._step(index)
+        with Ahead(self._video) as ahead:
+            for place, index in enumerate(self.todo):
+                if index not in self.keep:
+                    following = (i for i in islice(self.todo, place + 1, None) if i not in self.keep)
+                    yield self._step(index, ahead.frame(index, next(following, None)))
 
     def reset_recent(self) -> None:
         """Forget the running video; the next frame sees the prior alone, also after a stop."""
@@ -164,8 +168,8 @@ class Run:
         if add_to_run(self._store, recording, memory):
             self._tracker.add_prior(recording.label, memory)
 
-    def _step(self, index: int) -> FrameResult:
-        result = self._tracker.step(self._video.frame(index), index)
+    def _step(self, index: int, frame: npt.NDArray[np.uint8]) -> FrameResult:
+        result = self._tracker.step(frame, index)
         if self._tracker.last_memories:
             self._store.save_memory(index, _to_arrays(self._tracker.last_memories), {"run": self._name})
         self._store.write(result)
