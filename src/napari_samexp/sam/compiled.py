@@ -95,7 +95,7 @@ def compile_model(model: Model, **options: Any) -> Model:
     def compile(function: Any) -> Any:
         return torch.compile(function, **chosen)
 
-    for name in ("image_features", "recall", "track", "encode_memory"):
+    for name in ("image_features", "before_recall", "recall", "track", "encode_memory"):
         setattr(model, name, Settled(getattr(model, name), compile, before))
     return model
 
