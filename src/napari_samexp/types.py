@@ -30,8 +30,24 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
+LONGEST_SENTENCE = 1000  # characters; a file may hold a name of any length
+
+
 class SamexpError(Exception):
-    """Anything a user can do something about: one sentence with what was found, expected, and to do."""
+    """Anything a user can do something about: one sentence with what was found, expected, and to do.
+
+    Parameters
+    ----------
+    sentence : str
+        May quote names from files: line breaks and control characters become spaces, and of a very long one
+        the middle is left out.
+    """
+
+    def __init__(self, sentence: object = "") -> None:
+        line = "".join(c if c.isprintable() else " " for c in str(sentence))
+        if len(line) > LONGEST_SENTENCE:  # what was found comes first, what to do last
+            line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
+        super().__init__(line)
 
 
 class CheckpointError(SamexpError):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.label_header import StoreHeader
 from napari_samexp.types import StoreError
 
@@ -145,12 +146,17 @@ class EditableLabels:
                 f"{len(frames)} frames of {self._path} take {nbytes / 2**30:.1f} GiB, more than may be read "
                 "at once; read frame by frame."
             )
-        return self._array[key]
+        with labels_readable(f"The labels in {self._path}"):
+            return self._array[key]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         frames = _frames_of(key, self.shape[0])
         self.mark(frames)
-        self._array[key] = value
+        with (
+            labels_readable(f"The labels in {self._path}"),  # those beside the painted ones
+            os_errors_as_store_errors("paint labels in", self._path),
+        ):
+            self._array[key] = value
         for index in self._unsettled.keys() & frames:
             self._unsettled[index] = np.asarray(self._array[index])
 

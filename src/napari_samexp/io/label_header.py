@@ -16,6 +16,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors
+from napari_samexp.io.chunk_files import ChunkFiles
 from napari_samexp.types import RunIdentity, StoreError
 
 __all__ = ["StoreHeader", "require_replaceable"]
@@ -144,7 +145,9 @@ class StoreHeader:
     def open_array(self, folder: Path, *, writable: bool) -> zarr.Array[Any]:
         """Return the store's zarr array; `StoreError` if zarr cannot open it."""
         try:
-            return zarr.open_array(LocalStore(folder, read_only=not writable), mode="r+" if writable else "r")
+            files = ChunkFiles(folder, read_only=not writable)
+            files.chunk_bytes = self.shape[1] * self.shape[2] * (1 if self.dtype == "uint8" else 2)
+            return zarr.open_array(files, mode="r+" if writable else "r")
         except Exception as error:  # zarr raises all kinds for metadata that are almost right
             raise _damaged(folder) from error
 

@@ -15,6 +15,7 @@ import zarr
 
 from napari_samexp.io import frame_memory
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, remove_partials, sync
+from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.claim import Claim, swap_was_interrupted
 from napari_samexp.io.frame_memory import FrameMemory
 from napari_samexp.io.label_header import StoreHeader, require_replaceable
@@ -192,13 +193,8 @@ class LabelStore:
             If there is no such frame, or its file cannot be read or is damaged.
         """
         index = self._index(index)
-        try:
+        with labels_readable(f"The labels of frame {index} in {self._path}"):
             return np.asarray(self._array[index])
-        except Exception as error:  # zarr and its codecs raise what they like
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise StoreError(
-                f"The labels of frame {index} in {self._path} cannot be read ({reason}); track it again."
-            ) from error
 
     def write_scores_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table of all done frames: frame, label, name, presence, iou, lost (true or false)."""

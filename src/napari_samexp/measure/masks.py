@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
+from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import ImageError, ObjectScore, StoreError
 
 __all__ = ["Masks", "array_masks", "open_masks", "store_masks"]
 
 _EXPECTED = "a label store, a TIFF stack, a folder of PNG masks, a zarr array or a single mask picture"
+MAX_FRAME_BYTES = 2**30
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 Labels = npt.NDArray[Any]
@@ -90,7 +93,7 @@ def store_masks(store: LabelStore) -> Masks:
     return Masks(store.shape, store.frame, store.names, store.scores)
 
 
-def array_masks(array: Any) -> Masks:
+def array_masks(array: Any, name: str = "an array") -> Masks:
     """Return the labels in an array (T, Y, X), or (Y, X) for one frame, of anything that numpy can index.
 
     Raises
@@ -98,14 +101,23 @@ def array_masks(array: Any) -> Masks:
     StoreError
         If it has another number of axes, or no whole numbers.
     """
+    if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
+        raise StoreError(f"The labels are a {type(array).__name__}; expected an array (T, Y, X) of whole numbers.")
     shape = tuple(int(n) for n in array.shape)
     if len(shape) not in (2, 3) or np.dtype(array.dtype).kind not in "bui":
         raise StoreError(
             f"The labels are {shape} {array.dtype}; expected whole numbers of shape (T, Y, X) or (Y, X)."
         )
-    if len(shape) == 2:
-        return Masks((1, *shape), lambda index: np.asarray(array))
-    return Masks((shape[0], shape[1], shape[2]), lambda index: np.asarray(array[index]))
+    if 0 in shape:
+        raise StoreError(f"The labels of shape {shape} are empty; give some with at least one frame and pixel.")
+    if (nbytes := math.prod(shape[-2:]) * np.dtype(array.dtype).itemsize) > MAX_FRAME_BYTES:
+        raise StoreError(f"A frame of the labels takes {nbytes / 2**30:.1f} GiB, more than can be read at once.")
+
+    def read(index: int) -> Labels:
+        with labels_readable(f"The labels of frame {index} of {name}"):
+            return np.asarray(array[index] if len(shape) == 3 else array[:])
+
+    return Masks((1, *shape) if len(shape) == 2 else (shape[0], shape[1], shape[2]), read)
 
 
 @contextmanager
@@ -119,12 +131,15 @@ def _opened_zarr(path: Path) -> Iterator[Masks]:
     except StoreError as error:
         if "is not a label store" not in str(error):
             raise
+    require_plain_codecs(path)
+    files = ChunkFiles(path, read_only=True)
     try:
-        node = zarr.open(path, mode="r")
-        array = node if isinstance(node, zarr.Array) else node["0"]  # the full size of an OME-Zarr
+        node = zarr.open(files, mode="r")
+        array: Any = node if isinstance(node, zarr.Array) else node["0"]  # the full size of an OME-Zarr
+        files.chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     except Exception as error:  # zarr raises what it likes
         raise StoreError(f"{path} is no zarr array that can be read; give {_EXPECTED}.") from error
-    yield array_masks(array)
+    yield array_masks(array, str(path))
 
 
 @contextmanager

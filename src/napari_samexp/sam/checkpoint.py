@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from napari_samexp.sam.download import plain, sha256_of
+from napari_samexp.sam.pickles import require_shallow
 from napari_samexp.types import CheckpointError
 
 __all__ = ["CheckpointFile", "load_strict", "read_state", "require_finite"]
@@ -161,8 +162,10 @@ def _content(path: Path, size: int) -> tuple[Any, dict[str, str]]:
         return _from_safetensors(path)
     if head.startswith(b"PK\x03\x04"):
         _check_archive(path, size)
+        require_shallow(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True), {}
     if head.startswith(b"\x80"):  # a bare pickle, torch's format before 1.6, which cannot be mapped
+        require_shallow(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False), {}
     raise CheckpointError(f"{path} is {_guess(head)}, no weights file; {_WHAT_TO_DO}.")
 
@@ -176,6 +179,8 @@ def _check_archive(path: Path, size: int) -> None:
     """Refuse archives that torch would not have written, before torch unpacks anything."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
+    if not any(record.header_offset == 0 for record in records):
+        raise zipfile.BadZipFile("its directory is not of this file")  # other readers would find other records
     names = {record.filename.rpartition("/")[2] for record in records}
     if "constants.pkl" in names:
         raise CheckpointError(

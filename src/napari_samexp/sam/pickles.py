@@ -1,0 +1,86 @@
+"""A look at a pickle before it is unpickled. Nothing in it is run, made or called."""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["require_shallow"]
+
+DEEPEST = 16  # torch's own files have tuples of tuples of tuples
+# what torch's safe unpickler calls although no weights need it: few bytes of file ask for all of the memory
+_GREEDY = ("builtins bytearray", "__builtin__ bytearray", "_codecs encode")
+_LEGACY = 5  # pickles in a row in torch's format before 1.6
+
+
+def require_shallow(path: Path) -> None:
+    """Raise if a weights file's pickles would keep the safe unpickler of torch busy for ever.
+
+    Tuples that hold one another cost a few bytes a level. As a key of a dict, one has to be hashed, which
+    takes twice as long a level.
+
+    Raises
+    ------
+    ValueError
+        If tuples are nested deeper than any that torch writes, something greedy is called, or the file holds
+        no whole pickle.
+    """
+    for pickle in _pickles(path):
+        for depth in _depths(pickle):
+            if depth > DEEPEST:
+                raise ValueError("its tuples are nested too deep")
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            for _ in range(_LEGACY):
+                place = file.tell()
+                if not file.read(1):
+                    return
+                file.seek(place)
+                yield file
+            return
+        with zipfile.ZipFile(file) as archive:
+            for record in archive.infolist():
+                if record.filename.endswith("data.pkl"):
+                    yield BytesIO(archive.read(record))  # stored as it is, so no larger than the file
+
+
+def _depths(pickle: BinaryIO) -> Iterator[int]:
+    """Go through one pickle with the depths of its values in their place, and yield each that is made."""
+    stack: list[int | None] = []  # None is a mark
+    memo: dict[int, int] = {}
+    for code, argument, _ in pickletools.genops(pickle):
+        if code.name == "MARK":
+            stack.append(None)
+        elif code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1] or 0
+        elif code.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo.get(argument, 0))
+        elif code.name == "DUP":
+            stack.append(stack[-1])
+        elif code.name == "GLOBAL" and argument in _GREEDY:
+            raise ValueError(f"it calls {argument}")
+        else:
+            depth = _taken(stack, code) + code.name.startswith("TUPLE")
+            stack += [depth] * len(code.stack_after)
+            yield depth
+
+
+def _taken(stack: list[int | None], code: pickletools.OpcodeInfo) -> int:
+    """Take an opcode's values from the stack, and return the depth of the deepest."""
+    before = code.stack_before
+    marked = pickletools.markobject in before
+    depth = 0
+    if marked:
+        while (top := stack.pop()) is not None:
+            depth = max(depth, top)
+    for _ in range(before.index(pickletools.markobject) if marked else len(before)):
+        depth = max(depth, stack.pop() or 0)
+    return depth
