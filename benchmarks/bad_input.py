@@ -29,7 +29,6 @@ from pathlib import Path
 import bad_input_media
 import bad_input_runs
 import bad_input_weights
-import torch
 from bad_input_guard import Kind, Outcome, Running, run_all
 from bad_input_sound import make_sound_files
 
@@ -45,14 +44,7 @@ def cases(kinds: Sequence[str], count: int) -> Iterator[tuple[str, Kind, int]]:
 
 def warm_up() -> None:
     """Import in this process what each case's own would have to import."""
-    import napari_samexp.batch.run
-    import napari_samexp.batch.work
-    import napari_samexp.cli
-    import napari_samexp.encodings
-    import napari_samexp.io._av
-    import napari_samexp.measure.evaluation
-    import napari_samexp.tracking.run
-    import torch._dynamo  # noqa: F401 - which building a model on the meta device imports
+    import torch._dynamo
 
     torch.set_num_threads(1)
 
@@ -92,7 +84,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths)))
+        "  ".join(
+            cell.ljust(width) if not place else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths))
+        )
         for row in rows
     )
 
@@ -107,7 +102,9 @@ def run(kinds: Sequence[str], count: int, seed: int, workers: int, folder: Path)
         outcomes.append(outcome)
         if not outcome.good:
             detail = "\n    ".join(outcome.detail.strip().splitlines()[-14:])
-            print(f"{outcome.result}: {outcome.kind} {outcome.number}: {outcome.says}\n    {detail}", flush=True)
+            print(
+                f"{outcome.result}: {outcome.kind} {outcome.number}: {outcome.says}\n    {detail}", flush=True
+            )
     return outcomes
 
 
@@ -138,7 +135,9 @@ def one(kind: str, number: int, seed: int, folder: Path) -> Outcome:
     warm_up()
     made_in_a_child(folder / "sound")
     case = Running(kind, KINDS[kind], seed, number, folder / "sound", folder / "one")
-    return next(found for _ in itertools.repeat(None) if (found := case.look()) is not None or time.sleep(0.01))
+    return next(
+        found for _ in itertools.repeat(None) if (found := case.look()) is not None or time.sleep(0.01)
+    )
 
 
 if __name__ == "__main__":

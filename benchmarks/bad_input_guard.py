@@ -267,11 +267,15 @@ def _look_at(folder: Path) -> dict[str, str]:
     seen = {}
     for root, folders, files in os.walk(folder):
         for name in folders:
-            seen[os.path.relpath(os.path.join(root, name), folder)] = "folder"
+            seen[os.path.relpath(Path(root, name), folder)] = "folder"
         for name in files:
             path = Path(root, name)
             plain = path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 26
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if plain and os.access(path, os.R_OK) else "other"
+            content = (
+                hashlib.sha256(path.read_bytes()).hexdigest()
+                if plain and os.access(path, os.R_OK)
+                else "other"
+            )
             seen[os.path.relpath(path, folder)] = content
     return seen
 

@@ -28,7 +28,9 @@ from napari_samexp.types import Prompt, SamexpError
 # ---- videos
 
 
-def watched(path: Any, chance: Random, expected: np.ndarray | None = None, wrong: int = 40) -> Callable[[], object]:
+def watched(
+    path: Any, chance: Random, expected: np.ndarray | None = None, wrong: int = 40
+) -> Callable[[], object]:
     """Return a person's use of a video: opened, identified, its first, middle, last and any frame shown.
 
     `expected` is what the frames have to look like, but for `wrong` of 255 on the mean.
@@ -128,7 +130,9 @@ def _lossless(path: Path, pictures: np.ndarray, chance: Random, how: str, **more
 
 def _sized(height: int, width: int) -> Callable[..., Case]:
     def make(chance: Random, folder: Path, how: str) -> Case:
-        pictures = np.random.default_rng(1).integers(0, 255, (chance.choice((1, 2, 5)), height, width, 3), np.uint8)
+        pictures = np.random.default_rng(1).integers(
+            0, 255, (chance.choice((1, 2, 5)), height, width, 3), np.uint8
+        )
         return _lossless(folder / "odd.mov", pictures, chance, how)
 
     return make
@@ -136,7 +140,9 @@ def _sized(height: int, width: int) -> Callable[..., Case]:
 
 def _variable_rate(chance: Random, folder: Path, how: str) -> Case:
     count = chance.choice((2, 5, 12))
-    times = list(np.cumsum([chance.choice((1, 2, 7, 40, 1000)) for _ in range(count)]) + chance.choice((0, 137)))
+    times = list(
+        np.cumsum([chance.choice((1, 2, 7, 40, 1000)) for _ in range(count)]) + chance.choice((0, 137))
+    )
     pictures = frames(count)
     path = folder / chance.choice(("vfr.mkv", "vfr.mp4", "vfr.mov"))
     if path.suffix == ".mkv":
@@ -221,7 +227,10 @@ def _large(chance: Random, folder: Path, how: str) -> Case:
 
 
 def _changing_size(chance: Random, folder: Path, how: str) -> Case:
-    parts = [write_video(folder / f"{n}.ts", list(frames(3, *size)), "libx264", "yuv420p", {"g": "1"}) for n, size in enumerate(((48, 64), (96, 32)))]
+    parts = [
+        write_video(folder / f"{n}.ts", list(frames(3, *size)), "libx264", "yuv420p", {"g": "1"})
+        for n, size in enumerate(((48, 64), (96, 32)))
+    ]
     path = folder / "two.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return Case(how, watched(path, chance))
@@ -247,7 +256,9 @@ def _picture_folder(chance: Random, folder: Path, how: str) -> Case:
     pictures = frames(4)
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(place / f"f{number}.png")
-    wrong = chance.choice(("none", "empty", "other size", "broken", "16 bit", "grey", "text", "folder", "link", "float"))
+    wrong = chance.choice(
+        ("none", "empty", "other size", "broken", "16 bit", "grey", "text", "folder", "link", "float")
+    )
     path = place / f"f{chance.randrange(4)}.png"
     if wrong == "empty":
         path.write_bytes(b"")
@@ -326,7 +337,9 @@ def odd_array(chance: Random, ndim: int) -> tuple[Any, str]:
         array: Any = np.array(values, kind if kind not in ("V4", "M8[s]") else "u4")
     if kind in ("V4", "M8[s]"):
         array = array.astype("i8").astype(kind) if kind != "V4" else array.view("V4") if array.ndim else array
-    special = chance.choice(("none", "NaN", "inf", "mixed", "all NaN", "all inf", "constant", "negative", "view", "subclass"))
+    special = chance.choice(
+        ("none", "NaN", "inf", "mixed", "all NaN", "all inf", "constant", "negative", "view", "subclass")
+    )
     if array.dtype.kind == "f" and array.size:
         flat = array.reshape(-1)
         many = max(1, flat.size // 3)
@@ -344,9 +357,17 @@ def odd_array(chance: Random, ndim: int) -> tuple[Any, str]:
     if special == "view" and array.ndim:
         array = array[::-1]
     if special == "subclass":
-        array = chance.choice((np.ma.masked_less, lambda a, _: a.tolist(), lambda a, _: memoryview(a) if a.dtype.kind in "buif" and a.ndim else a))(
-            array, 1
-        ) if array.dtype.kind in "buif" else array.tolist()
+        array = (
+            chance.choice(
+                (
+                    np.ma.masked_less,
+                    lambda a, _: a.tolist(),
+                    lambda a, _: memoryview(a) if a.dtype.kind in "buif" and a.ndim else a,
+                )
+            )(array, 1)
+            if array.dtype.kind in "buif"
+            else array.tolist()
+        )
     return array, f"{how}, {kind}, {special}"
 
 
@@ -452,7 +473,9 @@ def _tiff(path: Path, chance: Random, shape: tuple[int, ...], kind: str) -> None
 
 def _deflated_tiff(path: Path, chance: Random) -> None:
     side = 13_000
-    tifffile.imwrite(path, np.broadcast_to(np.zeros((), np.uint16), (side, side)), compression="zlib", rowsperstrip=side)
+    tifffile.imwrite(
+        path, np.broadcast_to(np.zeros((), np.uint16), (side, side)), compression="zlib", rowsperstrip=side
+    )
 
 
 def _described(text: str) -> Callable[[Path, Random], None]:
@@ -532,7 +555,12 @@ def _box_of(*box: Any, must: str = "refuse") -> Callable[..., Any]:
 
 
 def _many(count: int) -> Callable[..., Any]:
-    return lambda c: ([[c.uniform(0, 63), c.uniform(0, 47)] for _ in range(count)], [c.choice((0, 1)) for _ in range(count)], None, "either")
+    return lambda c: (
+        [[c.uniform(0, 63), c.uniform(0, 47)] for _ in range(count)],
+        [c.choice((0, 1)) for _ in range(count)],
+        None,
+        "either",
+    )
 
 
 _PROMPTS: dict[str, Callable[..., Any]] = {

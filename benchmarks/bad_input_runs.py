@@ -94,7 +94,19 @@ def damaged_store(chance: Random, sound: Path, folder: Path) -> Case:
     for file in files:
         names.setdefault(file.name[:4], []).append(file)
     file = chance.choice(names[chance.choice(sorted(names))])
-    what = chance.choice(("damaged", "damaged", "damaged", "missing", "a folder", "a link outside", "a pipe", "another's", "no rights"))
+    what = chance.choice(
+        (
+            "damaged",
+            "damaged",
+            "damaged",
+            "missing",
+            "a folder",
+            "a link outside",
+            "a pipe",
+            "another's",
+            "no rights",
+        )
+    )
     how = what
     if what == "damaged":
         data, how = damaged(file.read_bytes(), chance)
@@ -109,7 +121,9 @@ def damaged_store(chance: Random, sound: Path, folder: Path) -> Case:
         elif what == "a pipe":
             os.mkfifo(file)
         elif what == "another's":
-            file.write_bytes(chance.choice(files[:1] + [sound / "a.png"]).read_bytes() if files[0].exists() else b"x")
+            file.write_bytes(
+                chance.choice([*files[:1], sound / "a.png"]).read_bytes() if files[0].exists() else b"x"
+            )
         elif what == "no rights":
             file.write_bytes(content)
             file.chmod(0)
@@ -162,9 +176,13 @@ _METADATA: dict[str, Callable[..., Any]] = {
     "codec pickle": _put("codecs", [{"name": "numcodecs.pickle", "configuration": {}}]),
     "codecs numbers": _put("codecs", [1, 2]),
     "codec of bytes odd": _put("codecs", 0, {"name": "bytes", "configuration": {"endian": "middle"}}),
-    "codec of zstd odd": _put("codecs", 1, {"name": "zstd", "configuration": {"level": 10**9, "checksum": "no"}}),
+    "codec of zstd odd": _put(
+        "codecs", 1, {"name": "zstd", "configuration": {"level": 10**9, "checksum": "no"}}
+    ),
     "codec of zstd bare": _put("codecs", 1, {"name": "zstd"}),
-    "sharded": _put("codecs", [{"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1, 1], "codecs": []}}]),
+    "sharded": _put(
+        "codecs", [{"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1, 1], "codecs": []}}]
+    ),
     "transformers": _put("storage_transformers", [{"name": "os.system"}]),
     "a group": _put("node_type", "group"),
     "format 2": _put("zarr_format", 2),
@@ -178,10 +196,16 @@ _METADATA: dict[str, Callable[..., Any]] = {
     "label names long": _put(*_OWN, "labels", {"1": "x" * 1_000_000, "2": "y"}),
     "label names no texts": _put(*_OWN, "labels", {"1": ["x"], "2": None}),
     "identity none": _put(*_OWN, "identity", None),
-    "identity more": _put(*_OWN, "identity", {"video": "", "prior": "", "model": "", "settings": "", "x": ""}),
+    "identity more": _put(
+        *_OWN, "identity", {"video": "", "prior": "", "model": "", "settings": "", "x": ""}
+    ),
     "identity numbers": _put(*_OWN, "identity", {"video": 1, "prior": 2, "model": 3, "settings": 4}),
     "details none": _put(*_OWN, "details", None),
-    "details hostile": _put(*_OWN, "details", {"video_path": "/dev/zero", "frames": {"range": [0, 10**18, 1]}, "settings": {"side": 10**9}}),
+    "details hostile": _put(
+        *_OWN,
+        "details",
+        {"video_path": "/dev/zero", "frames": {"range": [0, 10**18, 1]}, "settings": {"side": 10**9}},
+    ),
     "frames steps 0": _put(*_OWN, "details", {"frames": {"range": [0, 6, 0]}}),
     "frames many": _put(*_OWN, "details", {"frames": {"range": [10**18, 0, -1]}}),
     "frames listed": _put(*_OWN, "details", {"frames": {"list": ["a", {}, 1e400]}}),
@@ -215,7 +239,15 @@ def hostile_lines(chance: Random, sound: Path, folder: Path) -> Case:
     else:
         from safetensors.numpy import save
 
-        large = chance.choice(({"1.spatial": np.zeros((5, 5), np.float32)}, {"../../x": np.zeros(3)}, {"one": np.zeros(0)}, {}, {"1.spatial": np.full((8, 4, 4), np.nan, np.float32), "1.pointer": np.zeros(32, np.float32)}))
+        large = chance.choice(
+            (
+                {"1.spatial": np.zeros((5, 5), np.float32)},
+                {"../../x": np.zeros(3)},
+                {"one": np.zeros(0)},
+                {},
+                {"1.spatial": np.full((8, 4, 4), np.nan, np.float32), "1.pointer": np.zeros(32, np.float32)},
+            )
+        )
         name = chance.choice(("000000003.safetensors", "999999999.safetensors", "000000002.safetensors"))
         (path / "memory").mkdir(exist_ok=True)
         (path / "memory" / name).write_bytes(save(large, {"run": "0"}))
@@ -259,7 +291,9 @@ def foreign_zarr(chance: Random, sound: Path, folder: Path) -> Case:
     payloads = _payloads(canary)
     data = pickle.dumps(payloads[chance.choice(sorted(payloads))])
     pickled = {"id": chance.choice(("pickle", "json2", "msgpack2", "vlen-bytes", "nothing"))}
-    compressor, filters = chance.choice(((pickled, None), (None, [pickled]), (pickled, [{"id": "shuffle", "elementsize": 1}])))
+    compressor, filters = chance.choice(
+        ((pickled, None), (None, [pickled]), (pickled, [{"id": "shuffle", "elementsize": 1}]))
+    )
     kind = chance.choice(("|u1", "|O", "<u2", "|S4", "<M8[s]", [["a", "|u1"]]))
     if chance.random() < 0.5:
         (path / ".zarray").write_text(json.dumps(
@@ -317,7 +351,9 @@ def bad_manifest(chance: Random, sound: Path, folder: Path) -> Case:
         line = chance.choice([*_LINES, *_JOBS])
         data, how = chance.choice((line + b"\n" + data, data + line, data + line + b"\n")), repr(line[:40])
     path.write_bytes(data)
-    job = Job("a/b", str(sound / "prior.safetensors"), str(sound / "h264.mp4"), str(folder / "run.zarr"), "starter")
+    job = Job(
+        "a/b", str(sound / "prior.safetensors"), str(sound / "h264.mp4"), str(folder / "run.zarr"), "starter"
+    )
 
     def use() -> str:
         manifest = Manifest(path)
@@ -449,11 +485,17 @@ def odd_settings(chance: Random, sound: Path, folder: Path) -> Case:
         if how == "JSON":
             return TrackSettings.from_json(json.dumps(values)).to_json()[:20]
         if how == "text":
-            return TrackSettings.from_json(chance.choice([str(values), *map(lambda b: b.decode(errors="replace"), _LINES)])).to_json()[:20]
+            return TrackSettings.from_json(
+                chance.choice([str(values), *(b.decode(errors="replace") for b in _LINES)])
+            ).to_json()[:20]
         if how == "changes":
             return Preferences().changed(values).to_json()[:20]
         if how == "model":
-            load_model(sound / "tiny.safetensors", device=values.get("device", "cpu"), dtype=values.get("dtype", "float32"))  # type: ignore[arg-type]
+            load_model(
+                sound / "tiny.safetensors",
+                device=values.get("device", "cpu"),
+                dtype=values.get("dtype", "float32"),
+            )  # type: ignore[arg-type]
             return "loaded"
         known = {name: value for name, value in values.items() if name in TrackSettings.__slots__}
         settings = TrackSettings(**known)
@@ -499,7 +541,18 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "demo": ("--nothing",),
     "nothing": ("--help",),
 }  # fmt: skip
-_FLAGS = {"--json", "--append", "--overwrite", "--keep-aspect", "--resume", "--backward", "--no-memories", "--per-channel", "--help", "--nothing"}
+_FLAGS = {
+    "--json",
+    "--append",
+    "--overwrite",
+    "--keep-aspect",
+    "--resume",
+    "--backward",
+    "--no-memories",
+    "--per-channel",
+    "--help",
+    "--nothing",
+}
 _VALUES = (
     "", " ", "-", "--", "0", "-1", "1", "7", "99999999999999999999", "1e999", "nan", "0.5", "x", "a,b", "1,2", "30,20", "1,2,3,4", "-5,-5",
     "1e308,1", ":", "0:3", "3:1", "-2:", "1:2:3", "0:99999999999", "NaN:1", "é\u202e\U0001f600", "\x1b[2J", "a\nb", "a\0b", "\ud800", "x" * 5000,
@@ -513,7 +566,19 @@ _VALUES = (
 def _arguments(chance: Random, sound: Path, folder: Path) -> list[str]:
     command = chance.choice(sorted(_OPTIONS))
     files = _command_files(sound, folder)
-    out = ["x.safetensors", "x.zarr", "x.csv", "x.mp4", "x.png", "x.npy", "x.tif", "x.json", "new/x", "there", "x"]
+    out = [
+        "x.safetensors",
+        "x.zarr",
+        "x.csv",
+        "x.mp4",
+        "x.png",
+        "x.npy",
+        "x.tif",
+        "x.json",
+        "new/x",
+        "there",
+        "x",
+    ]
     arguments = [command]
     likely = {
         "info": [files[0]],
@@ -542,14 +607,22 @@ def _arguments(chance: Random, sound: Path, folder: Path) -> list[str]:
 
 
 def _command_files(sound: Path, folder: Path) -> list[str]:
-    for name, source in (("clip.mp4", "h264.mp4"), ("prior.safetensors", "prior.safetensors"), ("a.png", "a.png"), ("stack.tif", "stack.tif")):
+    for name, source in (
+        ("clip.mp4", "h264.mp4"),
+        ("prior.safetensors", "prior.safetensors"),
+        ("a.png", "a.png"),
+        ("stack.tif", "stack.tif"),
+    ):
         shutil.copy(sound / source, folder / name)
     shutil.copytree(sound / "run.zarr", folder / "run.zarr")
     (folder / "there").mkdir()
     (folder / "empty.pt").write_bytes(b"")
     (folder / "text.mp4").write_text("no video")
     (folder / "hostile.pt").write_bytes(pickle.dumps(Runs(os.system, f"touch {folder / CANARY}")))
-    (folder / "hostile.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(128) + pickle.dumps(Runs(os.system, f"touch {folder / CANARY}")))
+    (folder / "hostile.npy").write_bytes(
+        b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(128)
+        + pickle.dumps(Runs(os.system, f"touch {folder / CANARY}"))
+    )
     return [
         str(sound / "tiny.safetensors"), "clip.mp4", "clip.mp4@2", "clip.mp4@99", "prior.safetensors", "a.png", "stack.tif", "run.zarr",
         "empty.pt", "text.mp4", "hostile.pt", "hostile.npy", "there", "missing", "a.png@0",

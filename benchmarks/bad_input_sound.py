@@ -152,7 +152,9 @@ def _runs(folder: Path) -> None:
 
     with (
         open_video(frames()) as video,
-        open_store(folder / "run.zarr", model, prior, SETTINGS, video, details={"video_path": "run.mp4"}) as store,
+        open_store(
+            folder / "run.zarr", model, prior, SETTINGS, video, details={"video_path": "run.mp4"}
+        ) as store,
     ):
         for _ in track_into(store, Tracker(model, prior, SETTINGS), video, range(FRAMES - 2)):
             pass
@@ -167,7 +169,9 @@ def _runs(folder: Path) -> None:
     )
     from napari_samexp.session.preferences import LastRun, Preferences
 
-    (folder / "settings.json").write_text(Preferences(last_run=LastRun("run.zarr", None, (("k", 1),))).to_json())
+    (folder / "settings.json").write_text(
+        Preferences(last_run=LastRun("run.zarr", None, (("k", 1),))).to_json()
+    )
 
 
 def sound_prior(model: Sam2) -> PriorMemory:
@@ -176,7 +180,9 @@ def sound_prior(model: Sam2) -> PriorMemory:
     features = model.encode(picture)
     prompt = Prompt.from_lists([(30, 20)], [(2, 2)])
     prior = PriorMemory().with_recording(
-        *record(model, picture, features, prompt, model.segment(features, prompt), name="disc", image_name="a.png")
+        *record(
+            model, picture, features, prompt, model.segment(features, prompt), name="disc", image_name="a.png"
+        )
     )
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     mask[10:30, 20:40] = True
@@ -213,7 +219,9 @@ def _block(data: bytes, chance: Random, content: bytes) -> bytes:
 
 def _number(data: bytes, chance: Random) -> bytes:
     """Put a telling number where a length or a size may be."""
-    value = chance.choice((0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 31, 1 << 40, (1 << 63) - 1))
+    value = chance.choice(
+        (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 31, 1 << 40, (1 << 63) - 1)
+    )
     size = chance.choice((2, 4, 8))
     content = (value & ((1 << 8 * size) - 1)).to_bytes(size, chance.choice(("little", "big")))
     return _block(data, chance, content)

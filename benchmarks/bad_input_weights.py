@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -132,7 +131,11 @@ _STATES: dict[str, Callable[..., Any]] = {
     "nothing": lambda s, k, c: {},
     "very long key": lambda s, k, c: _with(s, "k" * 1_000_000, s[k]),
     "100,000 keys": lambda s, k, c: {**s, **{f"k{n}": s[k].reshape(-1)[:1] for n in range(100_000)}},
-    "optimizer beside": lambda s, k, c: {"model": s, "optimizer": {"lr": 0.1, "betas": (0.9, 0.999)}, "epoch": 3},
+    "optimizer beside": lambda s, k, c: {
+        "model": s,
+        "optimizer": {"lr": 0.1, "betas": (0.9, 0.999)},
+        "epoch": 3,
+    },
     "as it is": lambda s, k, c: s,
 }
 
@@ -291,7 +294,9 @@ def _write_pickle(path: Path, content: Any, shape: str, chance: Random) -> None:
     elif shape in ("torch", "legacy", "renamed"):
         torch.save(content, path, _use_new_zipfile_serialization=shape != "legacy")
     else:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED if shape == "zip" else zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(
+            path, "w", zipfile.ZIP_STORED if shape == "zip" else zipfile.ZIP_DEFLATED
+        ) as archive:
             archive.writestr("archive/data.pkl", pickle.dumps(content, 2))
             archive.writestr("archive/version", "3\n")
             archive.writestr("archive/data/0", bytes(1 << 20) if shape != "zip" else b"\0" * 8)
@@ -315,7 +320,9 @@ def greedy_pickle(chance: Random, sound: Path, folder: Path) -> Case:
 def _chain(chance: Random) -> bytes:
     """Pairs of the pair before, of which the last is a key: hashing it takes 2^n steps."""
     depth = chance.randint(40, 200)
-    return b"\x80\x02}q\x00)q\x01" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(1, depth)) + b"K\x01s."
+    return (
+        b"\x80\x02}q\x00)q\x01" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(1, depth)) + b"K\x01s."
+    )
 
 
 def _global(name: str, arguments: bytes) -> bytes:
@@ -354,9 +361,14 @@ _GREEDY: dict[str, Callable[[Random], bytes]] = {
 def zip_bomb(chance: Random, sound: Path, folder: Path) -> Case:
     """An archive that unpacks to far more than its size."""
     path = folder / "bomb.pt"
-    how = chance.choice(("deflated weights", "one large record", "many records", "lying sizes", "overlapping"))
+    how = chance.choice(
+        ("deflated weights", "one large record", "many records", "lying sizes", "overlapping")
+    )
     if how == "deflated weights":
-        with zipfile.ZipFile(sound / "tiny.pt") as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        with (
+            zipfile.ZipFile(sound / "tiny.pt") as old,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+        ):
             for record in old.infolist():
                 new.writestr(record.filename, old.read(record))
     else:
@@ -379,7 +391,20 @@ def zip_bomb(chance: Random, sound: Path, folder: Path) -> Case:
 
 def no_file(chance: Random, sound: Path, folder: Path) -> Case:
     """What is no ordinary file."""
-    how = chance.choice(("folder", "pipe", "link to itself", "device", "missing", "NUL", "too long", "empty", "~", "no rights"))
+    how = chance.choice(
+        (
+            "folder",
+            "pipe",
+            "link to itself",
+            "device",
+            "missing",
+            "NUL",
+            "too long",
+            "empty",
+            "~",
+            "no rights",
+        )
+    )
     path: Any = folder / "w.pt"
     if how == "folder":
         path.mkdir()

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_samexp.batch.jobs import Job, JobResult
-from napari_samexp.io.atomic import os_errors_as_store_errors
+from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import StoreError
 
 __all__ = ["Manifest"]
+
+MAX_BYTES = 2**30
 
 
 class Manifest:
@@ -83,7 +85,7 @@ class Manifest:
 
     def _lines(self) -> list[bytes]:
         with os_errors_as_store_errors("read", self.path):
-            return self.path.read_bytes().split(b"\n") if self.path.exists() else []
+            return read_whole(self.path, MAX_BYTES).split(b"\n") if self.path.exists() else []
 
     def _append(self, entry: dict[str, Any]) -> None:
         with os_errors_as_store_errors("write", self.path):

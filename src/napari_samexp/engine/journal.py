@@ -16,9 +16,11 @@ from PIL import Image
 
 from napari_samexp.engine.messages import PriorState, RecordingInfo
 from napari_samexp.io.atomic import remove_partials, write_atomic
+from napari_samexp.io.image import read_image
+from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam.features import Memory
 from napari_samexp.tracking.prior import PriorMemory, Recording
-from napari_samexp.types import PriorError
+from napari_samexp.types import ImageError, PriorError
 
 __all__ = ["PriorJournal", "keys_of", "state_of"]
 
@@ -144,9 +146,8 @@ class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
 
     def __getitem__(self, key: str) -> npt.NDArray[np.uint8]:
         try:
-            with Image.open(self.path(key)) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, ValueError):
+            return to_rgb8(read_image(self.path(key)))
+        except ImageError:
             raise KeyError(key) from None
 
     def __iter__(self) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ __all__ = [
     "absolute_path",
     "os_errors_as_store_errors",
     "partial_file",
+    "read_whole",
     "remove_partials",
     "sync",
     "write_atomic",
@@ -30,6 +33,23 @@ def absolute_path(path: str | os.PathLike[str]) -> Path:
         return Path(path).resolve()
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise StoreError(f"{path!r} is not a path that can be used: {error}.") from error
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, has more than `most` bytes, or is no ordinary file: a pipe never ends, nor does
+        what a link to a device gives.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and at most {most} are read")
+    return path.read_bytes()
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:

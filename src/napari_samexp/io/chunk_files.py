@@ -10,14 +10,17 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
+from napari_samexp.io.atomic import read_whole
 from napari_samexp.types import StoreError
 
 __all__ = ["ChunkFiles", "labels_readable", "require_plain_codecs"]
 
 # Codecs turn bytes into bytes or numbers. Not here: pickle, which runs code, and all that make objects of bytes.
-_CODECS = frozenset(
-    "bytes endian transpose crc32c zstd blosc gzip zlib lz4 bz2 lzma shuffle delta packbits sharding_indexed".split()
-)
+_CODECS = frozenset((
+    "bytes", "endian", "transpose", "crc32c", "zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta",
+    "packbits", "sharding_indexed",
+))  # fmt: skip
+MAX_METADATA = 64 * 2**20  # bytes
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOSC_VERSIONS = (1, 2)
 
@@ -36,6 +39,9 @@ class ChunkFiles(LocalStore):
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
         """Return what `LocalStore.get` does."""
+        path = self.root / key
+        if path.exists() and not path.is_file():  # a pipe never ends, nor does a link to a device
+            raise StoreError(f"{path} is no ordinary file; copy the labels again, or track the frame again.")
         buffer = await super().get(key, *args, **kwargs)
         if buffer is not None and self.chunk_bytes is not None and not key.endswith((".json", ".zarray")):
             claimed = unpacked_bytes(buffer[:32].to_bytes())
@@ -71,12 +77,21 @@ def _zstd_size(head: bytes) -> int:
 
 def require_plain_codecs(folder: Path) -> None:
     """Raise `StoreError` if the metadata of a zarr array or group name a codec that could do more than unpack."""
-    for path in sorted({*folder.glob("zarr.json"), *folder.glob(".zarray"), *folder.glob("*/zarr.json"), *folder.glob("*/.zarray")}):
+    for path in sorted(
+        {
+            *folder.glob("zarr.json"),
+            *folder.glob(".zarray"),
+            *folder.glob("*/zarr.json"),
+            *folder.glob("*/.zarray"),
+        }
+    ):
         try:
-            metadata = json.loads(path.read_bytes())
+            metadata = json.loads(read_whole(path, MAX_METADATA))
             names = set(_codec_names(metadata)) if isinstance(metadata, dict) else set()
         except (OSError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path} cannot be read ({type(error).__name__}); copy the labels again.") from None
+            raise StoreError(
+                f"{path} cannot be read ({type(error).__name__}); copy the labels again."
+            ) from None
         if unknown := names - _CODECS:
             raise StoreError(
                 f"{path} names the codec {min(unknown)!r}, which is not read here; save the labels again with zstd, "

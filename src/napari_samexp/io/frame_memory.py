@@ -59,6 +59,8 @@ def _files(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _load(path: Path) -> FrameMemory:
+    if not path.is_file():  # a pipe would wait for its writer
+        raise StoreError(f"The memory file {path} is no ordinary file; track again to another --out.")
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

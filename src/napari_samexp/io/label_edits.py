@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, read_whole, write_atomic
 from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.label_header import StoreHeader
 from napari_samexp.types import StoreError
@@ -21,6 +21,7 @@ __all__ = ["EditableLabels", "TooManyLabelsError", "edited_frames"]
 
 MAX_REQUEST_BYTES = 2**30
 _EDITED = "edited.json"
+_MAX_BYTES = 256 * 2**20
 
 
 class TooManyLabelsError(StoreError, MemoryError):
@@ -37,7 +38,7 @@ def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
     """
     file = Path(path) / _EDITED
     try:
-        frames = json.loads(file.read_bytes())["frames"]
+        frames = json.loads(read_whole(file, _MAX_BYTES))["frames"]
         return frozenset(index for index in frames if type(index) is int and index >= 0)
     except FileNotFoundError:
         return frozenset()

@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
-from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors
+from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors, read_whole
 from napari_samexp.io.chunk_files import ChunkFiles
 from napari_samexp.types import RunIdentity, StoreError
 
@@ -26,6 +26,7 @@ KEY = "napari_samexp"
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 32_768
 MAX_LABEL = 65_535
+MAX_METADATA = 64 * 2**20  # bytes; the details may list every frame
 MAX_SCORES = 100_000_000  # frames times labels: all scores are held in memory
 
 # Everything a store can hold; .DS_Store is macOS's doing.
@@ -210,7 +211,7 @@ def _contents(folder: Path) -> Iterator[str]:
 def _read_metadata(folder: Path) -> dict[str, Any]:
     """Return the zarr metadata in `folder`, or an empty dict if there is none that can be read."""
     try:
-        metadata = json.loads((folder / "zarr.json").read_bytes())
+        metadata = json.loads(read_whole(folder / "zarr.json", MAX_METADATA))
     except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.io.atomic import os_errors_as_store_errors, write_atomic
+from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole, write_atomic
 from napari_samexp.types import ObjectScore, StoreError
 
 __all__ = ["ScoreJournal"]
 
+_MAX_BYTES = 16 * 2**30
 _ADVICE = "track again to another --out, or with --overwrite"
 
 
@@ -117,7 +118,7 @@ class ScoreJournal:
 
     def _read(self) -> None:
         with os_errors_as_store_errors("read", self._path, _ADVICE):
-            *lines, _torn = self._path.read_bytes().split(b"\n")
+            *lines, _torn = read_whole(self._path, _MAX_BYTES).split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)

@@ -102,16 +102,22 @@ def array_masks(array: Any, name: str = "an array") -> Masks:
         If it has another number of axes, or no whole numbers.
     """
     if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
-        raise StoreError(f"The labels are a {type(array).__name__}; expected an array (T, Y, X) of whole numbers.")
+        raise StoreError(
+            f"The labels are a {type(array).__name__}; expected an array (T, Y, X) of whole numbers."
+        )
     shape = tuple(int(n) for n in array.shape)
     if len(shape) not in (2, 3) or np.dtype(array.dtype).kind not in "bui":
         raise StoreError(
             f"The labels are {shape} {array.dtype}; expected whole numbers of shape (T, Y, X) or (Y, X)."
         )
     if 0 in shape:
-        raise StoreError(f"The labels of shape {shape} are empty; give some with at least one frame and pixel.")
+        raise StoreError(
+            f"The labels of shape {shape} are empty; give some with at least one frame and pixel."
+        )
     if (nbytes := math.prod(shape[-2:]) * np.dtype(array.dtype).itemsize) > MAX_FRAME_BYTES:
-        raise StoreError(f"A frame of the labels takes {nbytes / 2**30:.1f} GiB, more than can be read at once.")
+        raise StoreError(
+            f"A frame of the labels takes {nbytes / 2**30:.1f} GiB, more than can be read at once."
+        )
 
     def read(index: int) -> Labels:
         with labels_readable(f"The labels of frame {index} of {name}"):
@@ -164,7 +170,7 @@ def _opened_file(path: Path) -> Iterator[Masks]:
 
 def _folder(path: Path) -> Masks:
     files = sorted(
-        (entry for entry in path.iterdir() if entry.suffix.lower() in _MASK_SUFFIXES),
+        (entry for entry in path.iterdir() if entry.suffix.lower() in _MASK_SUFFIXES and entry.is_file()),
         key=lambda file: natural_key(file.name),
     )
     if not files:

@@ -180,7 +180,9 @@ def _check_archive(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
     if not any(record.header_offset == 0 for record in records):
-        raise zipfile.BadZipFile("its directory is not of this file")  # other readers would find other records
+        raise zipfile.BadZipFile(
+            "its directory is not of this file"
+        )  # other readers would find other records
     names = {record.filename.rpartition("/")[2] for record in records}
     if "constants.pkl" in names:
         raise CheckpointError(

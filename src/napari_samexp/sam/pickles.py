@@ -62,7 +62,7 @@ def _depths(pickle: BinaryIO) -> Iterator[int]:
         elif code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1] or 0
         elif code.name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo.get(argument, 0))
+            stack.append(memo.get(argument or 0, 0))
         elif code.name == "DUP":
             stack.append(stack[-1])
         elif code.name == "GLOBAL" and argument in _GREEDY:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_samexp.io.atomic import write_atomic
+from napari_samexp.io.atomic import read_whole, write_atomic
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import SettingsError
 
@@ -138,9 +138,7 @@ def _names(kind: Any) -> set[str]:
 def load_preferences(path: Path) -> tuple[Preferences, str]:
     """Return the preferences of a file, and one sentence if they had to be the defaults instead."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise SettingsError("The settings file is too large.")
-        return Preferences.from_json(path.read_bytes()), ""
+        return Preferences.from_json(read_whole(path, LARGEST_FILE)), ""
     except FileNotFoundError:
         return Preferences(), ""
     except (OSError, SettingsError) as error:
