@@ -17,7 +17,7 @@ from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import PriorError, Prompt, PromptError, SettingsError, VideoError
 
 __all__ = [
-    "DEFAULTS", "Device", "Dtype", "Json", "KeepAspect", "Side", "frame_numbers", "frame_slice", "knob",
+    "DEFAULTS", "Device", "Dtype", "Json", "KeepAspect", "Sha256", "Side", "frame_numbers", "frame_slice", "knob",
     "prompt_of", "require_memory", "require_one_of", "require_output",
 ]  # fmt: skip
 
@@ -42,6 +42,14 @@ Dtype = Annotated[
     str,
     typer.Option(
         metavar="T", help="auto, float32, bfloat16 or float16; auto is fast on a GPU, exact on a CPU."
+    ),
+]
+Sha256 = Annotated[
+    str | None,
+    typer.Option(
+        "--sha256",
+        metavar="HASH",
+        help="What the weights file must be; with it, an https address may be given in the place of a path.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

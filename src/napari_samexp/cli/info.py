@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_samexp.cli.arguments import Json
+from napari_samexp.cli.arguments import Json, Sha256
+from napari_samexp.cli.models import pinned
+from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Variant
-from napari_samexp.sam.weights import OFFICIAL, STARTER, OfficialFile, cache_dir, locate, official_of
+from napari_samexp.sam.weights import (
+    OFFICIAL,
+    STARTER,
+    OfficialFile,
+    cache_dir,
+    fetch,
+    is_address,
+    locate,
+    official_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,17 +33,24 @@ def info(
     weights: Annotated[
         str,
         typer.Argument(
-            metavar="WEIGHTS", help="A model's name, or the path of a weights file.", show_default=False
+            metavar="WEIGHTS",
+            help="A model's name, the path of a weights file, or its address with --sha256.",
+            show_default=False,
         ),
     ],
+    sha256: Sha256 = None,
     json: Json = False,
 ) -> None:
     """Say what a weights file is.
 
-    Prints variant, size and hash, and whether it is an official file. Nothing is downloaded and nothing
-    in the file is run. Names are starter; sam2.1_hiera_tiny, _small, _base_plus and _large; the same with
+    Prints variant, size and hash, and whether it is an official file. Nothing in the file is run, and nothing
+    is downloaded but from an address of your own. Names are starter; sam2.1_hiera_tiny, _small, _base_plus and _large; the same with
     sam2_hiera; edgetam; sam_vit_b, sam_vit_l and sam_vit_h.
     """
+    weights = pinned(weights, sha256)
+    if is_address(weights):
+        with progress("Downloading", "bytes", quiet=json) as update:
+            fetch(weights, progress=update)
     path = locate(weights)
     facts = _not_downloaded(OFFICIAL[weights]) if path is None else _facts(weights, path)
     typer.echo(to_json.dumps(facts, indent=1) if json else _table(facts))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
-from napari_samexp.sam.weights import OFFICIAL, STARTER, fetch
-from napari_samexp.types import PriorError, PriorMismatch
+from napari_samexp.sam.weights import HASH_MARK, OFFICIAL, STARTER, fetch, locate, sha256_of
+from napari_samexp.types import CheckpointError, PriorError, PriorMismatch
 
 if TYPE_CHECKING:
     from napari_samexp.sam.models import Sam2
     from napari_samexp.tracking.prior import PriorMemory
 
-__all__ = ["load", "name_for"]
+__all__ = ["load", "name_for", "pinned"]
 
 
 def load(name: str, *, device: str, dtype: str, quiet: bool) -> Sam2:
@@ -39,6 +39,28 @@ def load(name: str, *, device: str, dtype: str, quiet: bool) -> Sam2:
         model.remember()  # says that it cannot
         raise AssertionError
     return model
+
+
+def pinned(name: str, sha256: str | None) -> str:
+    """Return the name of a model that has to be a certain file: as it is if it is that file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is another file, or the hash is none.
+    """
+    if sha256 is None:
+        return name
+    if name.lower().startswith(("https://", "http://")):
+        return f"{name}{HASH_MARK}{sha256}"
+    path, official = locate(name), OFFICIAL.get(name)
+    found = sha256_of(path) if path is not None else official.sha256 if official else ""
+    if found != sha256.strip().lower():
+        raise CheckpointError(
+            f"{one_line(name)} has the SHA-256 {found or 'that nobody knows yet'}, not {one_line(sha256)}; "
+            "leave out --sha256, or give another file."
+        )
+    return name
 
 
 def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:

@@ -13,13 +13,14 @@ from napari_samexp.cli.arguments import (
     Dtype,
     Json,
     KeepAspect,
+    Sha256,
     Side,
     prompt_of,
     require_memory,
     require_one_of,
     require_output,
 )  # fmt: skip
-from napari_samexp.cli.models import load
+from napari_samexp.cli.models import load, pinned
 from napari_samexp.cli.tables import columns, one_line
 from napari_samexp.sam.weights import STARTER
 from napari_samexp.types import PriorError
@@ -67,6 +68,7 @@ def record(
     ] = None,
     side: Side = None,
     keep_aspect: KeepAspect = False,
+    sha256: Sha256 = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     append: Annotated[bool, typer.Option("--append", help="Add to the prior if it exists.")] = False,
@@ -80,6 +82,7 @@ def record(
     """
     require_one_of("--append", "--overwrite", append and overwrite)
     require_memory(model)
+    model = pinned(model, sha256)
     prompt = prompt_of(point or (), background or (), box)
     prior = _prior_at(out, append=append, overwrite=overwrite)
 

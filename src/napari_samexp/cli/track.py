@@ -19,18 +19,20 @@ from napari_samexp.cli.arguments import (
     Dtype,
     Json,
     KeepAspect,
+    Sha256,
     Side,
     frame_numbers,
     frame_slice,
     knob,
     require_one_of,
 )  # fmt: skip
-from napari_samexp.cli.models import load, name_for
+from napari_samexp.cli.models import load, name_for, pinned
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.progress import Stopped, interruptible, progress
 from napari_samexp.cli.tables import columns, one_line
 from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings
+from napari_samexp.types import SettingsError
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
@@ -60,6 +62,7 @@ def track(
         str | None,
         typer.Option(metavar="MODEL", help="A model's name or path; by default the one that made the prior."),
     ] = None,
+    sha256: Sha256 = None,
     frames: Annotated[
         str | None,
         typer.Option(metavar="A:B", help="Frames A to B - 1; negative numbers count from the end."),
@@ -96,6 +99,9 @@ def track(
     Each finished frame is on disk at once: after Ctrl-C or a kill, the same command with --resume goes on.
     """
     require_one_of("--resume", "--overwrite", resume and overwrite)
+    if sha256 is not None and model is None:
+        raise SettingsError("--sha256 says what the file of --model must be; give both.")
+    model = None if model is None else pinned(model, sha256)
     wanted = frame_slice(frames)
     settings = TrackSettings(
         recent=recent, pointers=pointers, store_memories=memories, keep_lost=keep_lost, side=side,

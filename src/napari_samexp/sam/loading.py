@@ -53,8 +53,9 @@ def load_model(
     Parameters
     ----------
     name_or_path : str or Path
-        ``"starter"``, an official name such as ``"sam2.1_hiera_tiny"`` (downloaded once), or the path of
-        a .pt, .pth or .safetensors file.
+        ``"starter"``, an official name such as ``"sam2.1_hiera_tiny"`` (downloaded once), the path of
+        a .pt, .pth or .safetensors file, or an address of one's own with its hash,
+        ``https://host/file.pt#sha256=...`` (downloaded once, and used only if it is that file).
     device : str
         ``"auto"`` takes a CUDA or Apple GPU where there is one. ``"cuda:1"`` and the like work too.
     dtype : str

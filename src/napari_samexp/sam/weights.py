@@ -18,6 +18,7 @@ from napari_samexp.types import CheckpointError
 
 __all__ = [
     "CACHE_VARIABLE",
+    "HASH_MARK",
     "OFFICIAL",
     "STARTER",
     "Connection",
@@ -26,12 +27,14 @@ __all__ = [
     "cache_dir",
     "fetch",
     "fetch_url",
+    "is_address",
     "locate",
     "official_of",
     "sha256_of",
 ]
 
 STARTER = "starter"
+HASH_MARK = "#sha256="  # as pip has it
 CACHE_VARIABLE = "NAPARI_SAMEXP_CACHE"
 _PATIENT = Connection()
 
@@ -143,12 +146,13 @@ def locate(name_or_path: str | Path) -> Path | None:
     Parameters
     ----------
     name_or_path : str or Path
-        ``"starter"``, a name from `OFFICIAL`, or the path of a file of one's own.
+        ``"starter"``, a name from `OFFICIAL`, the path of a file of one's own, or an https address of one's
+        own with the file's hash behind it: ``https://host/file.pt#sha256=`` and 64 hexadecimal digits.
 
     Returns
     -------
     Path or None
-        None for an official file that has not been downloaded yet.
+        None for an official file, or that of an address, that has not been downloaded yet.
 
     Raises
     ------
@@ -160,7 +164,7 @@ def locate(name_or_path: str | Path) -> Path | None:
         return _starter()
     official = OFFICIAL.get(str(name_or_path))
     if official is None:
-        return _own_path(name_or_path)
+        return _kept(*_address(name_or_path)[1:]) if is_address(name_or_path) else _own_path(name_or_path)
     return _kept(cache_dir() / official.file, official.sha256, official.git_blob)
 
 
@@ -189,6 +193,10 @@ def fetch(
         which address and to which folder it can be brought by hand.
     """
     if not isinstance(name_or_path, OfficialFile):
+        if is_address(name_or_path):
+            return fetch_url(
+                *str(name_or_path).rsplit(HASH_MARK, 1), progress=progress, connection=connection
+            )
         if str(name_or_path) not in OFFICIAL:
             return _starter() if name_or_path == STARTER else _own_path(name_or_path)
         name_or_path = OFFICIAL[str(name_or_path)]
@@ -226,13 +234,24 @@ def fetch_url(
     CheckpointError
         As `fetch`, or if the address or the hash is none.
     """
-    digest = sha256.strip().lower()
+    url, target, digest = _address(f"{url}{HASH_MARK}{sha256}")
+    return _kept_or_downloaded(Download(url, target, digest, None, progress, connection))
+
+
+def is_address(name: object) -> bool:
+    """Whether a model's name is an address with a hash, as `locate` takes it."""
+    return isinstance(name, str) and HASH_MARK in name and name.lower().startswith(("https://", "http://"))
+
+
+def _address(name: object) -> tuple[str, Path, str]:
+    """Return the address, the place in the cache and the SHA-256 of a name that is an address."""
+    url, _, given = str(name).rpartition(HASH_MARK)
+    digest = given.strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise CheckpointError(
-            f"{plain(sha256)!r} is not a SHA-256; give the 64 hexadecimal digits of the file at {plain(url)}."
+            f"{plain(given)!r} is not a SHA-256; give the 64 hexadecimal digits of the file at {plain(url)}."
         )
-    target = cache_dir() / f"{digest[:16]}-{_file_name(url)}"
-    return _kept_or_downloaded(Download(url, target, digest, None, progress, connection))
+    return url, cache_dir() / f"{digest[:16]}-{_file_name(url)}", digest
 
 
 def official_of(path: Path, sha256: str) -> OfficialFile | None:
@@ -269,7 +288,7 @@ def _own_path(name_or_path: str | Path) -> Path:
     given = str(name_or_path)
     if given.lower().startswith(("http://", "https://")):
         raise CheckpointError(
-            f"{plain(given)} is an address; give its SHA-256 too, with napari_samexp.sam.weights.fetch_url."
+            f"{plain(given)} is an address; give the file's SHA-256 too, behind it as {HASH_MARK}... or with --sha256."
         )
     known = [STARTER, *OFFICIAL]
     close = difflib.get_close_matches(given[:80], known, n=3) or known

@@ -1,0 +1,270 @@
+"""A person's own address: https with a certificate authority of our own, a hash, and servers that break or lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from napari_samexp import load_model
+from napari_samexp.cli import run
+from napari_samexp.sam import weights
+from napari_samexp.sam.weights import Connection
+from napari_samexp.types import CheckpointError
+
+QUICK = Connection(stall_s=20.0, tries=3, pause_s=0.0)
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def start(self, status: int, **headers: object) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, body: bytes, certificate: trustme.LeafCert | None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = body
+        self.answers: list[Answer] = [whole]
+        self.asked: list[tuple[str, str | None]] = []
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(context)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+            self.scheme = "https"
+
+    def address(self, path: str = "w.safetensors", host: str = "localhost") -> str:
+        return f"{self.scheme}://{host}:{self.server_port}/{path}"
+
+    def handle_error(self, *args: Any) -> None:
+        pass  # clients that hang up are what these tests are about
+
+
+def whole(h: Handler) -> None:
+    body = h.server.body
+    given = re.fullmatch(r"bytes=(\d+)-", h.headers.get("Range") or "")
+    first = int(given[1]) if given else 0
+    ranged = {"Content_Range": f"bytes {first}-{len(body) - 1}/{len(body)}"} if given else {}
+    h.start(206 if given else 200, Content_Length=len(body) - first, **ranged)
+    h.wfile.write(body[first:])
+
+
+def drop(h: Handler) -> None:
+    h.start(200, Content_Length=len(h.server.body))
+    h.wfile.write(h.server.body[: len(h.server.body) // 2])
+
+
+def other_bytes(h: Handler) -> None:
+    h.start(200, Content_Length=len(h.server.body))
+    h.wfile.write(bytes(len(h.server.body)))
+
+
+def too_short(h: Handler) -> None:
+    h.start(200, Content_Length=5)
+    h.wfile.write(h.server.body[:5])
+
+
+def fault(h: Handler) -> None:
+    h.start(503, Content_Length=0)
+
+
+def redirect(to: str) -> Answer:
+    return lambda h: h.start(302, Location=to, Content_Length=0)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def body() -> bytes:
+    path = weights.locate("starter")
+    assert path is not None
+    return path.read_bytes()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The authority as one that this computer trusts, as a company's would be."""
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NAPARI_SAMEXP_CACHE", str(folder))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def serve(authority: trustme.CA, body: bytes) -> Iterator[Callable[..., Server]]:
+    running: list[tuple[Server, threading.Thread]] = []
+
+    def start(host: str | None = "localhost") -> Server:
+        server = Server(body, None if host is None else authority.issue_cert(host))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def hash_of(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def fails(url: str, sha256: str, says: str, cache: Path) -> None:
+    with pytest.raises(CheckpointError, match=says) as error:
+        weights.fetch_url(url, sha256, connection=QUICK)
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+    assert not [path for path in cache.glob("*") if path.suffix not in (".lock", ".part")]
+
+
+def test_an_own_address_with_its_hash_is_a_model(serve: Any, trusted: Path, body: bytes, cache: Path) -> None:
+    server = serve()
+    name = f"{server.address()}{weights.HASH_MARK}{hash_of(body).upper()}"
+    assert weights.locate(name) is None
+    assert load_model(name, device="cpu").weights_sha256 == hash_of(body)
+    assert len(server.asked) == 1
+    path = weights.locate(name)
+    assert path is not None and path.read_bytes() == body and path.parent == cache
+    assert load_model(name, device="cpu").weights == path.name
+    assert len(server.asked) == 1  # it is kept
+
+
+def test_an_address_without_a_hash_says_how_to_give_one(serve: Any) -> None:
+    with pytest.raises(CheckpointError, match="#sha256=.* or with --sha256"):
+        load_model(serve().address())
+
+
+@pytest.mark.parametrize("given", ["", "abc", "0" * 63, "x" * 64, "0" * 65])
+def test_an_address_with_half_a_hash_is_refused(given: str) -> None:
+    for function in (weights.locate, weights.fetch):
+        with pytest.raises(CheckpointError, match="not a SHA-256"):
+            function(f"https://localhost/a.pt{weights.HASH_MARK}{given}")
+
+
+@pytest.mark.parametrize("first", [drop, fault, too_short])
+def test_a_break_is_mended_and_what_came_is_verified(
+    serve: Any, trusted: Path, body: bytes, cache: Path, first: Answer
+) -> None:
+    server = serve()
+    server.answers = [first, whole]
+    if first is too_short:  # it said so itself, so it is the file that is another
+        fails(server.address(), hash_of(body), "thrown away", cache)
+    assert weights.fetch_url(server.address(), hash_of(body), connection=QUICK).read_bytes() == body
+    ranges = [given for _, given in server.asked]
+    assert ranges == [None, f"bytes={len(body) // 2}-" if first is drop else None]
+
+
+def test_other_bytes_are_thrown_away(serve: Any, trusted: Path, body: bytes, cache: Path) -> None:
+    server = serve()
+    server.answers = [other_bytes]
+    fails(server.address(), hash_of(body), f"expected {hash_of(body)}", cache)
+    assert not list(cache.glob("*.part"))
+
+
+def test_a_redirect_to_https_is_followed_and_to_http_refused(
+    serve: Any, trusted: Path, body: bytes, cache: Path
+) -> None:
+    server, open_one = serve(), serve(None)
+    server.answers = [redirect(open_one.address())]
+    fails(server.address(), hash_of(body), "the server points to 'http://", cache)
+    assert open_one.asked == []
+    server.answers = [redirect(serve().address("elsewhere")), whole]
+    assert weights.fetch_url(server.address(), hash_of(body), connection=QUICK).read_bytes() == body
+
+
+def test_who_is_not_trusted_gets_no_word(serve: Any, body: bytes, cache: Path) -> None:
+    server = serve()
+    fails(server.address(), hash_of(body), "(?i)certificate verify failed", cache)
+    assert server.asked == []
+
+
+def test_a_certificate_of_another_name_is_refused(
+    serve: Any, trusted: Path, body: bytes, cache: Path
+) -> None:
+    server = serve("example.org")
+    fails(server.address(), hash_of(body), "(?i)hostname mismatch", cache)
+    assert server.asked == []
+
+
+def test_from_a_shell(
+    serve: Any, trusted: Path, body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    from PIL import Image
+    from tiny_run import drawn_frames
+
+    server, sha256 = serve(), hash_of(body)
+    given = ["--sha256", sha256]
+    assert run(["info", server.address(), *given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == sha256
+    frames = drawn_frames(2)
+    (tmp_path / "clip").mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(np.asarray(frame)).save(tmp_path / "clip" / f"{number}.png")
+    picture, prior = str(tmp_path / "clip" / "0.png"), str(tmp_path / "p.safetensors")
+    model = ["--model", server.address(), *given, "--side", "128"]
+    assert run(["record", picture, *model, "--point", "30,20", "--out", prior]) == 0
+    assert run(["track", str(tmp_path / "clip"), *model, "--prior", prior, "--out", str(tmp_path / "x.zarr")]) == 0
+    assert run(["posenc", "--model", f"{server.address()}#sha256={sha256}", "--out", str(tmp_path / "x.npy")]) == 0
+    assert len(server.asked) == 1
+    capsys.readouterr()
+    assert run(["info", server.address(), "--sha256", "0" * 64]) == 2
+    assert "expected 0000" in capsys.readouterr().err
+    assert run(["info", server.address()]) == 2
+    assert "--sha256" in capsys.readouterr().err
+
+
+def test_a_hash_is_held_against_a_file_and_a_name_too(
+    body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(body)
+    assert run(["info", str(path), "--sha256", hash_of(body)]) == 0
+    assert run(["info", str(path), "--sha256", "0" * 64]) == 2
+    assert "has the SHA-256" in capsys.readouterr().err
+    assert run(["info", "sam2.1_hiera_tiny", "--sha256", weights.OFFICIAL["sam2.1_hiera_tiny"].sha256]) == 0
+    assert run(["info", "sam2.1_hiera_tiny", "--sha256", "0" * 64]) == 2
+    assert run(["track", "a.mp4", "--prior", "p", "--out", "x", "--sha256", "0" * 64]) == 2
+    assert "--model" in capsys.readouterr().err
+
