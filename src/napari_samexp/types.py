@@ -30,6 +30,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
+MAX_POINTS = 1000  # a prompt; each attends to all others and to the whole picture
 LONGEST_SENTENCE = 1000  # characters; a file may hold a name of any length
 
 
@@ -107,6 +108,10 @@ class Prompt:
 
     def __post_init__(self) -> None:
         points = _floats(self.points_xy, "points").reshape(-1, 2)
+        if len(points) > MAX_POINTS:
+            raise PromptError(
+                f"The prompt has {len(points)} points; give at most {MAX_POINTS}, or paint a mask instead."
+            )
         labels = _numbers(self.labels)
         if len(points) != len(labels):
             raise PromptError(

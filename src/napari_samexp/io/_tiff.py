@@ -14,14 +14,27 @@ from PIL import Image
 
 from napari_samexp.types import ImageError
 
-__all__ = ["MAX_PIXELS", "TiffStack", "is_tiff"]
+__all__ = ["MAX_PIXELS", "TiffStack", "is_tiff", "require_honest"]
 
 # Where Pillow refuses too: a file of a few bytes can claim to be as large as it likes.
 MAX_PIXELS = 2 * 89_478_485
 
+# A file may unpack to this much whatever its size, and to more only as far as pictures of things do
+FREE_BYTES = 128 * 2**20
+MAX_RATIO = 100
+
 _ORIENTATION = 274
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 AnyArray = npt.NDArray[Any]
+
+
+def require_honest(path: Path, unpacked: int, packed: int) -> None:
+    """Raise `ImageError` if a picture takes so much more memory than bytes of its file that it can only be a bomb."""
+    if unpacked > max(FREE_BYTES, MAX_RATIO * packed):
+        raise ImageError(
+            f"{path} says that {packed} bytes of it unpack to {unpacked / 2**20:.0f} MB, which no picture of things "
+            "does; make it smaller, or save it without compression."
+        )
 
 
 def is_tiff(path: Path) -> bool:
@@ -125,12 +138,15 @@ class TiffStack:
         return (3,) if part.ndim == 3 and len(self._stored) == 2 else ()
 
     def _page(self, page: Any) -> AnyArray:
+        require_honest(self._path, page.nbytes, sum(page.databytecounts))
         try:
             return _shown(self._keyframe, page.asarray())
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-        with Image.open(self._path) as file:  # knows LZW and JPEG, which tifffile leaves to imagecodecs
+        with Image.open(
+            self._path, formats=("TIFF",)
+        ) as file:  # knows LZW and JPEG, which tifffile leaves to imagecodecs
             file.seek(page.index)
             picture = file.convert("RGB") if file.mode in ("P", "CMYK", "YCbCr") else file
             return np.asarray(picture)
@@ -139,6 +155,8 @@ class TiffStack:
         """Return picture `index`, 0 to count - 1, in the file's own type; `ImageError` if it is damaged."""
         try:
             stored = self._read(index)
+        except ImageError:
+            raise
         except Exception as error:
             raise ImageError(
                 f"Picture {index} of {self._path} cannot be read ({error}); save the file again without "

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from napari_samexp.io._paths import readable_file
-from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff
+from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff, require_honest
 from napari_samexp.types import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_size", "open_picture", "read_image"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 
+_PROGRAMS = ("EPS", "WMF")  # drawings, for which Pillow asks another program or the system to run them
 _EXPECTED = "a picture (png, jpg, tif, ...) or, for one frame of a video, VIDEO@FRAME such as clip.mp4@12"
 _ORIENTATION = 0x0112
 _PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -60,6 +62,19 @@ def read_image(path: str | os.PathLike[str]) -> AnyArray:
         return _upright(_deep_png(file) if _is_deep_png(file) else _values(picture), orientation)
 
 
+def open_picture(path: Path) -> Image.Image:
+    """Return a picture of numbers as Pillow opens it; the bound on its size is for the caller to know."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _PROGRAMS)
+
+
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return the (height, width) of an upright picture from its header, without decoding it.
 
@@ -82,19 +97,23 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture with Pillow, and turn all that goes wrong in the block into `ImageError`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is ours, below
-            picture = Image.open(path)
-        with picture:
+        with open_picture(path) as picture:
             if math.prod(picture.size) > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            require_honest(path, math.prod(picture.size) * _pixel_bytes(picture), path.stat().st_size)
             yield picture
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels; make it smaller.") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a picture that can be read; give {_EXPECTED}.") from error
     except Exception as error:  # damaged bytes raise anything, also syntax, struct and zlib errors
         raise ImageError(f"{path} is broken ({error}); copy or save it again.") from error
+
+
+def _pixel_bytes(picture: Image.Image) -> int:
+    return {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(picture.mode, 4)
 
 
 def _orientation(picture: Image.Image) -> int:

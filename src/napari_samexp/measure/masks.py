@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
+from napari_samexp.io.image import open_picture
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import ImageError, ObjectScore, StoreError
 
@@ -184,14 +185,14 @@ def _reader(files: Sequence[Path]) -> Callable[[int], Labels]:
 
 def _picture(path: Path) -> npt.NDArray[Any]:
     """Return the labels in a picture: its palette's numbers, or its gray values."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             if picture.mode in ("P", "L", "1", "I") or picture.mode.startswith("I;16"):
                 values = np.array(picture)
             else:
                 raise StoreError(f"{path} holds colours, which are no labels; give {_EXPECTED}.")
-    except (OSError, ValueError, SyntaxError) as error:
+    except StoreError:
+        raise
+    except Exception as error:  # damaged bytes raise anything, also struct and zlib errors
         raise StoreError(f"The mask {path} cannot be read ({error}); give {_EXPECTED}.") from error
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
