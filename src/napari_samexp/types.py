@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "NO_MEMORY",
     "CheckpointError",
     "FrameResult",
     "ImageError",
@@ -24,6 +25,7 @@ __all__ = [
     "StoreError",
     "VideoError",
     "VideoSource",
+    "ends_for_memory",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,6 +51,18 @@ class SamexpError(Exception):
         if len(line) > LONGEST_SENTENCE:  # what was found comes first, what to do last
             line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
         super().__init__(line)
+
+
+# what to tell people when `ends_for_memory`
+NO_MEMORY = "There was not enough memory for this; choose a smaller encode side or a smaller model."
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def ends_for_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of the GPU, was not enough."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 class CheckpointError(SamexpError):

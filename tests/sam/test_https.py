@@ -171,7 +171,7 @@ def test_an_own_address_with_its_hash_is_a_model(serve: Any, trusted: Path, body
 
 
 def test_an_address_without_a_hash_says_how_to_give_one(serve: Any) -> None:
-    with pytest.raises(CheckpointError, match="#sha256=.* or with --sha256"):
+    with pytest.raises(CheckpointError, match=r"#sha256=.* or with --sha256"):
         load_model(serve().address())
 
 
@@ -245,8 +245,14 @@ def test_from_a_shell(
     picture, prior = str(tmp_path / "clip" / "0.png"), str(tmp_path / "p.safetensors")
     model = ["--model", server.address(), *given, "--side", "128"]
     assert run(["record", picture, *model, "--point", "30,20", "--out", prior]) == 0
-    assert run(["track", str(tmp_path / "clip"), *model, "--prior", prior, "--out", str(tmp_path / "x.zarr")]) == 0
-    assert run(["posenc", "--model", f"{server.address()}#sha256={sha256}", "--out", str(tmp_path / "x.npy")]) == 0
+    assert (
+        run(["track", str(tmp_path / "clip"), *model, "--prior", prior, "--out", str(tmp_path / "x.zarr")])
+        == 0
+    )
+    assert (
+        run(["posenc", "--model", f"{server.address()}#sha256={sha256}", "--out", str(tmp_path / "x.npy")])
+        == 0
+    )
     assert len(server.asked) == 1
     capsys.readouterr()
     assert run(["info", server.address(), "--sha256", "0" * 64]) == 2
@@ -267,4 +273,3 @@ def test_a_hash_is_held_against_a_file_and_a_name_too(
     assert run(["info", "sam2.1_hiera_tiny", "--sha256", "0" * 64]) == 2
     assert run(["track", "a.mp4", "--prior", "p", "--out", "x", "--sha256", "0" * 64]) == 2
     assert "--model" in capsys.readouterr().err
-

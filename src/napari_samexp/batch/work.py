@@ -20,7 +20,7 @@ from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.tracking.prior import PriorMemory, image_hash
 from napari_samexp.tracking.run import Run, open_store
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import SamexpError, VideoSource
+from napari_samexp.types import NO_MEMORY, SamexpError, VideoSource, ends_for_memory
 
 __all__ = ["run_job", "used_prior"]
 
@@ -45,6 +45,9 @@ def run_job(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Even
     except SamexpError as error:
         yield _failed(job, str(error))
     except Exception as error:  # one bad video must not end the other thousand
+        if ends_for_memory(error):
+            yield _failed(job, NO_MEMORY)
+            return
         yield _failed(job, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 

@@ -15,7 +15,7 @@ from napari_samexp.cli import batch, compare, demo, evaluate, export, info, pose
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.cli.tables import one_line
-from napari_samexp.types import SamexpError
+from napari_samexp.types import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["app", "main", "run"]
 
@@ -122,6 +122,8 @@ def _explained(error: Exception) -> tuple[str, int]:
         return str(error), BAD_INPUT
     if isinstance(error, _UsageError):
         return _usage(error), BAD_INPUT
+    if ends_for_memory(error):
+        return NO_MEMORY, BAD_INPUT
     what = one_line(error) or "no reason given"
     return (
         f"{type(error).__name__}: {what}; this is a fault of napari-samexp, which {DEBUG} shows in full.",

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import signal
 
-from napari_samexp.types import SamexpError
+from napari_samexp.types import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["Cancelled", "ends_for_memory", "exit_sentence", "sentence_of"]
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 class Cancelled(Exception):
     """The person at the viewer no longer wants what is being done."""
-
-
-def ends_for_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the machine or of the GPU, was not enough."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def sentence_of(error: BaseException) -> str:
@@ -29,7 +20,7 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, Cancelled):
         return "Cancelled."
     if ends_for_memory(error):
-        return "There was not enough memory for this; choose a smaller encode side or a smaller model."
+        return NO_MEMORY
     text = " ".join(str(error).split())[:200]
     return f"Something unexpected went wrong ({type(error).__name__}: {text}); the log has the details."
 
@@ -41,6 +32,10 @@ def exit_sentence(code: int | None) -> str:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        why = ", often for want of memory" if name == "SIGKILL" else ""
-        return f"The model's process was ended by the system ({name}{why})"
+        if name == "SIGKILL":  # what Linux does to the largest process when memory ends
+            return (
+                "The model's process was ended by the system (SIGKILL), often for want of memory, of which a "
+                "smaller encode side or model needs less"
+            )
+        return f"The model's process was ended by the system ({name})"
     return f"The model's process ended by itself (exit code {code})"
