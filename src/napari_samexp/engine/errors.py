@@ -32,10 +32,7 @@ def exit_sentence(code: int | None) -> str:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        if name == "SIGKILL":  # what Linux does to the largest process when memory ends
-            return (
-                "The model's process was ended by the system (SIGKILL), often for want of memory, of which a "
-                "smaller encode side or model needs less"
-            )
-        return f"The model's process was ended by the system ({name})"
+        # what Linux does to the largest process when memory ends
+        why = ", often for want of memory: a smaller encode side or model needs less" if name == "SIGKILL" else ""
+        return f"The model's process was ended by the system ({name}{why})"
     return f"The model's process ended by itself (exit code {code})"
