@@ -553,6 +553,13 @@ _FLAGS = {
     "--help",
     "--nothing",
 }
+_SOUND = {
+    "--point": ("10,10", "0,0"), "--background": ("5,5",), "--box": ("1,2,30,40",), "--label": ("2", "65535"), "--name": ("é\u202e", "a/b", ""),
+    "--mask-index": ("0", "3"), "--side": ("64", "96"), "--device": ("cpu",), "--dtype": ("float32", "bfloat16"), "--frames": ("0:2", "-1:"),
+    "--recent": ("0",), "--pointers": ("0",), "--prior-time": ("elapsed",), "--image": ("a.png",), "--scores": ("x.csv",),
+    "--overlay": ("x.mp4",), "--images": ("a.png",), "--pair": ("1=2",), "--void": ("255",), "--to": ("png", "coco", "tracks", "table"),
+    "--grid": ("1,1", "3,200"), "--part": ("window", "times", "memory:prior"), "--channels": ("0", "1:3"), "--vary": ("recent=0,1",),
+}  # fmt: skip
 _VALUES = (
     "", " ", "-", "--", "0", "-1", "1", "7", "99999999999999999999", "1e999", "nan", "0.5", "x", "a,b", "1,2", "30,20", "1,2,3,4", "-5,-5",
     "1e308,1", ":", "0:3", "3:1", "-2:", "1:2:3", "0:99999999999", "NaN:1", "é\u202e\U0001f600", "\x1b[2J", "a\nb", "a\0b", "\ud800", "x" * 5000,
@@ -595,9 +602,11 @@ def _arguments(chance: Random, sound: Path, folder: Path) -> list[str]:
     for _ in range(chance.choice((0, 1, 1, 2, 4))):
         option = chance.choice(_OPTIONS[command])
         arguments.append(option)
-        if option not in _FLAGS:
+        if option in _SOUND and chance.random() < 0.5:
+            arguments.append(chance.choice(_SOUND[option]))
+        elif option not in _FLAGS:
             arguments.append(chance.choice(chance.choice((_VALUES, files, out))))
-    if chance.random() < 0.3 and len(arguments) > 1:
+    if chance.random() < 0.2 and len(arguments) > 1:
         arguments[chance.randrange(1, len(arguments))] = chance.choice(chance.choice((_VALUES, files)))
     if chance.random() < 0.1:
         chance.shuffle(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_samexp.types import (
     PromptError,
     RunIdentity,
     SamexpError,
+    StoreError,
     VideoSource,
 )
 
@@ -174,3 +176,18 @@ def test_results_keep_what_they_are_given() -> None:
 def test_an_array_video_is_a_video_source(video: tiny_run.ArrayVideo) -> None:
     assert isinstance(video, VideoSource)
     assert not isinstance(video.frames, VideoSource)
+
+
+def test_an_error_is_one_line_of_bounded_length_whatever_it_quotes() -> None:
+    error = StoreError("The name is 'a\nb\x1b[2J\u202e\x00'; give another.")
+    assert str(error) == "The name is 'a b [2J  '; give another."
+    long = str(PromptError(f"The file {'x' * 1_000_000} is bad; give another."))
+    assert len(long) < 1100 and long.startswith("The file x") and long.endswith("is bad; give another.")
+    assert isinstance(pickle.loads(pickle.dumps(error)), StoreError)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_prompt_has_no_more_points_than_can_be_looked_at() -> None:
+    assert len(Prompt(np.zeros((1000, 2)), np.ones(1000)).points_xy) == 1000
+    with pytest.raises(PromptError, match="1001 points; give at most 1000"):
+        Prompt(np.zeros((1001, 2)), np.ones(1001))

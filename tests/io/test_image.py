@@ -243,3 +243,21 @@ def test_what_is_no_path() -> None:
         read_image("a\0b.png")
     with pytest.raises(ImageError, match="not a path"):
         read_image(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path, kind: str) -> None:
+    black = np.broadcast_to(np.uint8(0), (12_000, 12_000))
+    path = tmp_path / f"black.{kind}"
+    if kind == "png":
+        Image.fromarray(np.asarray(black)).save(path, compress_level=9)
+    else:
+        tifffile.imwrite(path, black, compression="zlib", rowsperstrip=12_000)
+    with pytest.raises(ImageError, match=r"unpack to 137 MB, which no picture of things does"):
+        read_image(path)
+
+
+def test_a_large_picture_of_something_is_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 4, (12_000, 12_000), np.uint8)
+    tifffile.imwrite(tmp_path / "noise.tif", noise)
+    assert read_image(tmp_path / "noise.tif").shape == noise.shape

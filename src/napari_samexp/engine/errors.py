@@ -33,6 +33,10 @@ def exit_sentence(code: int | None) -> str:
         except ValueError:
             name = f"signal {-code}"
         # what Linux does to the largest process when memory ends
-        why = ", often for want of memory: a smaller encode side or model needs less" if name == "SIGKILL" else ""
+        why = (
+            ", often for want of memory: a smaller encode side or model needs less"
+            if name == "SIGKILL"
+            else ""
+        )
         return f"The model's process was ended by the system ({name}{why})"
     return f"The model's process ended by itself (exit code {code})"
