@@ -27,10 +27,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+import psutil
+
 from napari_samexp.types import SamexpError
 
 LIMIT_S = 10.0  # of a processor, for what a person waits for
-STUCK_S = 60.0  # by the clock, for what waits and does nothing; a busy machine is slow, too
+STUCK_S = 60.0  # by the clock, without as much as 0.1 s of a processor: it waits for what never comes
 MAKING_S = 300.0  # for the case itself, which may be a video that has to be encoded
 LIMIT_BYTES = 1 << 30  # beyond what the process had before
 SAFETY_BYTES = 8 << 30  # of address space, so that a fault takes no machine down
@@ -98,6 +100,7 @@ class Running:
         self.reader, writer = os.pipe()
         self.began = time.monotonic()
         self.asked: float | None = None
+        self._worked = 0.0
         self._said = b""
         self.pid = os.fork()
         if self.pid == 0:
@@ -114,13 +117,22 @@ class Running:
                 self.asked = time.monotonic()
         if more == b"":
             return self._ended(os.waitpid(self.pid, 0)[1])
-        late = time.monotonic() - (self.asked or self.began) > (STUCK_S if self.asked else MAKING_S)
-        if late:
+        if self._is_late():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             what = "hung" if self.asked else "could not be made"
             return self._finished(Outcome(self.kind, self.number, what, seconds=STUCK_S))
         return None
+
+    def _is_late(self) -> bool:
+        now = time.monotonic()
+        if self.asked is None:
+            return now - self.began > MAKING_S
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self.pid).cpu_times()
+            if times.user + times.system >= self._worked + 0.1:
+                self._worked, self.asked = times.user + times.system, now
+        return now - self.asked > STUCK_S
 
     def _ended(self, status: int) -> Outcome:
         text = self._said.lstrip(b"!").decode(errors="replace")

@@ -10,6 +10,7 @@ import torch
 
 from napari_samexp.engine.journal import KEPT, PriorJournal, keys_of, state_of
 from napari_samexp.sam.features import Memory
+from napari_samexp.session.folders import left_sessions
 from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.types import PriorError, Prompt
 
@@ -108,3 +109,14 @@ def test_recordings_have_names_that_stay(tmp_path: Path) -> None:
     journal.commit(prior, 1)
     assert [info.key for info in state_of(PriorJournal(tmp_path), "weights").recordings] == keys
     assert [info.usable for info in state_of(journal, "others").recordings] == [False] * 3
+
+
+def test_a_revision_of_any_number_is_followed_by_one_that_is_found(tmp_path: Path) -> None:
+    """A file's name can come from anywhere, and none may hide what is recorded after it."""
+    folder = tmp_path / "20260101-000000-abcdef" / "prior"
+    PriorJournal(folder).commit(recorded(PriorMemory(), "a"), 1)
+    next(folder.glob("*.safetensors")).rename(folder / "99999999-9999-1.safetensors")
+    journal = PriorJournal(folder)
+    journal.commit(recorded(journal.prior, "b"), 2)
+    assert names(PriorJournal(folder)) == "ab"
+    assert left_sessions(tmp_path)[0].prior.name == "100000000-10000-2.safetensors"

@@ -25,7 +25,7 @@ from napari_samexp.types import ImageError, PriorError
 __all__ = ["PriorJournal", "keys_of", "state_of"]
 
 KEPT = 20  # revisions
-_NAME = re.compile(r"(\d{8})-(\d{4})-(\d+)\.(safetensors|empty)")
+_NAME = re.compile(r"(\d{8,})-(\d{4,})-(\d+)\.(safetensors|empty)")
 _log = logging.getLogger(__name__)
 
 

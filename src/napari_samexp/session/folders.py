@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
@@ -19,6 +20,7 @@ __all__ = ["HOME_VARIABLE", "LeftSession", "SessionFolder", "left_sessions", "se
 
 HOME_VARIABLE = "NAPARI_SAMEXP_HOME"
 KEPT = 5  # folders of former sittings
+_REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
 _IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
 
 
@@ -136,6 +138,10 @@ def _is_free(path: Path) -> bool:
 
 def _newest_prior(path: Path) -> Path | None:
     """Return the file of a folder's prior, None if there are no recordings; see `PriorJournal`."""
-    files = [file for file in (path / "prior").glob("*-*-*") if file.suffix in (".safetensors", ".empty")]
-    newest = max(files, default=None, key=lambda file: file.name)
+    files = [
+        (int(match[1]), file)
+        for file in (path / "prior").glob("*-*-*")
+        if (match := _REVISION.fullmatch(file.name))
+    ]
+    _, newest = max(files, default=(0, None), key=lambda numbered: numbered[0])
     return newest if newest is not None and newest.suffix == ".safetensors" else None
