@@ -288,7 +288,7 @@ def _own_path(name_or_path: str | Path) -> Path:
     given = str(name_or_path)
     if given.lower().startswith(("http://", "https://")):
         raise CheckpointError(
-            f"{plain(given)} is an address; give the file's SHA-256 too, behind it as {HASH_MARK}... or with --sha256."
+            f"{plain(given)} is an address; give its SHA-256 too, behind it as {HASH_MARK}... or with --sha256."
         )
     known = [STARTER, *OFFICIAL]
     close = difflib.get_close_matches(given[:80], known, n=3) or known
