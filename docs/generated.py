@@ -1,13 +1,14 @@
 """What the docs say by asking the program, whenever they are built; a hook of MkDocs.
 
 ``reference/cli.md`` is the help of every command. ``<!-- settings -->`` on a page becomes the table of
-tracking settings, ``<!-- keys -->`` those of keys and clicks.
+tracking settings, ``<!-- keys -->`` those of keys and clicks. A new page at the top of the folder is found by itself.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import typer.main
@@ -19,6 +20,16 @@ from napari_samexp.tracking.settings import TrackSettings
 
 PAGE = "reference/cli.md"
 SETTINGS, KEYS = "<!-- settings -->", "<!-- keys -->"
+
+
+def on_config(config: Any) -> Any:
+    """Give pages of this folder that the navigation does not name a place at its end, under *About*."""
+    named = str(config.nav)
+    about = next(entry["About"] for entry in config.nav if "About" in entry)
+    for path in sorted(Path(config.docs_dir).glob("*.md")):
+        if f"'{path.name}'" not in named:
+            about.append(path.name)
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
