@@ -171,7 +171,7 @@ def test_the_main_job(person, clip, tmp_path, monkeypatch):
     # the timeline is clicked, and a lost frame is looked for
     someone.click_on("timeline", 0.5)
     assert abs(viewer.dims.current_step[0] - FRAMES // 2) <= 1
-    someone.key(Qt.Key.Key_L)
+    someone.key(Qt.Key.Key_N)
     lost = [index for index, scores in dock.session.results.scores.items() if scores[1].lost]
     assert lost or "Nothing was lost" in someone.says
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app_model.types import KeyBinding
+from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QShortcut
 from qtpy.QtTest import QTest
@@ -201,3 +203,15 @@ def test_the_pages_follow_links_and_keys(qtbot: Any) -> None:
     assert window.name == TROUBLESHOOTING
     QTest.keyClick(window, "\x1b")
     assert not window.isVisible()
+
+
+def test_no_layer_of_napari_takes_a_key_of_the_whole_viewer() -> None:
+    """A key that a layer's class binds never reaches the viewer: L picks a label while labels are painted."""
+    taken = {
+        str(key if isinstance(key, KeyBinding) else KeyBinding.from_int(int(key)))
+        for keys in default_shortcuts.values()
+        for key in keys
+    }
+    everywhere = {entry.keys.replace("-", "+") for entry in TRACKING.values() if entry.where == "anything"}
+    assert everywhere == {"N", "Shift+N"}
+    assert "L" in taken and everywhere.isdisjoint(taken)

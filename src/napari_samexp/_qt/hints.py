@@ -62,7 +62,7 @@ def _of_model(now: Standing) -> str:
 
 def _of_job(now: Standing) -> str:
     frames = "1 frame" if now.lost == 1 else f"{now.lost} frames"
-    lost = f"Lost in {frames}: press L to look." if now.lost else ""
+    lost = f"Lost in {frames}: press N to look." if now.lost else ""
     return {
         "starting": "Tracking begins. Scrub, zoom and paint meanwhile.",
         "tracking": f"Tracking. Scrub, zoom and paint meanwhile. {lost}",

@@ -204,9 +204,9 @@ class Panel(QWidget):
             Timeline(), "timeline", "Presence and predicted IoU over time; click to go there."
         )
         self.previous_lost = _button(
-            "◀ Lost", "previous_lost", "Go to the previous place where it was lost. (Shift+L)"
+            "◀ Lost", "previous_lost", "Go to the previous place where it was lost. (Shift+N)"
         )
-        self.next_lost = _button("Lost ▶", "next_lost", "Go to the next place where it was lost. (L)")
+        self.next_lost = _button("Lost ▶", "next_lost", "Go to the next place where it was lost. (N)")
         self.remember_frame = _button(
             "Remember this frame",
             "remember_frame",

@@ -15,7 +15,7 @@ class Shortcut:
     Parameters
     ----------
     keys : str
-        As napari writes it, such as "Shift-L"; of clicks, in words.
+        As napari writes it, such as "Shift-N"; of clicks, in words.
     does : str
         What happens, as people say it.
     where : str
@@ -30,12 +30,12 @@ class Shortcut:
 _PROMPT, _LIST, _MAP = "the prompt's layer", "the list of recordings", "a layer of the encoding"
 
 TRACKING = {
-    "record": Shortcut("R", "record the object as it is marked", "anywhere in the viewer"),
+    "record": Shortcut("R", "record the object as it is marked", "anything but shapes of your own"),
     "role": Shortcut("X", "switch between object and background", _PROMPT),
     "remove_click": Shortcut("Backspace", "remove the newest click", _PROMPT),
     "undo_click": Shortcut("Control-Z", "take the last change of the clicks back", _PROMPT),
-    "next_lost": Shortcut("L", "go to the next place where it was lost", "anywhere in the viewer"),
-    "previous_lost": Shortcut("Shift-L", "go to the place before", "anywhere in the viewer"),
+    "next_lost": Shortcut("N", "go to the next place where it was lost", "anything"),
+    "previous_lost": Shortcut("Shift-N", "go to the place before", "anything"),
     "remove_recording": Shortcut("Delete", "remove the selected recording", _LIST),
     "undo_recording": Shortcut("Control-Z", "take the last change of the recordings back", _LIST),
 }
