@@ -33,7 +33,7 @@ __all__ = ["FRAME_CHOICES", "Panel", "Section"]
 
 FRAME_CHOICES = ("all", "from here", "backward from here", "range")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("float32", "bfloat16", "float16", "auto")
+DTYPES = ("float32", "fast", "bfloat16", "float16", "auto")
 Control = TypeVar("Control", bound=QWidget)
 
 

@@ -41,7 +41,8 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        metavar="T", help="auto, float32, bfloat16 or float16; auto is fast on a GPU, exact on a CPU."
+        metavar="T",
+        help="auto, float32, fast, bfloat16 or float16; auto is fast on a GPU, exact on a CPU; fast tries the CPU.",
     ),
 ]
 Sha256 = Annotated[

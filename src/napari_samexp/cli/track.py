@@ -243,7 +243,7 @@ def model_facts(model: Sam2) -> dict[str, str]:
     return {
         "model": one_line(model.variant.name),
         "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.numbers,
     }
 
 

@@ -65,7 +65,7 @@ class Recorder:
             family=model.variant.family,
             weights=model.weights,
             device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=model.numbers,
             image_size=model.variant.image_size,
             side_multiple=model.variant.side_multiple,
             has_memory=isinstance(model, Sam2),

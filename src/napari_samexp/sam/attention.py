@@ -64,10 +64,17 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
     if not _is_plain(q):
         out = functional.scaled_dot_product_attention(q[:, None], k[:, None], project(memory)[:, None])
         return out[:, 0]
-    weigh = _weighed if q.dtype == torch.float32 else _chunked
     q = q * q.shape[-1] ** -0.5
-    mixed: Tensor = project(torch.stack([weigh(*one) for one in zip(q, k, memory)]))
-    return mixed
+    if q.dtype == torch.float32:
+        return _projected(project, [_weighed(*one) for one in zip(q, k, memory)])
+    # what all keys of a query have in common does not count; without it scores are small, and rounded less
+    k = k - k.mean(dim=1, keepdim=True)
+    return _projected(project, [_chunked(*one) for one in zip(q, k, memory.to(q.dtype))])
+
+
+def _projected(project: nn.Linear, mixed: list[Tensor]) -> Tensor:
+    out: Tensor = project(torch.stack(mixed))
+    return out
 
 
 def _is_plain(q: Tensor) -> bool:

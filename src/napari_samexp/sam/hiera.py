@@ -196,7 +196,7 @@ class _Block(nn.Module):
             x = x + self.attn(self.attn.qkv(self.norm1(x)), absent)
         else:
             y = self.norm1(x)
-            shortcut = self.proj(y)
+            shortcut = self.proj(y).to(x.dtype)  # the layers may multiply in a shorter type
             x = (_halve(shortcut) if self.pool else shortcut) + self.attn(self.attn.qkv(y), absent)
         return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
 

@@ -36,6 +36,17 @@ class _Model(nn.Module):
     weights: str = "unnamed"  # file name of the weights
     hash_weights: Callable[[], str] = staticmethod(lambda: "")
 
+    _numbers: str = ""
+
+    @property
+    def numbers(self) -> str:
+        """Name of the type that the model multiplies in, which may be shorter than the `dtype` of all else."""
+        return self._numbers or str(self.dtype).removeprefix("torch.")
+
+    @numbers.setter
+    def numbers(self, name: str) -> None:
+        self._numbers = name
+
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file, which tells whose memories a prior holds."""

@@ -195,17 +195,17 @@ def memory_map(time: Tensor, grid_hw: GridHW) -> Tensor:
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Turn neighbouring channel pairs of (..., N, C) tokens by a rotary encoding of N positions."""
-    if x.dtype == torch.float32 and x.is_contiguous():  # one pass: to turn is to multiply complex numbers
-        turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(*rope)
-        return torch.view_as_real(turned).flatten(-2)
-    cos, sin = (table.to(x.dtype) for table in rope)
+    if x.device.type == "cpu":  # one pass: to turn is to multiply complex numbers
+        pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * torch.complex(*rope)).flatten(-2).to(x.dtype)
+    cos, sin = rope
     even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
 def rotate_(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Do what `rotate` does in the place of x, where no gradients are kept and x allows it."""
-    if x.dtype != torch.float32 or torch.is_grad_enabled():
+    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
         return x.copy_(rotate(x, rope))
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(*rope))
     return x

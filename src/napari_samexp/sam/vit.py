@@ -102,6 +102,7 @@ class _RelativeAttention(nn.Module):
             kv = padded
         rows = _distances(self.rel_pos_h, kv.shape[1])[: q.shape[1]]
         columns = _distances(self.rel_pos_w, kv.shape[2])[: q.shape[2]]
+        rows, columns = rows.to(q.dtype), columns.to(q.dtype)
         q = q.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
         k, v = kv.flatten(1, 2).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         # one head at a time where windows are large: all heads' logits of a 64 x 64 grid take a gigabyte
