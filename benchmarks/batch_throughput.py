@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from kill_and_resume import sample
+from sample_files import sample
 
 from napari_samexp.batch.jobs import Job, JobResult, Progress
 from napari_samexp.batch.manifest import Manifest

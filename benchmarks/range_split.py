@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kill_and_resume import sample
+from sample_files import sample
 
 from napari_samexp.batch.jobs import Job, JobResult
 from napari_samexp.batch.ranges import merge, split_job

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import logging
 import multiprocessing
+import secrets
 import threading
 import time
 from collections import deque
@@ -92,8 +93,9 @@ class EngineClient:
         self._on_reply = on_reply
         self._folder = folder
         self._options = options or WorkerOptions()
-        # also told apart from those of an earlier session, which the journal may still name
-        self._numbers = itertools.count(time.time_ns() // 1_000_000)
+        # Also told apart from those of an earlier session, which the journal may still name. Not by the time:
+        # a clock that was set back would have a change taken for one that was made long ago.
+        self._numbers = itertools.count(1 + secrets.randbits(60))
         self._posted: deque[Entry] = deque()
         self._line = RequestLine()
         self._frames = FrameServer(self._answer_frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import re
 from collections import Counter
@@ -58,6 +59,7 @@ class PriorJournal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             remove_partials(folder)
+            remove_partials(folder / "pictures")
             self._restore()
         except OSError as error:
             self.notice = f"The session's folder {folder} cannot be used ({error.strerror or error})."
@@ -91,9 +93,9 @@ class PriorJournal:
         try:
             path.parent.mkdir(exist_ok=True)
             if not path.exists():
-                partial = path.with_suffix(".partial")
-                Image.fromarray(rgb).save(partial, "PNG", compress_level=1)
-                partial.replace(path)
+                data = io.BytesIO()
+                Image.fromarray(rgb).save(data, "PNG", compress_level=1)
+                write_atomic(path, data.getvalue())
         except OSError:
             _log.warning("the recorded picture could not be kept", exc_info=True)
 

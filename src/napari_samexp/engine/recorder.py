@@ -190,8 +190,10 @@ class Recorder:
         )
 
     def _keep(self, number: int, made: tuple[Recording, Memory], rgb: Rgb) -> None:
-        self.journal.commit(self.journal.prior.with_recording(*made), number)
+        prior = self.journal.prior.with_recording(*made)
+        # before it, so that no kill leaves a recording whose picture is not at hand
         self.journal.keep_picture(made[0].image_hash, rgb)
+        self.journal.commit(prior, number)
 
     # ---- the prior
 

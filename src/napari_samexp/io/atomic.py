@@ -6,10 +6,12 @@ import errno
 import os
 import re
 import stat
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from napari_samexp.types import StoreError
 
@@ -17,14 +19,22 @@ __all__ = [
     "absolute_path",
     "os_errors_as_store_errors",
     "partial_file",
+    "patiently",
     "read_whole",
     "remove_partials",
     "sync",
     "write_atomic",
 ]
 
+T = TypeVar("T")
+
 # The names of unfinished files, ours and zarr's, so that one sweep finds both.
 PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
+_KNOWN_BY = 24  # letters of the target's name in that of an unfinished file: a long name must not become too long
+WINDOWS = os.name == "nt"  # a name of its own, since the tests change it and pathlib must not notice
+_PATIENCE_S = 2.0
+# what file systems say that cannot flush a folder, as some of a network's
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 
 
 def absolute_path(path: str | os.PathLike[str]) -> Path:
@@ -66,14 +76,14 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     OSError
         If the disk refuses; `path` is then as it was.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial_of(path)
     try:
         with partial.open("xb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        partial.replace(path)
+        patiently(lambda: partial.replace(path))
     except BaseException:
         with suppress(OSError):
             partial.unlink()
@@ -85,11 +95,11 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 @contextmanager
 def partial_file(target: Path) -> Iterator[Path]:
     """Give a place beside `target`, which takes its place at the end; after an error nothing is left."""
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial_of(target)
     try:
         yield partial
         sync(partial)
-        partial.replace(target)
+        patiently(lambda: partial.replace(target))
     except BaseException:
         with suppress(OSError):
             partial.unlink()
@@ -97,16 +107,38 @@ def partial_file(target: Path) -> Iterator[Path]:
     sync(target.parent)
 
 
+def patiently(change: Callable[[], T]) -> T:
+    """Return what `change` returns; on Windows, try for a while if somebody has the file open.
+
+    There a file cannot be replaced, renamed or removed while it is read, if only for the moment in which a
+    viewer draws it or a virus scanner looks at it.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return change()
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
 def sync(path: Path) -> None:
     """Return once the file or folder `path` is on the disk and would outlive a power cut.
 
-    A folder holds the names of its files, so a new or renamed file needs both.
+    A folder holds the names of its files, so a new or renamed file needs both. Where the file system cannot
+    flush a folder, it is left to flush it by itself.
     """
-    if os.name == "nt":  # Windows can flush neither a folder nor a file opened for reading
+    folder = path.is_dir()
+    if WINDOWS and folder:  # it writes names at once
         return
-    handle = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -115,7 +147,15 @@ def remove_partials(folder: Path) -> None:
     """Remove what killed writers left unfinished in `folder`, if it exists; only the one writer may."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if PARTIAL.fullmatch(entry.name)]:
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
+
+
+def _remove(path: Path) -> None:
+    patiently(lambda: path.unlink(missing_ok=True))
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:_KNOWN_BY]}.{uuid.uuid4().hex}.partial")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -9,10 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_samexp.io.atomic import os_errors_as_store_errors, sync
+from napari_samexp.io.atomic import os_errors_as_store_errors, patiently, sync
 from napari_samexp.types import StoreError
 
 __all__ = ["Claim", "swap_was_interrupted"]
+
+_LONGEST_NAME = 240  # bytes; file systems take 255, and what lies beside needs a few more
 
 
 class Claim:
@@ -56,9 +59,9 @@ class Claim:
         """Put the folder `building` in the place of the path's folder, and only then remove that one."""
         sync(self.building)
         if self._path.exists():
-            self._path.rename(self._side / "old")
+            patiently(lambda: self._path.rename(self._side / "old"))
         try:
-            self.building.rename(self._path)
+            patiently(lambda: self.building.rename(self._path))
         except OSError:
             self._settle()
             raise
@@ -87,6 +90,11 @@ class Claim:
             raise StoreError(
                 f"Another process or job writes {self._path}; wait until it ends, or choose another --out."
             ) from None
+        except NotImplementedError:
+            raise StoreError(
+                f"The disk of {self._path} cannot lock files, so two programs could write at once; "
+                "choose a place on another disk."
+            ) from None
 
     def _settle(self) -> None:
         """Undo or finish a swap that a kill cut off, and remove what was being built."""
@@ -96,9 +104,9 @@ class Claim:
         if not old.exists():
             return
         if not self._path.exists():
-            old.rename(self._path)
+            patiently(lambda: old.rename(self._path))
             return
-        old.rename(trash)  # so that an `old` is always a whole one, even if a kill cuts off the removal
+        patiently(lambda: old.rename(trash))  # so that an `old` is always a whole one, even if a kill cuts off the removal
         _remove(trash)
 
 
@@ -108,9 +116,12 @@ def swap_was_interrupted(path: Path) -> bool:
 
 
 def _side(path: Path) -> Path:
-    return path.with_name(f".{path.name}.samexp")
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{name[:24]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    return path.with_name(f".{name}.samexp")
 
 
 def _remove(folder: Path) -> None:
     if os.path.lexists(folder):
-        shutil.rmtree(folder)
+        patiently(lambda: shutil.rmtree(folder))

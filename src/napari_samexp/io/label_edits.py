@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, read_whole, write_atomic
+from napari_samexp.io.atomic import (
+    absolute_path,
+    os_errors_as_store_errors,
+    patiently,
+    read_whole,
+    write_atomic,
+)
 from napari_samexp.io.chunk_files import labels_readable
-from napari_samexp.io.label_header import StoreHeader
+from napari_samexp.io.label_header import StoreHeader, require_there
 from napari_samexp.types import StoreError
 
 __all__ = ["EditableLabels", "TooManyLabelsError", "edited_frames"]
@@ -126,7 +132,7 @@ class EditableLabels:
         """Put back what was painted on a frame that the run has just written; return whether it was."""
         painted = self._unsettled.get(index)
         if painted is not None:
-            self._array[index] = painted
+            self._write(index, painted)
         return painted is not None
 
     def stop_guarding(self) -> None:
@@ -153,11 +159,8 @@ class EditableLabels:
     def __setitem__(self, key: Any, value: Any) -> None:
         frames = _frames_of(key, self.shape[0])
         self.mark(frames)
-        with (
-            labels_readable(f"The labels in {self._path}"),  # those beside the painted ones
-            os_errors_as_store_errors("paint labels in", self._path),
-        ):
-            self._array[key] = value
+        with labels_readable(f"The labels in {self._path}"):  # those beside the painted ones
+            self._write(key, value)
         for index in self._unsettled.keys() & frames:
             self._unsettled[index] = np.asarray(self._array[index])
 
@@ -165,6 +168,11 @@ class EditableLabels:
         if copy is False:
             raise ValueError("Labels have to be read from the disk, which copies; leave out copy=False.")
         return np.asarray(self[:], dtype)
+
+    def _write(self, key: Any, value: Any) -> None:
+        with os_errors_as_store_errors("paint labels in", self._path):
+            require_there(self._path)
+            patiently(lambda: self._array.__setitem__(key, value))
 
     def _note(self, edited: frozenset[int]) -> None:
         text = json.dumps({"frames": sorted(edited)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import operator
 import os
@@ -19,7 +20,7 @@ from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors, read_who
 from napari_samexp.io.chunk_files import ChunkFiles
 from napari_samexp.types import RunIdentity, StoreError
 
-__all__ = ["StoreHeader", "require_replaceable"]
+__all__ = ["StoreHeader", "require_replaceable", "require_there"]
 
 VERSION = 1
 KEY = "napari_samexp"
@@ -198,6 +199,15 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
         raise StoreError(
             f"The label store {path} also holds {min(foreign)}, which overwriting would delete; move it away."
         )
+
+
+def require_there(path: Path) -> None:
+    """Raise `FileNotFoundError` if a store was taken away.
+
+    Without that, zarr would make its folder again: on this computer's own disk, if a network's is gone.
+    """
+    if not (path / "zarr.json").is_file():
+        raise FileNotFoundError(errno.ENOENT, "its folder is no longer there")
 
 
 def _contents(folder: Path) -> Iterator[str]:

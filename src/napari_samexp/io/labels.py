@@ -14,11 +14,17 @@ import numpy.typing as npt
 import zarr
 
 from napari_samexp.io import frame_memory
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, remove_partials, sync
+from napari_samexp.io.atomic import (
+    absolute_path,
+    os_errors_as_store_errors,
+    patiently,
+    remove_partials,
+    sync,
+)
 from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.claim import Claim, swap_was_interrupted
 from napari_samexp.io.frame_memory import FrameMemory
-from napari_samexp.io.label_header import StoreHeader, require_replaceable
+from napari_samexp.io.label_header import StoreHeader, require_replaceable, require_there
 from napari_samexp.io.score_journal import ScoreJournal
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
 
@@ -92,7 +98,7 @@ class LabelStore:
         try:
             require_replaceable(folder, overwrite)  # again, now that nobody else can change it
             with os_errors_as_store_errors("create the label store", folder):
-                header.build(claim.building)
+                patiently(lambda: header.build(claim.building))
                 ScoreJournal.start(claim.building / "scores.jsonl")
                 sync(claim.building / "zarr.json")
                 claim.install()
@@ -166,7 +172,9 @@ class LabelStore:
         if self._journal.done[index]:
             self.forget([index])  # else a kill between labels and scores would leave new ones with old ones
         with os_errors_as_store_errors(f"write frame {index} to", self._path):
-            self._array[index] = result.labels.astype(self._header.dtype)
+            require_there(self._path)
+            labels = result.labels.astype(self._header.dtype)
+            patiently(lambda: self._array.__setitem__(index, labels))
             self._sync_chunk(index)
             self._journal.record(index, result.scores)
 

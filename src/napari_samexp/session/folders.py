@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,8 @@ class SessionFolder:
     """
 
     def __init__(self, parent: Path) -> None:
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self.path = parent / name
+        # counted, not dated: a clock that was set back must not make the newest sitting the oldest
+        self.path = parent / f"{_highest(parent) + 1:08d}-{secrets.token_hex(3)}"
         self._lock = _lock_of(self.path)
         try:
             self.path.mkdir(parents=True)
@@ -78,7 +77,8 @@ class SessionFolder:
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
         for old in left_sessions(self.path.parent)[KEPT:]:
-            old.discard()
+            if old.path != self.path:
+                old.discard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class LeftSession:
     crashed : bool
         Whether it ended without being closed.
     when : float
-        Seconds since the epoch at its last recording.
+        Seconds since the epoch at its last recording, by a clock that may have been set back since.
     """
 
     path: Path
@@ -119,7 +119,19 @@ def left_sessions(parent: Path | None = None) -> list[LeftSession]:
                 with suppress(OSError):
                     crashed = (path / _IN_USE).exists()
                     found.append(LeftSession(path, prior, crashed, prior.stat().st_mtime))
-    return sorted(found, key=lambda left: left.when, reverse=True)
+    return sorted(found, key=lambda left: (_number(left.path), left.when), reverse=True)
+
+
+def _highest(parent: Path) -> int:
+    with suppress(OSError):
+        return max(map(_number, parent.iterdir()), default=0)
+    return 0
+
+
+def _number(path: Path) -> int:
+    """Return the place of a sitting in their order; the names of older versions begin with a date, such as 20260131."""
+    match = re.match(r"[0-9]{8,12}", path.name)
+    return int(match[0]) if match else 0
 
 
 def _lock_of(path: Path) -> FileLock:

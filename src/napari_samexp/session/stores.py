@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +17,10 @@ from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, SamexpError
 
 __all__ = ["OpenedStore", "default_store", "look_into", "video_reference"]
+
+LONGEST_STEM = 150  # bytes; names may have 255, and on Windows a whole path 260 letters
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # on Windows, whose users are sent labels too
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +47,20 @@ class OpenedStore:
 
 def default_store(name: str, folder: Path) -> Path:
     """Return a path in `folder` for the labels of a video of that name, at which there is nothing yet."""
-    stem = Path(name).stem or "video"
+    stem = _file_name(Path(name).stem)
     first = folder / f"{stem}.labels.zarr"
     others = (folder / f"{stem}.labels-{number}.zarr" for number in range(2, 10_000))
     return next((path for path in (first, *others) if not path.exists()), first)
+
+
+def _file_name(stem: str) -> str:
+    """Return a name that every system takes for a file, and that leaves room for endings."""
+    name = _UNSAFE.sub("_", stem).strip(" .")
+    while len(os.fsencode(name)) > LONGEST_STEM:
+        name = name[:-1]
+    if name.split(".")[0].upper() in _RESERVED:
+        name = f"{name}_"
+    return name or "video"
 
 
 def look_into(path: Path) -> OpenedStore:
