@@ -15,6 +15,7 @@ from kill_checks import Tally, finished, recorded_names, same_labels, whole_file
 from napari_samexp.engine import EngineClient, WorkerOptions
 from napari_samexp.engine.messages import (
     FrameDone,
+    Loaded,
     LoadModel,
     LoadPrior,
     Preview,
@@ -67,11 +68,12 @@ class Asker:
         return self.answer(self.client.submit(request, holds))
 
     def kill(self) -> None:
-        """Kill the worker, and wait until another one is ready."""
+        """Kill the worker, and wait until another one has the model; two deaths in a row would be given up."""
         since, pid = len(self.replies), self.client.pid
         if pid is not None:
             psutil.Process(pid).kill()
             self.until(lambda reply: isinstance(reply, Ready), since)
+            self.until(lambda reply: isinstance(reply, Loaded), since)
 
     def close(self) -> None:
         self.client.close()

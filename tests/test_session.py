@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_samexp.engine.client import EngineClient
 from napari_samexp.engine.messages import (
     Cancel,
     ChangeRecording,
@@ -855,6 +859,82 @@ def test_lost_frames_are_found_in_both_directions() -> None:
 def test_speed_is_that_of_the_last_frames() -> None:
     assert speed([], 5) == (None, None)
     assert speed([100.0, *[0.5] * 20], 10) == (2.0, 5.0)
+
+
+def test_a_home_that_cannot_be_written_keeps_nobody_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    home = tmp_path / "home"
+    home.write_text("a file where the folder should be")
+    sitting = Sitting(home)
+    assert sitting.session.folder.is_relative_to(tmp_path / "temporary")
+    notice = sitting.session.first_notice
+    assert "No folder for this session" in notice and "are kept in" in notice and "\n" not in notice
+    sitting.session.change_settings(hover=True)  # which cannot be kept, and are used all the same
+    assert sitting.session.settings.hover
+    folder = sitting.session.folder
+    sitting.session.close()
+    assert not folder.exists()
+
+    monkeypatch.setattr(tempfile, "tempdir", str(home))  # nowhere
+    with pytest.raises(SamexpError, match="No folder for this session"):
+        Sitting(home)
+
+
+@pytest.mark.parametrize("day", [0, 10**9])
+def test_a_clock_that_is_set_back_makes_no_sitting_the_oldest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, day: int
+) -> None:
+    """Else the newest recordings would be offered last, and thrown away first."""
+    parent = sessions_dir(tmp_path / "home")
+    old = parent / "20260131-120000-abcdef"  # as earlier versions called them
+    (old / "prior").mkdir(parents=True)
+    (old / "prior" / "00000001-0001-1.safetensors").touch()
+    folders = [old] + [recorded_in(SessionFolder(parent)) for _ in range(KEPT)]
+    monkeypatch.setattr(time, "time", lambda: float(day))
+    monkeypatch.setattr(time, "time_ns", lambda: day * 10**9)
+    folder = SessionFolder(parent)
+    file = recorded_in(folder, close=False) / "prior" / "00000001-0001-1.safetensors"
+    os.utime(file, (day, day))
+    folder.close()
+    left = [session.path for session in left_sessions(parent)]
+    assert left == [folder.path, *folders[::-1]][:KEPT]
+    assert not old.exists()
+
+
+def recorded_in(folder: SessionFolder, *, close: bool = True) -> Path:
+    (folder.path / "prior").mkdir()
+    (folder.path / "prior" / "00000001-0001-1.safetensors").touch()
+    if close:
+        folder.close()
+    return folder.path
+
+
+def test_the_worker_takes_no_change_for_one_of_another_sitting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of a folder may name requests of a client that is gone; the clock may stand still."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    firsts = {next(EngineClient(lambda reply: None, tmp_path)._numbers) for _ in range(10)}
+    assert len(firsts) == 10 and min(firsts) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("x" * 250 + ".mp4", "x" * 150),
+        ("ü" * 120 + ".mp4", "ü" * 75),
+        ("what? <now>: 1/2*.mp4", "2_"),
+        ('a"b|c\\d?.tif', "a_b_c_d_"),
+        ("aux.mp4", "aux_"),
+        ("com1.old.mp4", "com1.old_"),
+        ("ends. .mp4", "ends"),
+        ("...", "video"),
+    ],
+)
+def test_a_new_store_has_a_name_for_every_system(tmp_path: Path, name: str, stem: str) -> None:
+    assert default_store(name, tmp_path) == tmp_path / f"{stem}.labels.zarr"
 
 
 def test_a_new_store_never_takes_a_name_that_is_used(tmp_path: Path) -> None:

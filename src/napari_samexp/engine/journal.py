@@ -101,15 +101,17 @@ class PriorJournal:
 
     def _write(self, prior: PriorMemory, depth: int, request: int) -> None:
         stem = f"{self._revision + 1:08d}-{depth:04d}-{request}"
-        if prior.recordings:
-            prior.save(self._folder / f"{stem}.safetensors")
-        else:
-            try:
+        try:
+            if prior.recordings:
+                prior.save(self._folder / f"{stem}.safetensors")
+            else:
                 write_atomic(self._folder / f"{stem}.empty", b"")
-            except OSError as error:
-                raise PriorError(
-                    f"The recordings cannot be kept in {self._folder} ({error.strerror}); make room."
-                ) from error
+        except (OSError, PriorError) as error:
+            cause = error.__cause__ or error
+            raise PriorError(
+                f"The recordings cannot be kept in {self._folder} ({getattr(cause, 'strerror', None) or cause}); "
+                "make room there and record again."
+            ) from error
         self.prior, self._revision, self._depth = prior, self._revision + 1, depth
         with suppress(OSError):
             for revision, _, _, path in list(self._files()):

@@ -30,7 +30,9 @@ T = TypeVar("T")
 
 # The names of unfinished files, ours and zarr's, so that one sweep finds both.
 PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
-_KNOWN_BY = 24  # letters of the target's name in that of an unfinished file: a long name must not become too long
+_KNOWN_BY = (
+    24  # letters of the target's name in that of an unfinished file: a long name must not become too long
+)
 WINDOWS = os.name == "nt"  # a name of its own, since the tests change it and pathlib must not notice
 _PATIENCE_S = 2.0
 # what file systems say that cannot flush a folder, as some of a network's

@@ -106,7 +106,9 @@ class Claim:
         if not self._path.exists():
             patiently(lambda: old.rename(self._path))
             return
-        patiently(lambda: old.rename(trash))  # so that an `old` is always a whole one, even if a kill cuts off the removal
+        patiently(
+            lambda: old.rename(trash)
+        )  # so that an `old` is always a whole one, even if a kill cuts off the removal
         _remove(trash)
 
 

@@ -30,7 +30,7 @@ from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.posenc_map import PosencMap
 from napari_samexp.sam.parts import ABSOLUTE, Part, require_part
 from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
-from napari_samexp.session.folders import SessionFolder, sessions_dir
+from napari_samexp.session.folders import new_folder, sessions_dir
 from napari_samexp.types import SamexpError
 
 __all__ = ["EncodingSession", "EncodingSource", "MapWish"]
@@ -247,7 +247,7 @@ class EncodingSession:
         options: WorkerOptions | None = None,
         make_engine: MakeEngine | None = None,
     ) -> None:
-        self._folder = SessionFolder(sessions_dir(home))
+        self._folder, _ = new_folder(sessions_dir(home))
         # half of the processors, so that a slider that is dragged is not slowed down by what it asks for
         options = options or WorkerOptions(threads=max(1, (os.cpu_count() or 2) // 2))
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self._folder.path, options))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,15 @@ from filelock import FileLock, Timeout
 
 from napari_samexp.types import SamexpError
 
-__all__ = ["HOME_VARIABLE", "LeftSession", "SessionFolder", "left_sessions", "sessions_dir", "settings_file"]
+__all__ = [
+    "HOME_VARIABLE",
+    "LeftSession",
+    "SessionFolder",
+    "left_sessions",
+    "new_folder",
+    "sessions_dir",
+    "settings_file",
+]
 
 HOME_VARIABLE = "NAPARI_SAMEXP_HOME"
 KEPT = 5  # folders of former sittings
@@ -64,6 +74,8 @@ class SessionFolder:
             self._lock.acquire(timeout=0)
             (self.path / _IN_USE).touch()
         except (OSError, Timeout, NotImplementedError) as error:
+            self._lock.release()
+            shutil.rmtree(self.path, ignore_errors=True)
             raise SamexpError(
                 f"No folder for this session can be made in {parent} ({error}); see that it can be written."
             ) from error
@@ -79,6 +91,32 @@ class SessionFolder:
         for old in left_sessions(self.path.parent)[KEPT:]:
             if old.path != self.path:
                 old.discard()
+
+
+def new_folder(parent: Path) -> tuple[SessionFolder, str]:
+    """Return a folder for a sitting, and one sentence if it cannot be where it should.
+
+    A home that cannot be written, as in some containers and on a full disk, must not keep anybody from working.
+
+    Raises
+    ------
+    SamexpError
+        If there is no other place either.
+    """
+    try:
+        return SessionFolder(parent), ""
+    except SamexpError as error:
+        # a name of one's own, since others may use the same place
+        other = Path(tempfile.gettempdir()) / f"napari-samexp-{_user()}" / "sessions"
+        folder = SessionFolder(other)
+        return folder, f"{error} Until then recordings are kept in {folder.path}; save what is to last."
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # nobody that the system knows
+        return "user"
 
 
 @dataclass(frozen=True, slots=True)

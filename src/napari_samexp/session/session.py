@@ -17,8 +17,8 @@ from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
 from napari_samexp.session.folders import (
     LeftSession,
-    SessionFolder,
     left_sessions,
+    new_folder,
     sessions_dir,
     settings_file,
 )
@@ -81,7 +81,7 @@ class Session:
     results : Results
     settings : Preferences
     first_notice : str
-        Why settings begin anew, if they do.
+        Why recordings are kept elsewhere, or why settings begin anew, if so.
     folder : Path
         This sitting's own, where the prior is from the moment a prompt is recorded.
     """
@@ -99,7 +99,7 @@ class Session:
         options: WorkerOptions | None = None,
         make_engine: MakeEngine | None = None,
     ) -> None:
-        self._folder = SessionFolder(sessions_dir(home))
+        self._folder, elsewhere = new_folder(sessions_dir(home))
         self.folder = self._folder.path
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self.folder, options))
         self._exchange = Exchange(make, deliver, self._on_other, self.activity.emit)
@@ -109,7 +109,8 @@ class Session:
         self.results = Results(self._exchange)
         self.tracking = Tracking(self._exchange, self.recordings, self.results)
         self._settings_file = settings_file(home)
-        self.settings, self.first_notice = load_preferences(self._settings_file)
+        self.settings, anew = load_preferences(self._settings_file)
+        self.first_notice = elsewhere or anew
         self._wished = self.settings
         self._closed = False
         self._connect()
