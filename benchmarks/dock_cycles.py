@@ -3,7 +3,9 @@
     python benchmarks/dock_cycles.py [--cycles 200] [--whole 10]     (with a screen, or under xvfb-run)
 
 Every time, a worker process is started and ended; every tenth time (--whole), the model is loaded and a click is
-previewed first, so that shared memory is in use. A line each ten cycles: resident memory, threads, open files, child
+previewed first, so that shared memory is in use. With --picture there is a layer to click on, and every dock makes
+and removes a points layer: where the screen is drawn by software, some 2.5 MB each stay with the driver, since
+letting go of them would end napari there. A line each ten cycles: resident memory, threads, open files, child
 processes, blocks of shared memory, temporary files, folders of sittings, widgets that Python still knows, and
 callbacks that are still connected to the viewer. The last line compares the second half with its beginning.
 """
@@ -23,6 +25,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from napari_samexp.types import Prompt
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 GROWTH_KB = 20.0  # of resident memory a cycle, over the second half; a leaked dock is a megabyte
 COUNTS = ("threads", "files", "children", "shared_blocks", "temp_files", "sittings", "docks", "callbacks")
 
@@ -66,14 +71,18 @@ def counted(viewer: Any, home: Path) -> dict[str, Any]:
     }
 
 
-def cycle(viewer: Any, whole: bool) -> None:
+def cycle(viewer: Any, whole: bool, picture: bool) -> None:
     """Open the dock, let its worker start, in a whole cycle load and preview, and close it."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     engine = dock.session._exchange.engine
     assert live(60, lambda: engine.pid is not None), "no worker was started"
     if whole:
-        assert live(300, lambda: dock.session.models.state.usable and dock.prompts.layers is not None)
-        dock.prompts.layers.add_point(30.0, 20.0, (), "object")
+        assert live(300, lambda: dock.session.models.state.usable and dock.prompts.begun)
+        if picture:
+            dock.prompts.layers.add_point(30.0, 20.0, (), "object")
+        else:
+            dock.session.prompting.set_picture(PICTURE, "picture")
+            dock.session.prompting.set_prompt(Prompt.from_lists(objects=[(30, 20)]))
         assert live(300, lambda: dock.session.prompting.preview is not None)
     viewer.window.remove_dock_widget(dock.parentWidget())
     assert live(60, lambda: dock.session is None and engine.pid is None), "the worker did not end"
@@ -96,6 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--whole", type=int, default=10, help="a whole cycle each so many")
+    parser.add_argument("--picture", action="store_true", help="with a layer to click on")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
@@ -106,10 +116,11 @@ def main() -> None:
         import napari
 
         viewer = napari.Viewer(show=True)
-        viewer.add_image(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8), rgb=True)
+        if args.picture:
+            viewer.add_image(PICTURE, rgb=True)
         lines = []
         for number in range(1, args.cycles + 1):
-            cycle(viewer, whole=number % args.whole == 0)
+            cycle(viewer, number % args.whole == 0, args.picture)
             if number % 10 == 0:
                 lines.append({"cycle": number, **counted(viewer, home)})
                 print(json.dumps(lines[-1]), flush=True)

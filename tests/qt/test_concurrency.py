@@ -17,10 +17,12 @@ import pytest
 from hands import Person
 from napari.utils.notifications import NotificationSeverity, notification_manager
 
+from napari_samexp.engine import WorkerOptions
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
+from napari_samexp.session import Session
 
 SAMPLE = load_sample()
 FRAMES = 16
@@ -58,17 +60,22 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Person]]:
     def make(viewer: Any = None) -> Person:
+        from napari_samexp._qt.connections import WindowThread
         from napari_samexp._qt.prior_tracking import PriorTracking
 
+        deliver = WindowThread()
+        threads.append(deliver)
         viewer = viewer or make_napari_viewer(show=True)
         viewer.window.resize(1280, 860)
-        dock = PriorTracking(viewer)  # napari shows one of a plugin's docks a window; two are made by hand
+        # napari shows one of a plugin's docks a window; two are made by hand
+        dock = PriorTracking(viewer, Session(deliver=deliver, options=WorkerOptions(threads=1, niceness=0)))
         viewer.window.add_dock_widget(dock, name=f"dock {len(made)}")
         made.append(Person(viewer, dock, qtbot))
         made[-1].until(lambda: dock.session.models.state.usable and dock.prompts.begun, "the model")
         return made[-1]
 
     made: list[Person] = []
+    threads: list[Any] = []
     yield make
     engines = [someone.dock.session._exchange.engine for someone in made if someone.dock.session is not None]
     for someone in made:

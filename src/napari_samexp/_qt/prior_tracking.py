@@ -22,6 +22,7 @@ from napari_samexp._qt.prompt_control import PromptControl
 from napari_samexp._qt.sample_data import show_samples
 from napari_samexp._qt.shortcuts import TRACKING
 from napari_samexp._qt.shown_video import add_video, know_viewer
+from napari_samexp._qt.software_rendering import spare_programs
 from napari_samexp._qt.track_control import TrackControl
 from napari_samexp.io.video import open_video
 from napari_samexp.session.frames import lost_frames
@@ -60,6 +61,7 @@ class PriorTracking(Dock):
         self._quiet = QTimer(self)
         self._quiet.setSingleShot(True)
         know_viewer(self.viewer)
+        spare_programs()
         self._build()
         self._connect()
         self._show_settings()

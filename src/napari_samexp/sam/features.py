@@ -149,13 +149,26 @@ def prepare_on(
 
 
 def _prepare_sam2(rgb: Tensor, placement: Placement) -> Tensor:
-    pixels = rgb.permute(2, 0, 1)[None].float() / 255
-    if placement.input_hw != placement.image_hw:
-        pixels = functional.interpolate(
-            pixels, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
-        )
+    pixels = _resized(rgb, placement)
     mean, std = (torch.tensor(values, device=rgb.device).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels - mean) / std
+
+
+def _resized(rgb: Tensor, placement: Placement) -> Tensor:
+    """Return pixels (H, W, 3) of 0 to 255 as 0 to 1 at the model's size, (1, 3, H, W).
+
+    A colour at a time: it gives the same numbers in less than half the time on a CPU, and blocks of memory as
+    large as three planes of floats left ever more holes of that size in a process that tracks for hours.
+    """
+    pixels = torch.empty((1, 3, *placement.input_hw), device=rgb.device)
+    for colour in range(3):
+        plane = rgb[..., colour].contiguous()[None, None].float() / 255
+        if placement.input_hw != placement.image_hw:
+            plane = functional.interpolate(
+                plane, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
+            )
+        pixels[:, colour] = plane[:, 0]
+    return pixels
 
 
 def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArray[np.float32]:
