@@ -139,6 +139,8 @@ class Peer:
             self._process.stdin.close()
         except OSError:
             pass  # it has ended
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._process.wait()
 
     def _read(self) -> str:

@@ -27,6 +27,8 @@ for _script in (
     "benchmarks/reproduce.py",
     "benchmarks/reproduce_edgetam.py",
     "benchmarks/parity.py",
+    "benchmarks/turns.py",
+    "benchmarks/optional_modes.py",
     "tests/tiny_run.py",
 ):
     _register(ROOT / _script)

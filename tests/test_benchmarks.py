@@ -1,0 +1,106 @@
+"""What the benchmarks rest on: turns, ratios, and modes that reduce nothing when they are told to reduce nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optional_modes
+import pytest
+import tiny_run
+import torch
+import turns
+
+from napari_samexp.tracking import Tracker, TrackSettings
+from napari_samexp.types import Prompt
+
+PEER = """
+import sys
+sys.path.insert(0, {folder!r})
+from turns import Stages, answer
+
+class Model:
+    def encode(self):
+        return sum(i * i for i in range({work}))
+
+model, stages = Model(), Stages()
+stages.watch(model, image="encode")
+answer({{"frame": model.encode, "more": lambda: {{"gpu_peak": 3.0}}}}, stages)
+"""
+
+
+def peer(folder: Path, name: str, work: int) -> turns.Peer:
+    script = folder / f"{name}.py"
+    script.write_text(PEER.format(folder=str(turns.HERE), work=work), "utf-8")
+    return turns.Peer(name, sys.executable, str(script))
+
+
+def test_peers_take_turns_and_ratios_are_within_a_turn(tmp_path: Path) -> None:
+    peers = [peer(tmp_path, "light", 20_000), peer(tmp_path, "heavy", 2_000_000)]
+    with turns.running(peers):
+        rows = turns.take_turns(peers, "frame", 3, 1, quiet=True)
+        assert peers[0].do("more")["gpu_peak"] == 3.0
+    assert [len(figures) for figures in rows.values()] == [3, 3]
+    for figures in rows["heavy"]:
+        assert figures["peak"] > 1 and figures["stages"]["image"] == pytest.approx(figures["cpu"], rel=0.5)
+    report = turns.show(rows, ["light"])
+    assert set(report["ratios"]) == {"light / heavy, wall", "light / heavy, cpu"}
+    assert turns.ratios({"a": [{"cpu": 1.0}], "b": [{"cpu": 4.0}]}, "a", "b", "cpu") == [0.25]
+
+
+def test_a_peer_that_does_not_start_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("raise SystemExit(1)", "utf-8")
+    with (
+        pytest.raises(SystemExit, match="broken did not start"),
+        turns.running([turns.Peer("broken", sys.executable, str(script))]),
+    ):
+        pass
+
+
+def test_a_report_says_where_it_comes_from(tmp_path: Path) -> None:
+    turns.write(tmp_path / "new" / "r.json", "frame", report={"x": 1})
+    found = json.loads((tmp_path / "new" / "r.json").read_text("utf-8"))
+    assert found["report"] == {"x": 1} and found["machine"]["torch"] == torch.__version__
+
+
+def test_spread_is_the_median_and_the_quartiles() -> None:
+    assert turns.spread([1, 2, 3, 4, 5], 1) == "3.0 (2.0 to 4.0)"
+
+
+@pytest.mark.parametrize("mode", [{"pool": 1, "keep": 1.0}, {"pool": 2}, {"keep": 0.25}])
+def test_reduced_memory_is_exact_where_nothing_is_left_out(models: dict[str, Any], mode: Any) -> None:
+    plain = models["SAM 2.1"]
+    prior = tiny_run.prior_of(plain, [(1, Prompt.from_lists(objects=[(32, 24)]))])
+    video = tiny_run.ArrayVideo(tiny_run.drawn_frames(4))
+    settings = TrackSettings(side=tiny_run.SIDE, keep_lost=True)
+
+    def presence(model: Any) -> list[float]:
+        return [result.scores[1].presence for result in Tracker(model, prior, settings).run(video)]
+
+    expected = presence(plain)
+    model = copy.deepcopy(plain)
+    optional_modes.Reduced(model, **mode)
+    found = presence(model)
+    same = np.allclose(expected, found, atol=1e-5)
+    assert same == (mode == {"pool": 1, "keep": 1.0})
+
+
+def test_sparse_modes_encode_and_remember_what_they_say(models: dict[str, Any]) -> None:
+    plain = models["SAM 2.1"]
+    prior = tiny_run.prior_of(plain, [(1, Prompt.from_lists(objects=[(32, 24)]))])
+    still = np.repeat(tiny_run.drawn_frames(1), 5, axis=0)
+    for mode, encoded, remembered in (
+        ("exact", 5, {0, 1, 2, 3, 4}),
+        ("still", 1, {0, 1, 2, 3, 4}),
+        ("every_3", 5, {0, 3}),
+    ):
+        tracker = optional_modes.make_tracker(
+            mode, copy.deepcopy(plain), prior, tiny_run.SIDE, keep_lost=True
+        )
+        list(tracker.run(tiny_run.ArrayVideo(still)))
+        assert (tracker.encoded, tracker.remembered) == (encoded, remembered)
