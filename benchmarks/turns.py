@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,10 @@ class Peer:
         return figures
 
     def stop(self) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("stop\n")
-            self._process.stdin.close()
-        except OSError:
-            pass  # it has ended
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        for last in (lambda: self._process.stdin.write("stop\n"), self._process.stdin.close):
+            with suppress(OSError):  # it may have ended
+                last()
         self._process.stdout.close()
         self._process.wait()
 

@@ -60,7 +60,7 @@ class Work:
         each = sum(
             _label(self.variant, grid, own + recent, own + pointers) for own in self.recordings.values()
         )
-        return _PER_FRAME + _encoder(self.variant, grid) + each
+        return _PER_FRAME + _encoder(self.variant, grid) + _shared(self.variant, grid) + each
 
 
 class Forecast:
@@ -160,6 +160,12 @@ def _encoder(variant: MemoryVariant, grid_hw: tuple[int, int]) -> float:
     return total
 
 
+def _shared(variant: MemoryVariant, grid_hw: tuple[int, int]) -> float:
+    """Return the multiplications of memory attention before it looks at memories, which labels share."""
+    tokens, dim = grid_hw[0] * grid_hw[1], variant.d_model
+    return float(tokens * (4 * dim * dim + 2 * tokens * dim))
+
+
 def _label(variant: MemoryVariant, grid_hw: tuple[int, int], memories: int, pointers: int) -> float:
     """Return the multiplications for one label: memory attention, mask decoder, memory encoder."""
     tokens, dim, mem = grid_hw[0] * grid_hw[1], variant.d_model, variant.mem_dim
@@ -168,4 +174,5 @@ def _label(variant: MemoryVariant, grid_hw: tuple[int, int], memories: int, poin
     keys = memories * each + pointers * math.ceil(dim / mem)
     layer = tokens * (6 * dim * dim + 2 * tokens * dim + 2 * dim * variant.mem_ff)
     layer += keys * (mem * dim + tokens * (dim + (dim if small else mem)))
-    return _PER_LABEL + variant.mem_layers * layer + tokens * _PER_TOKEN * (dim / 256) ** 2
+    own = variant.mem_layers * layer - _shared(variant, grid_hw)
+    return _PER_LABEL + own + tokens * _PER_TOKEN * (dim / 256) ** 2
