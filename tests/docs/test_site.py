@@ -98,17 +98,18 @@ def test_the_table_of_models_is_right() -> None:
 
 
 def test_options_named_in_passing_exist() -> None:
-    others = {  # of docker, dask, SLURM, napari and a benchmark
-        "--shm-size", "--nthreads", "--cpus-per-task", "--info", "--pictures", "--count",
-    }  # fmt: skip
+    flag = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+    others = {"--shm-size", "--nthreads", "--cpus-per-task", "--info"}  # of docker, dask, SLURM and napari
     known = {"--debug", "--version", "--help"} | others
+    for script in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training").glob("*.py")):
+        known |= set(flag.findall(script.read_text("utf-8")))
     for command in get_command(app).commands.values():  # type: ignore[attr-defined]
         for option in command.params:
             known |= {*getattr(option, "opts", ()), *getattr(option, "secondary_opts", ())}
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         text = re.sub(r"^[ \t]*```.*?^[ \t]*```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
         for span in re.findall(r"`([^`\n]+)`", text):
-            unknown = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) - known
+            unknown = set(flag.findall(span)) - known
             assert not unknown, f"{path.name} names {unknown} in `{span}`"
 
 
