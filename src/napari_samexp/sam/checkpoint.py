@@ -91,12 +91,17 @@ def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
     CheckpointError
         If a tensor has NaN or an infinite value.
     """
-    bad = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    bad = [key for key, tensor in state.items() if not _is_finite(tensor)]
     if bad:
         raise CheckpointError(
             f"{source} has values that are not finite numbers in {_listed(map(_shown, bad))}; its training "
             "or its download went wrong, so use another file."
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # a sum is read off in one pass, and is finite only if all of it is; finite numbers may still add up to infinity
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 def load_strict(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from napari_samexp.sam.checkpoint import CheckpointFile, load_strict, read_state, require_finite
 from napari_samexp.sam.edgetam import EdgeTam
@@ -111,10 +112,30 @@ def _is_mixed(kind: torch.dtype, device: torch.device, model: Sam1 | Sam2) -> bo
 
 def build(variant: Variant) -> Sam1 | Sam2:
     """Return a model of a variant on the meta device: right keys and shapes, no numbers yet."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNumbers():
         if isinstance(variant, EdgeTamVariant):
             return EdgeTam(variant)
         return Sam1(variant) if isinstance(variant, Sam1Variant) else Sam2(variant)
+
+
+class _NoNumbers(TorchFunctionMode):
+    """Layers do not draw their first numbers, of which there are none on the meta device.
+
+    To find that out takes torch longer than to read the numbers of a large model: it imports a compiler for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, unless it is one of `torch.nn.init`."""
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:

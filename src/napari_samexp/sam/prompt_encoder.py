@@ -75,4 +75,4 @@ class _PointFrequencies(nn.Module):
 
     def __init__(self, frequencies: int) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, frequencies))
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, frequencies))
