@@ -18,11 +18,12 @@ demo: $(READY)  ## track the sample clip: in napari, or without a screen
 
 test: lint unit  ## lint, then every test
 
-lint: $(READY)  ## ruff, mypy, import contracts
+lint: $(READY)  ## ruff, mypy, import contracts, workflow files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 unit: $(READY)  ## every test, with coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

@@ -21,8 +21,8 @@ OUT = Path(__file__).parent / "images"
 CONTENTS = "contents.json"
 THEMES = ("dark", "light")
 SIZE, NARROW = (1280, 800), (900, 700)
-FILM_SIZE = (800, 500)
-PICTURE_QUALITY, FILM_QUALITY = 82, 60
+FILM_SIZE = (640, 400)
+PICTURE_QUALITY, FILM_QUALITY = 82, 50
 PATIENCE_S = 600.0
 _NUMBER = re.compile(r"\d+([.,]\d+)?")
 
