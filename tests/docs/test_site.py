@@ -26,7 +26,7 @@ ANCHORS = {
     "a-video-cannot-be-read", "the-size-changes-within-a-video", "a-picture-cannot-be-read",
     "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
     "labels-were-painted-by-hand", "the-prior-is-of-another-model", "the-wrong-thing-is-found",
-    "nothing-is-found", "the-models-process-ended", "a-fault-of-the-program",
+    "nothing-is-found", "a-click-does-nothing", "the-models-process-ended", "a-fault-of-the-program",
 }  # fmt: skip
 
 
