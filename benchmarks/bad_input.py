@@ -18,6 +18,7 @@ import argparse
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -97,15 +98,23 @@ def run(kinds: Sequence[str], count: int, seed: int, workers: int, folder: Path)
     sound = folder / "sound"
     warm_up()
     made_in_a_child(sound)
-    outcomes = []
-    for outcome in run_all(cases(kinds, count), seed, sound, folder / "cases", workers):
+    outcomes: list[Outcome] = []
+    # stopped before its end, the table of what was done is printed all the same
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    found = run_all(cases(kinds, count), seed, sound, folder / "cases", workers)
+    while True:
+        try:
+            outcome = next(found, None)
+        except KeyboardInterrupt:
+            return outcomes
+        if outcome is None:
+            return outcomes
         outcomes.append(outcome)
         if not outcome.good:
             detail = "\n    ".join(outcome.detail.strip().splitlines()[-14:])
             print(
                 f"{outcome.result}: {outcome.kind} {outcome.number}: {outcome.says}\n    {detail}", flush=True
             )
-    return outcomes
 
 
 def main() -> int:

@@ -455,6 +455,11 @@ def _black_png(path: Path, chance: Random, side: int, depth: int, colour: int) -
     path.write_bytes(png(side, side, depth, colour, _zeros(side * (1 + side * channels * depth // 8))))
 
 
+def _black_palette(path: Path) -> None:
+    colours = struct.pack(">I", 3) + b"PLTE\0\0\0" + struct.pack(">I", zlib.crc32(b"PLTE\0\0\0"))
+    path.write_bytes(png(11_000, 11_000, 8, 3, _zeros(11_000 * 11_001), colours))
+
+
 def _text_bomb(path: Path, chance: Random) -> None:
     data = b"Comment\0\0" + _zeros(200 << 20)
     chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
@@ -487,6 +492,10 @@ _CLAIMS: dict[str, Callable[[Path, Random], object]] = {
     "PNG 13000 x 13000 grey": lambda p, c: _black_png(p, c, 13_000, 8, 0),
     "PNG 9000 x 9000 RGBA of 16 bits": lambda p, c: _black_png(p, c, 9_000, 16, 6),
     "PNG 13000 x 13000 grey of 16 bits": lambda p, c: _black_png(p, c, 13_000, 16, 0),
+    "PNG 11000 x 11000 palette": lambda p, c: _black_palette(p),
+    "TIFF 8000 x 8000 deflated, eight pages": lambda p, c: tifffile.imwrite(
+        p, np.broadcast_to(np.zeros((), np.uint16), (8, 8000, 8000)), compression="zlib", rowsperstrip=8000
+    ),
     "PNG 30000 x 30000": lambda p, c: p.write_bytes(png(30_000, 30_000, 8, 2, zlib.compress(bytes(100)))),
     "PNG 2^31 x 1": lambda p, c: p.write_bytes(png((1 << 31) - 1, 1, 8, 2, zlib.compress(bytes(100)))),
     "PNG 0 x 0": lambda p, c: p.write_bytes(png(0, 0, 8, 2, zlib.compress(b""))),

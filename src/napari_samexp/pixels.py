@@ -12,6 +12,7 @@ from napari_samexp.types import ImageError
 __all__ = ["to_rgb8", "value_limits"]
 
 Limits = tuple[float, float]
+_BLOCK = 1 << 22  # values that are stretched at once
 
 
 def value_limits(image: npt.NDArray[Any]) -> Limits:
@@ -78,6 +79,16 @@ def _to_8_bit(colour: npt.NDArray[Any], limits: Limits | None) -> npt.NDArray[np
         return colour
     low, high = value_limits(colour) if limits is None else limits
     scale = 255.0 / (high - low) if high > low else 0.0
+    out = np.empty(colour.shape, np.uint8)
+    rows = max(1, _BLOCK // (colour.shape[1] * colour.shape[2]))
+    for first in range(
+        0, len(colour), rows
+    ):  # all at once, the steps between would take many times the picture
+        out[first : first + rows] = _stretched(colour[first : first + rows], low, scale)
+    return out
+
+
+def _stretched(colour: npt.NDArray[Any], low: float, scale: float) -> npt.NDArray[np.uint8]:
     # float32 cannot tell large numbers apart that differ by little
     narrow = colour.dtype.itemsize <= 2 or colour.dtype == np.float32
     wide: npt.NDArray[Any] = colour.astype(np.float32 if narrow else np.float64)

@@ -23,6 +23,7 @@ from napari_samexp.types import ImageError, VideoError
 __all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "picture_stack", "tiff_stack"]
 
 _SAMPLES = 8  # frames looked at for black and white, and for an array's fingerprint
+_SAMPLED_VALUES = 1 << 26  # of all of them together; large frames are looked at less closely
 _HASHED_FILES = 16
 _HASHED_BYTES = 1 << 16
 
@@ -103,7 +104,9 @@ class StackSource:
     def _limits(self) -> Limits | None:
         if self._given is not None or self._dtype == np.uint8:
             return self._given
-        samples = [self._checked(int(i)).ravel() for i in spread(self.shape[0], _SAMPLES)]
+        wanted = spread(self.shape[0], _SAMPLES)
+        step = 1 + len(wanted) * self._raw(0).size // _SAMPLED_VALUES
+        samples = [self._checked(int(i)).ravel()[::step].copy() for i in wanted]
         return value_limits(np.concatenate(samples))
 
     def _checked(self, index: int) -> AnyArray:

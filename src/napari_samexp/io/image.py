@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _pixel_bytes(picture: Image.Image) -> int:
-    return {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(picture.mode, 4)
+    return {"1": 1, "L": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(picture.mode, 4)
 
 
 def _orientation(picture: Image.Image) -> int:
