@@ -99,22 +99,18 @@ def run(kinds: Sequence[str], count: int, seed: int, workers: int, folder: Path)
     warm_up()
     made_in_a_child(sound)
     outcomes: list[Outcome] = []
-    # stopped before its end, the table of what was done is printed all the same
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    found = run_all(cases(kinds, count), seed, sound, folder / "cases", workers)
-    while True:
-        try:
-            outcome = next(found, None)
-        except KeyboardInterrupt:
-            return outcomes
-        if outcome is None:
-            return outcomes
+    asked: list[int] = []  # stopped before its end, the table of what was done is printed all the same
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    for outcome in run_all(cases(kinds, count), seed, sound, folder / "cases", workers):
+        if asked:
+            break
         outcomes.append(outcome)
         if not outcome.good:
             detail = "\n    ".join(outcome.detail.strip().splitlines()[-14:])
             print(
                 f"{outcome.result}: {outcome.kind} {outcome.number}: {outcome.says}\n    {detail}", flush=True
             )
+    return outcomes
 
 
 def main() -> int:
