@@ -85,11 +85,12 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
     # frames count as lost or not by chance with random weights; all are remembered, as the others do
     settings = TrackSettings(side=args.side, keep_lost=True, recent=args.recent)
     tracker = Tracker(model, prior, settings)
-    indices = iter(range(FRAMES))
+    # drawn beforehand, as for the others: drawing one takes longer than decoding one
+    frames = enumerate([frame(index) for index in range(args.most)])
 
     def step() -> None:
-        index = next(indices)
-        tracker.step(frame(index), index)
+        index, picture = next(frames)
+        tracker.step(picture, index)
 
     return step
 

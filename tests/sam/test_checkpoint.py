@@ -435,8 +435,8 @@ def test_finite_numbers_whose_sum_is_not_are_finite() -> None:
     largest = torch.full((4,), torch.finfo(torch.float32).max)
     require_finite({"a": largest, "b": torch.full((3,), 6e4).half()}, source="s")
     for value in (float("nan"), float("inf"), -float("inf")):
-        with pytest.raises(CheckpointError, match="not finite numbers in a"):
+        with pytest.raises(CheckpointError, match="not finite numbers in 'a'"):
             require_finite({"a": torch.cat((largest, torch.tensor([value])))}, source="s")
     both = torch.tensor([float("inf"), -float("inf")])
-    with pytest.raises(CheckpointError, match="not finite numbers in a"):
+    with pytest.raises(CheckpointError, match="not finite numbers in 'a'"):
         require_finite({"a": both}, source="s")
