@@ -30,7 +30,7 @@ PHASES = {
     "resume": ("resuming", "finished"),
 }
 VICTIM = Path(__file__).with_name("kill_window.py")
-SCREEN = ":87"
+SCREEN = f":{100 + os.getpid() % 800}"  # two of these scripts at once would share a fixed one
 
 
 class Screen:
