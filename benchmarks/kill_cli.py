@@ -183,6 +183,9 @@ class BatchRounds:
             process.kill()
             process.wait()
             self.tally.killed("batch", "the command")
+        if process.poll() is None:  # its workers had not begun
+            process.kill()
+            process.wait()
         self.tally.check("no orphan process", gone(family), family)
         now = self._finished()
         lost = {name: sorted(frames - now[name]) for name, frames in before.items() if frames - now[name]}
