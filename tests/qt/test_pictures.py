@@ -17,13 +17,19 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "images"
-SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1400x900x24")  # pytest's own screen may be smaller and of 16 bits
+SCREEN = (
+    "xvfb-run",
+    "-a",
+    "-s",
+    "-screen 0 1400x900x24",
+)  # pytest's own screen may be smaller and of 16 bits
 COARSE = (64, 40)  # 20 x 20 pixels of the window: letters blur, controls and colours stay
 FAR = 1.5  # of 255: the same window made twice differs by 0.3 at most, the nearest other scene by 2.4
 FILMS = ("tracking", "channels")
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("xvfb-run") is None, reason="the pictures are made on Linux, on a virtual screen of their own"
+    shutil.which("xvfb-run") is None,
+    reason="the pictures are made on Linux, on a virtual screen of their own",
 )
 
 
@@ -31,8 +37,17 @@ pytestmark = pytest.mark.skipif(
 def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures of the window as it is now."""
     folder = tmp_path_factory.mktemp("pictures")
-    command = [*SCREEN, sys.executable, str(ROOT / "docs" / "make_pictures.py"), "--no-films", "--out", str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "QT_QPA_PLATFORM": "xcb"})
+    command = [
+        *SCREEN,
+        sys.executable,
+        str(ROOT / "docs" / "make_pictures.py"),
+        "--no-films",
+        "--out",
+        str(folder),
+    ]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "QT_QPA_PLATFORM": "xcb"}
+    )
     assert run.returncode == 0, run.stderr
     return folder
 
@@ -59,7 +74,8 @@ def names(folder: Path) -> list[str]:
 def test_every_picture_and_film_is_there() -> None:
     for name in names(COMMITTED):
         with Image.open(COMMITTED / name) as picture:
-            assert picture.size == ((900, 700) if "narrow" in name else (1280, 800))
+            # a narrow window is as wide as its docks need, which depends on the fonts
+            assert picture.height == 700 if "narrow" in name else picture.size == (1280, 800)
     for name in FILMS:
         for theme in ("dark", "light"):
             with Image.open(COMMITTED / f"{name}-{theme}.webp") as film:
@@ -85,7 +101,9 @@ def test_the_controls_are_those_of_the_pictures(today: Path) -> None:
     then, now = contents(COMMITTED), contents(today)
     assert then.keys() == now.keys()
     for scene in then:
-        assert now[scene] == then[scene], f"{scene} shows other controls; look at them, and run `make pictures`"
+        assert now[scene] == then[scene], (
+            f"{scene} shows other controls; look at them, and run `make pictures`"
+        )
 
 
 @pytest.mark.slow
