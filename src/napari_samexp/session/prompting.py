@@ -27,8 +27,6 @@ from napari_samexp.types import ImageError, Prompt, PromptError, SettingsError
 
 __all__ = ["MaskPreview", "Prompting"]
 
-MOST_POINTS = 1000  # each is a token that every pixel attends to
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskPreview:
@@ -130,14 +128,12 @@ class Prompting:
         Raises
         ------
         PromptError
-            If a point lies outside the picture, or there are too many; the old prompt stays.
+            If a point lies outside the picture; the old prompt stays.
         ImageError
             If there is no picture to prompt on.
         """
         if not prompt.is_empty:
             prompt.require_inside(self._require_picture().hw)
-        if len(prompt.points_xy) > MOST_POINTS:
-            raise PromptError(f"The prompt has {len(prompt.points_xy)} points; use at most {MOST_POINTS}.")
         if prompt.is_empty:
             self._choice = None
         self.prompt = prompt
