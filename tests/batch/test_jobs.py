@@ -140,6 +140,10 @@ def test_done_means_the_same_job_with_its_labels(job, place):
     key = job_key(job)
     assert manifest.is_done(job, key) and Manifest(manifest.path).is_done(job, key)
     assert not manifest.is_done(job, "another key")
+    for frames in (float("inf"), 10**400, "all", None, [1]):
+        odd = Manifest(manifest.path)
+        odd.last[job.name] = {**odd.last[job.name], "frames": frames}
+        assert not odd.is_done(job, key)
     Path(job.store).rename(place / "gone")
     assert not manifest.is_done(job, key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -445,6 +446,18 @@ def test_a_store_of_another_run_is_refused_and_left_as_it_is(
             tmp_path / "s", *(parts[name] for name in ("model", "prior", "settings", "video")), resume=True
         )
     assert content(tmp_path / "s") == before
+
+
+def test_a_store_whose_header_tells_of_another_length_is_not_resumed(forward: Setup, tmp_path: Path) -> None:
+    forward.track(tmp_path / "s", stop_after=2)
+    header = tmp_path / "s" / "zarr.json"
+    metadata = json.loads(header.read_text())
+    metadata["shape"][0] = 9_000_000
+    header.write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match=r"9000000.*header is damaged"):
+        forward.store(tmp_path / "s")
+    with LabelStore.open(tmp_path / "s"):  # nobody holds it
+        pass
 
 
 def test_a_store_is_neither_resumed_nor_replaced_unasked(forward: Setup, tmp_path: Path) -> None:

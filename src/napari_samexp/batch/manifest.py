@@ -79,7 +79,7 @@ class Manifest:
             return False
         try:
             with LabelStore.open(job.store, mode="r") as store:
-                return int(store.done.sum()) >= int(entry["frames"])
+                return bool(int(store.done.sum()) >= entry["frames"])
         except (StoreError, KeyError, TypeError, ValueError):
             return False
 

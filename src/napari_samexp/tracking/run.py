@@ -68,7 +68,7 @@ def open_store(
     """
     identity = identity_of(model, prior, settings, video)
     if resume and Path(path).exists():
-        return LabelStore.open(path, identity=identity)
+        return _resumed(LabelStore.open(path, identity=identity), video)
     store = LabelStore.create(
         path,
         shape=video.shape[:3],
@@ -82,6 +82,17 @@ def open_store(
     except BaseException:
         store.close()
         raise
+    return store
+
+
+def _resumed(store: LabelStore, video: VideoSource) -> LabelStore:
+    """Return a store of this very video; its header may say otherwise only where it is damaged."""
+    if store.shape != tuple(video.shape[:3]):
+        store.close()
+        raise StoreError(
+            f"The label store {store.path} is of {store.shape} pixels (frames, height, width) but the video of "
+            f"{tuple(video.shape[:3])}: its header is damaged. Track into a new store."
+        )
     return store
 
 
