@@ -78,6 +78,13 @@ def test_the_points_stay_the_active_layer(prompted, viewer):
     assert viewer.layers[-1] is prompted.prompts.layers.points
 
 
+def test_picking_the_picture_lets_the_next_click_count(prompted, viewer):
+    points = prompted.prompts.layers.points
+    viewer.layers.selection.active, points.mode = viewer.layers["picture"], "pan_zoom"
+    prompted.panel.image.activated.emit(prompted.panel.image.currentIndex())
+    assert viewer.layers.selection.active is points and points.mode == "add"
+
+
 def test_another_mask_can_be_chosen(prompted):
     prompted.panel.mask_choice.setCurrentIndex(2)
     prompted.panel.mask_choice.activated.emit(2)

@@ -123,6 +123,8 @@ class PromptControl:
         connections.add(panel.draw_box.clicked, self._draw_box)
         connections.add(panel.clear_prompt.clicked, self._clear)
         connections.add(panel.role.activated, self._arm)
+        # also where it was chosen already: whoever picks the picture wants to click on it, whatever layer is active
+        connections.add(panel.image.activated, self._arm)
         connections.add(panel.mask_choice.activated, self._choose_mask)
         self._viewer.mouse_move_callbacks.append(self._hovered)
         connections.later(lambda: self._viewer.mouse_move_callbacks.remove(self._hovered))
