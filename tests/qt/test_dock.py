@@ -228,7 +228,7 @@ def test_a_run_that_is_soon_over_is_estimated_and_nothing_proposed(dock, trackin
 def test_a_smaller_side_is_proposed_and_taken(qtbot, dock, session, engines, tracking_slowly):
     number = tracking_slowly(range(3), 200.0)
     assert dock.panel.estimate.text() == "about 35 min at 1024"  # short enough to stand beside the button
-    assert dock.panel.use_side.text() == "Use 512: 5 min"
+    assert dock.panel.use_side.text() == "Use 512: 6 min"  # 5.5 by the count of products
     first = engines[0].last(Track)
     click(qtbot, dock.panel.use_side)
     assert isinstance(engines[0].asked[-1], Cancel)
