@@ -68,3 +68,10 @@ def test_what_trainers_write_is_let_through(tmp_path: Path, legacy: bool) -> Non
     torch.save({"model": model.state_dict(), **beside}, path, _use_new_zipfile_serialization=not legacy)
     require_shallow(path)
     assert set(read_state(path).state) == set(model.state_dict())
+
+
+def test_far_more_tensors_than_a_model_has_are_refused(tmp_path: Path) -> None:
+    one = torch.zeros(2)
+    torch.save({f"k{number}": one[:1] for number in range(30_000)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        read_state(tmp_path / "w.pt")

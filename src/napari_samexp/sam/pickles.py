@@ -12,6 +12,7 @@ from typing import BinaryIO
 __all__ = ["require_shallow"]
 
 DEEPEST = 16  # torch's own files have tuples of tuples of tuples
+MOST = 300_000  # values that are made; the largest official file has 14,000, an optimizer beside it three times those
 # what torch's safe unpickler calls although no weights need it: few bytes of file ask for all of the memory
 _GREEDY = ("builtins bytearray", "__builtin__ bytearray", "_codecs encode")
 _LEGACY = 5  # pickles in a row in torch's format before 1.6
@@ -26,13 +27,19 @@ def require_shallow(path: Path) -> None:
     Raises
     ------
     ValueError
-        If tuples are nested deeper than any that torch writes, something greedy is called, or the file holds
-        no whole pickle.
+        If tuples are nested deeper than any that torch writes, there are far more values than the weights of
+        any model need, something greedy is called, or the file holds no whole pickle.
     """
+    made = 0
     for pickle in _pickles(path):
         for depth in _depths(pickle):
+            made += 1
             if depth > DEEPEST:
                 raise ValueError("its tuples are nested too deep")
+            if made > MOST:
+                raise ValueError(
+                    f"it is made of more than {MOST} parts, far more than a model's weights need"
+                )
 
 
 def _pickles(path: Path) -> Iterator[BinaryIO]:
