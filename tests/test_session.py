@@ -773,12 +773,6 @@ def test_the_folder_of_a_sitting_stays_if_it_holds_recordings(tmp_path: Path) ->
     later.session.close()
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SamexpError, match="No folder for this session"):
-        Session(home=tmp_path / "file", make_engine=FakeEngine)
-
-
 def test_home_is_the_users_own_place_or_what_the_environment_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ FRAMES, FEW = slice(0, 5), slice(0, 2)  # of the clip: as few as show what is me
 CLICK = f"--point={SAMPLE.points_xy[0][0]:g},{SAMPLE.points_xy[0][1]:g}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # other tests look at the real table
 def official_models(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Any]) -> Iterator[Path]:
     """A cache folder in which every official model is, as a stand-in."""
     cache = tmp_path_factory.mktemp("weights")
@@ -63,7 +63,7 @@ def _stand_in(name: str, path: Path, models: dict[str, Any]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shelf(tmp_path_factory: pytest.TempPathFactory, official_models: Path) -> Callable[[str], Path]:
     """Makes each of the reader's files once, and says where it is."""
     folder = tmp_path_factory.mktemp("shelf")

@@ -508,7 +508,7 @@ def test_a_damaged_chunk_is_said(path: Path) -> None:
         data = bytearray(chunk.read_bytes())
         for damaged in (b"", b"junk", bytes(data[:-1]), bytes(data[:-1]) + bytes([data[-1] ^ 1])):
             chunk.write_bytes(damaged)
-            with refused("frame 3", "track it again"):
+            with refused("frame 3", "track them again"):
                 store.frame(3)
         store.write(result_of(3))
         require_right(store)

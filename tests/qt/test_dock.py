@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWidget
 
 from napari_samexp._qt.hints import Standing, hint_for
+from napari_samexp._qt.run_labels import OF_A_DOCK
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.engine.messages import (
     Cancel,
@@ -22,6 +23,7 @@ from napari_samexp.engine.messages import (
     TrackEnded,
     TrackStarted,
 )
+from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.session import LastRun, Leftover
 from napari_samexp.session.jobs import JobState
@@ -287,6 +289,20 @@ def test_what_was_left_is_offered_until_there_is_something_new(dock, session):
     assert dock.panel.reopen.isHidden()
     session.left_found.emit(Leftover(None, None))
     assert dock.panel.reopen.isHidden()
+
+
+@pytest.mark.parametrize("of_a_dock", [True, False])
+def test_labels_that_are_opened_are_taken_up_but_not_those_of_another_docks_run(
+    dock, viewer, video, session, tmp_path, monkeypatch, of_a_dock
+):
+    opened = []
+    monkeypatch.setattr(session, "open_run", opened.append)
+    path = tmp_path / "run.zarr"
+    LabelStore.create(
+        path, shape=video.shape[:3], labels={1: "cat"}, identity=RunIdentity("v", "p", "m", "s")
+    ).close()
+    viewer.add_labels(EditableLabels(path), metadata={OF_A_DOCK: True} if of_a_dock else {})
+    assert opened == ([] if of_a_dock else [path])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from napari_samexp.types import ObjectScore
 if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
     from napari_samexp.io.label_edits import EditableLabels
 
-__all__ = ["RunLabels", "labels_settings"]
+__all__ = ["OF_A_DOCK", "RunLabels", "labels_settings"]
+
+OF_A_DOCK = "napari-samexp run"  # in the metadata of a layer that a dock has added for its own run
 
 # napari takes as long over a layer's new features as over the frame; they are seen under a resting mouse only
 _SETTLE_MS = 150
@@ -108,7 +110,9 @@ class RunLabels:
     def _add(self, labels: EditableLabels, video: Any) -> Any:
         lies = {} if video is None else spatial_settings(video, 3)
         active = self._viewer.layers.selection.active
-        layer = self._viewer.add_labels(labels, **{**labels_settings(labels), **lies})
+        layer = self._viewer.add_labels(
+            labels, metadata={OF_A_DOCK: True}, **{**labels_settings(labels), **lies}
+        )
         if active is not None:  # the person was doing something with it
             self._viewer.layers.selection.active = active
         return layer

@@ -17,7 +17,7 @@ from napari_samexp._qt.news import news
 from napari_samexp._qt.panel import Panel
 from napari_samexp._qt.pictures import plane_of, step_to, time_of
 from napari_samexp._qt.prompt_control import PromptControl
-from napari_samexp._qt.run_labels import RunLabels
+from napari_samexp._qt.run_labels import OF_A_DOCK, RunLabels
 from napari_samexp._qt.run_progress import RunProgress
 from napari_samexp._qt.shown_video import ShownVideo
 from napari_samexp.session.forecasts import Estimate
@@ -254,6 +254,8 @@ class TrackControl:
         kind = getattr(module, "EditableLabels", None)  # nor while another thread still imports it
         if kind is None or not isinstance(event.value.data, kind):
             return
+        if OF_A_DOCK in event.value.metadata:
+            return  # another dock's run, which may be on
         labels = self._session.results.labels
         if not self._session.tracking.job.active and (labels is None or labels.path != event.value.data.path):
             self._session.open_run(event.value.data.path)
