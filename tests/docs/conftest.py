@@ -36,14 +36,22 @@ FRAMES, FEW = slice(0, 5), slice(0, 2)  # of the clip: as few as show what is me
 CLICK = f"--point={SAMPLE.points_xy[0][0]:g},{SAMPLE.points_xy[0][1]:g}"
 
 
-@pytest.fixture(scope="package")  # other tests look at the real table
-def official_models(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Any]) -> Iterator[Path]:
-    """A cache folder in which every official model is, as a stand-in."""
+@pytest.fixture(scope="session")
+def stand_ins(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Any]
+) -> tuple[Path, dict[str, str]]:
+    """A cache folder in which every official model is, as a stand-in, and the SHA-256 of each."""
     cache = tmp_path_factory.mktemp("weights")
+    return cache, {name: _stand_in(name, cache / entry.file, models) for name, entry in OFFICIAL.items()}
+
+
+@pytest.fixture
+def official_models(stand_ins: tuple[Path, dict[str, str]]) -> Iterator[Path]:
+    """The folder of the stand-ins, while they count as the official models; other tests look at the real ones."""
+    cache, digests = stand_ins
     with pytest.MonkeyPatch.context() as patch:
         for name, entry in list(OFFICIAL.items()):
-            digest = _stand_in(name, cache / entry.file, models)
-            patch.setitem(OFFICIAL, name, replace(entry, sha256=digest, git_blob=""))
+            patch.setitem(OFFICIAL, name, replace(entry, sha256=digests[name], git_blob=""))
         patch.setenv(CACHE_VARIABLE, str(cache))
         yield cache
 
@@ -63,8 +71,8 @@ def _stand_in(name: str, path: Path, models: dict[str, Any]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="package")
-def shelf(tmp_path_factory: pytest.TempPathFactory, official_models: Path) -> Callable[[str], Path]:
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Makes each of the reader's files once, and says where it is."""
     folder = tmp_path_factory.mktemp("shelf")
 

@@ -95,6 +95,7 @@ def _expanded(words: list[str]) -> list[str]:
 def page(
     request: pytest.FixtureRequest,
     shelf: Callable[[str], Path],
+    official_models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Document]:
