@@ -26,7 +26,7 @@ lint: $(READY)  ## ruff, mypy, import contracts, workflow files
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
 unit: $(READY)  ## every test, with coverage
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 format: $(READY)  ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -26,6 +26,7 @@ from napari_samexp.session import Session
 
 SAMPLE = load_sample()
 FRAMES = 16
+LONG = 400
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +53,14 @@ def nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Some of the bundled clip, where labels can lie beside it."""
+    return write_clip(tmp_path / "fox.mp4", FRAMES)
+
+
+def write_clip(path: Path, frames: int) -> Path:
+    """Write the bundled clip's frames, over and over, up to a number of them."""
     with open_video(SAMPLE.clip_path) as video:
-        write_mp4(tmp_path / "fox.mp4", (video.frame(index) for index in range(FRAMES)), 12)
-    return tmp_path / "fox.mp4"
+        write_mp4(path, (video.frame(index % len(video)) for index in range(frames)), 12)
+    return path
 
 
 @pytest.fixture
@@ -265,7 +271,9 @@ viewer.close()
 
 
 @pytest.mark.slow
-def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, clip, tmp_path):
+def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, tmp_path):
+    # so long that no machine is through with it before the window is closed
+    clip = write_clip(tmp_path / "fox.mp4", LONG)
     someone = sit_down()
     ready(someone, None)
     prior = tmp_path / "star.safetensors"
@@ -282,7 +290,7 @@ def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, cli
     assert not psutil.pid_exists(int(pid))
     assert not list(Path("/dev/shm").glob(f"smx{pid}-*")) if os.name != "nt" else True
     with LabelStore.open(store) as left:  # nobody holds it
-        assert int(done) <= left.done.sum() < FRAMES
+        assert int(done) <= left.done.sum() < LONG
 
     # and in this one, where the interpreter lives on
     someone.dock.open_video_from(str(clip))
@@ -292,4 +300,4 @@ def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, cli
     someone.leave()
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=30_000)
     with LabelStore.open(store) as left:
-        assert 2 <= left.done.sum() <= FRAMES
+        assert 2 <= left.done.sum() < LONG

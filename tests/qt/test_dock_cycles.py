@@ -21,8 +21,14 @@ def callbacks(viewer: Any) -> int:
     return sum(len(emitter.callbacks) for emitter in emitters) + len(viewer.mouse_move_callbacks)
 
 
+def samexp_threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if "samexp" in thread.name)
+
+
 def test_docks_come_and_go_without_a_trace(qtbot, viewer, picture, tmp_path):
     viewer.add_image(picture, rgb=True)
+    # threads of earlier tests that have nothing to do end within seconds
+    qtbot.waitUntil(lambda: not samexp_threads(), timeout=20_000)
     before = None
     for _ in range(8):
         deliver = WindowThread()
@@ -41,7 +47,7 @@ def test_docks_come_and_go_without_a_trace(qtbot, viewer, picture, tmp_path):
         left = (
             callbacks(viewer),
             [layer.name for layer in viewer.layers],
-            sorted(thread.name for thread in threading.enumerate() if "samexp" in thread.name),
+            samexp_threads(),
             len(list((tmp_path / "home" / "sessions").glob("*"))),
         )
         assert before is None or left == before
