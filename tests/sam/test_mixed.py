@@ -55,7 +55,7 @@ def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sa
     rounded = {name for name, parameter in fast.named_parameters() if parameter.dtype != torch.float32}
     assert rounded
     assert all(
-        name.startswith(("image_encoder.trunk.blocks.", "memory_attention.layers.")) for name in rounded
+        name.startswith("image_encoder.trunk.blocks.") or ".cross_attn_image." in name for name in rounded
     )
     assert not any("norm" in name for name in rounded)
     assert fast.state_dict().keys() == exact.state_dict().keys()
@@ -74,8 +74,8 @@ def test_golden_runs_have_similar_masks(family: str, case: str, models: dict[str
     runs = parity.end_to_end(model, given, frames, case), parity.tracked(parity.SELECTION, family, case)
     one, other = (np.stack([run.labels[t] for t in sorted(run.labels)]) > 0 for run in runs)
     assert one.any()
-    # measured: 0.985, 0.925 and more than 0.99; random weights tell an object from its surroundings by little,
-    # and 17 frames follow from each other. That is why fast mode is not the default.
+    # measured: 0.987, 0.926 and 0.998; random weights tell an object from its surroundings by little, and 17
+    # frames follow from each other. That is why fast mode is not the default.
     assert (one & other).sum() / (one | other).sum() > 0.9
 
 
