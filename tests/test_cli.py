@@ -296,6 +296,21 @@ def test_help_needs_neither_torch_nor_a_decoder():
 # ---- info
 
 
+def test_threads_of_a_command_sleep_while_they_wait_unless_told_otherwise(monkeypatch):
+    script = (
+        "import os, sys; from napari_samexp.cli import main; sys.argv[1:] = ['--version']\n"
+        "try: main()\nexcept SystemExit: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+
+    def said():
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split()
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert said()[-2:] == ["PASSIVE", "False"]  # torch reads it when it is imported
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert said()[-2:] == ["ACTIVE", "False"]
+
+
 def test_info_says_what_a_file_is(shell, place):
     status, out, err = shell("info tiny.safetensors --json")
     facts = json.loads(out)
