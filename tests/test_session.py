@@ -584,6 +584,38 @@ def test_a_frame_is_remembered_as_painted_or_as_prompted(sitting: Sitting, tmp_p
     assert request.mask is None and request.prompt is CLICK
     sitting.answer(RememberFrame, Failed, "No.")
     assert sitting.told == ["No."]
+    with pytest.raises(PromptError, match="no clicks on this frame"):
+        tracking.remember_frame(2, 1, prompt=Prompt())
+
+
+def test_the_mask_that_was_seen_becomes_the_frames_label(sitting: Sitting, tmp_path: Path) -> None:
+    tracking, results = sitting.session.tracking, sitting.session.results
+    tracking.set_video(VIDEO)
+    path = tmp_path / "s.zarr"
+    number = sitting.track(path)
+    with store_at(path) as store:
+        store.write(result(4))
+    sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
+    assert results.labels is not None
+    results.labels[4, 7, 9] = 2
+    seen = np.zeros((8, 10), bool)
+    seen[2, 3] = True
+    tracking.remember_frame(4, 1, prompt=CLICK, seen=seen)
+    assert results.labels[4][0, 4] == 1  # as it was, until the memory is safe
+    sitting.answer(RememberFrame, PriorChanged, PriorState((info("b"),)))
+    assert np.argwhere(results.labels[4]).tolist() == [[2, 3], [7, 9]] and results.labels[4][7, 9] == 2
+    assert 4 in results.labels.edited
+
+
+def test_a_recording_without_a_name_is_called_like_its_label(sitting: Sitting) -> None:
+    sitting.load()
+    sitting.session.recordings.take(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
+    prompting = sitting.session.prompting
+    prompting.set_picture(np.zeros((8, 10, 3), np.uint8))
+    for label, name in ((1, "cat"), (3, "")):
+        prompting.set_prompt(CLICK)
+        prompting.record(label)
+        assert sitting.engine.last(Record)[1].name == name
 
 
 def _alive(request: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawn import recording
@@ -85,6 +87,71 @@ def test_picking_the_picture_lets_the_next_click_count(prompted, viewer):
     viewer.layers.selection.active, points.mode = viewer.layers["picture"], "pan_zoom"
     prompted.panel.image.activated.emit(prompted.panel.image.currentIndex())
     assert viewer.layers.selection.active is points and points.mode == "add"
+
+
+def test_the_first_click_on_another_picture_stays(qtbot, prompted, viewer, picture):
+    click(qtbot, prompted.panel.record)
+    viewer.add_image(picture[::-1], rgb=True, name="next")
+    qtbot.waitUntil(lambda: prompted.prompts.layers.image.name == "next")
+    prompted.panel.name.setText("cat")
+    prompted.prompts.layers.add_point(10, 20, (), "object")
+    qtbot.waitUntil(lambda: prompted.session.prompting.preview is not None)
+    assert len(prompted.prompts.layers.points.data) == 1 and prompted.panel.name.text() == "cat"
+    prompted.prompts.layers.add_point(12, 20, (), "object")
+    assert prompted.session.prompting.prompt.points_xy.tolist() == [[10, 20], [12, 20]]
+
+
+def test_the_next_picture_is_the_one_to_click_on_unless_there_are_clicks(qtbot, prompted, viewer, picture):
+    viewer.add_image(picture, rgb=True, name="second")
+    qtbot.waitUntil(lambda: prompted.panel.image.findText("second") >= 0)
+    assert prompted.pictures.current.name == "picture"
+    prompted.panel.clear_prompt.click()
+    viewer.add_image(picture, rgb=True, name="third")
+    qtbot.waitUntil(lambda: prompted.pictures.current.name == "third")
+    assert viewer.layers.selection.active is prompted.prompts.layers.points
+    viewer.add_image(np.zeros((4, *picture.shape), np.uint8), rgb=True, name="video")
+    qtbot.waitUntil(lambda: prompted.panel.image.findText("video") >= 0)
+    assert prompted.pictures.current.name == "third"
+
+
+def test_a_selected_layer_that_takes_the_clicks_is_told(qtbot, prompted, viewer):
+    points, says = prompted.prompts.layers.points, prompted.panel.hint.text
+
+    def told(active):
+        viewer.layers.selection.active = active
+        qtbot.wait(20)
+        return "select the layer “picture prompt”" in says()
+
+    assert told(viewer.layers["picture"]) and says().startswith("Press Record (R); to click again")
+    assert not told(points) and "click again to correct" in says()
+    prompted.panel.draw_box.click()
+    assert not told(prompted.prompts.layers.box)
+    prompted.panel.clear_prompt.click()
+    assert told(viewer.layers["picture"]) and says().startswith("Clicks go to another layer now")
+    assert not told(points) and says() == "Click on your object in the picture."
+
+
+def test_who_paints_is_not_told_about_clicks(qtbot, prompted, viewer):
+    painted = viewer.add_labels(np.zeros((48, 64), np.uint8), metadata={OF_A_DOCK: True})
+    viewer.layers.selection.active = painted
+    qtbot.wait(20)
+    assert "select the layer" not in prompted.panel.hint.text()
+
+
+@pytest.mark.parametrize("job", ["starting", "tracking", "paused", "finished"])
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_run_is_told_whatever_layer_is_selected(job, lost):
+    now = Standing("ready", pictures=True, recordings=1, video=True, job=job, lost=lost)
+    assert hint_for(now) == hint_for(replace(now, to_select="cat prompt"))
+
+
+def test_enter_gives_the_keys_back_to_the_picture(qtbot, prompted):
+    prompted.activateWindow()
+    for field in (prompted.panel.name, prompted.panel.label.lineEdit()):
+        field.setFocus()
+        qtbot.waitUntil(field.hasFocus)
+        qtbot.keyClick(field, Qt.Key.Key_Return)
+        assert not field.hasFocus() and not prompted.panel.label.hasFocus()
 
 
 def test_another_mask_can_be_chosen(prompted):

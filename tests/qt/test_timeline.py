@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QColor, QPalette
 
-from napari_samexp._qt.timeline import Timeline, columns_of
+from napari_samexp._qt.timeline import CONTRAST, Timeline, _legible, columns_of, contrast
 
 
 @pytest.fixture
@@ -102,3 +104,41 @@ def test_measured_j_is_drawn_and_said(timeline):
     timeline.set_measured({1: np.full(100, 0.25, np.float32)})
     timeline.reset(100, {1: "cat"}, {})
     assert "J" not in timeline._describe(40)
+
+
+THEMES = {"dark": ("#23242b", "#f0f1f2"), "light": ("#ebe7e6", "#1e1e21")}  # napari's ground and text
+
+
+@pytest.mark.parametrize(("window", "text"), THEMES.values(), ids=THEMES)
+def test_every_labels_curve_stands_out_in_both_themes(timeline, window, text):
+    palette = timeline.palette()
+    palette.setColor(QPalette.ColorRole.Window, QColor(window))
+    palette.setColor(QPalette.ColorRole.WindowText, QColor(text))
+    timeline.setPalette(palette)
+    own = label_colormap(49, seed=0.46)
+    timeline.reset(10, {label: "" for label in range(1, 50)}, {label: own.map(label) for label in range(1, 50)})
+    ground = timeline._ground
+    painted = timeline.grab().toImage().pixelColor(20, 8)
+    assert contrast(painted, ground) < 1.07  # a screen of 16 bits rounds colours
+    for label, colour in timeline._colours.items():
+        assert contrast(_legible(colour, ground), ground) >= CONTRAST, label
+
+
+@pytest.mark.parametrize(("window", "text"), THEMES.values(), ids=THEMES)
+def test_the_curve_that_is_drawn_stands_out(timeline, window, text):
+    palette = timeline.palette()
+    palette.setColor(QPalette.ColorRole.Window, QColor(window))
+    palette.setColor(QPalette.ColorRole.WindowText, QColor(text))
+    timeline.setPalette(palette)
+    timeline.reset(100, {1: ""}, {1: (0.95, 0.95, 0.2, 1)})  # the first label's yellow
+    ground = timeline.grab().toImage().pixelColor(20, 8)
+    for index in range(100):
+        timeline.set_score(index, 1, 6, 0.5)
+    image = timeline.grab().toImage()
+    column = [image.pixelColor(40, y) for y in range(4, 40)]
+    assert max(contrast(colour, ground) for colour in column if colour.saturation() > 100) >= 3
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast(QColor("white"), QColor("black")) == pytest.approx(21)
+    assert contrast(QColor("#777777"), QColor("white")) == pytest.approx(4.48, abs=0.01)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = ["Standing", "hint_for"]
 
 _TRACKED = "Tracked. Drag the slider to look."
+_CORRECT = "Paint there, or choose the video as picture and click; then Remember this frame."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Standing:
         Whether there is something of the last time to be reopened.
     covered : str
         What lies over the picture that is clicked on.
+    to_select : str
+        The layer that has to be selected before clicks count; empty if they do.
     """
 
     model: str = "none"
@@ -41,6 +44,7 @@ class Standing:
     lost: int = 0
     left: bool = False
     covered: str = ""
+    to_select: str = ""
 
 
 def hint_for(now: Standing) -> str:
@@ -70,22 +74,39 @@ def _of_job(now: Standing) -> str:
         "cancelled": "Stopped; what is finished stays. Press Resume to go on.",
         "failed": "Tracking stopped. Press Resume to try again.",
         "interrupted": "The model is being started again; tracking goes on by itself.",
-        "finished": f"{lost} Paint or click there, then Remember this frame." if lost else _TRACKED,
+        "finished": f"{lost} {_CORRECT}" if lost else _TRACKED,
     }.get("" if now.prompted else now.job, "").strip()
 
 
 def _of_prompt(now: Standing) -> str:
     if now.prompted and now.covered:
         return f"{now.covered} lies over the picture that you click on: hide it, or choose it as the picture."
+    if now.prompted and not now.previewed:
+        return "The mask comes in a moment …"
+    if now.left and not now.prompted and not now.recordings:
+        return "Reopen what you had last time, or begin anew with a picture of your object."
+    if not (now.prompted or now.recordings or now.pictures):
+        return "Open a picture of your object: drop a file, or File > Open Sample > SAM experiments."
+    return _of_elsewhere(now) if now.to_select else _of_clicks(now)
+
+
+def _of_clicks(now: Standing) -> str:
     if now.prompted:
-        done = "Press Record (R), or click again to correct the mask; X marks background."
-        return done if now.previewed else "The mask comes in a moment …"
+        return "Press Record (R), or click again to correct the mask; X marks background."
     if now.recordings and not now.video:
         return "Recorded. Now open the video to find it in (Open… below), or show more of it."
     if now.recordings:
         return "Press Track to find it in the video, or click once more to remember more."
-    if now.left and not now.recordings:
-        return "Reopen what you had last time, or begin anew with a picture of your object."
-    if not now.pictures:
-        return "Open a picture of your object: drop a file, or File > Open Sample > SAM experiments."
     return "Click on your object in the picture."
+
+
+def _of_elsewhere(now: Standing) -> str:
+    """As `_of_clicks`, while another layer is selected, so that a click would do nothing."""
+    select = f"select the layer “{now.to_select}” in the layer list"
+    if now.prompted:
+        return f"Press Record (R); to click again, {select} first."
+    if now.recordings and not now.video:
+        return f"Recorded. Now open the video to find it in (Open… below); to click on more, {select} first."
+    if now.recordings:
+        return f"Press Track to find it in the video; to click on more, {select} first."
+    return f"Clicks go to another layer now: {select}, then click on your object."

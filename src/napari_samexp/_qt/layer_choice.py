@@ -29,6 +29,8 @@ class LayerChoice:
         another.
     accepts, prefers : callable
         Which layers can be chosen, and which is chosen if there are several.
+    gives_way : callable
+        Whether the choice may go over to a layer that is opened now, if that is one of those preferred.
 
     Signals
     -------
@@ -45,9 +47,11 @@ class LayerChoice:
         later: Callable[[Callable[[], None]], None],
         accepts: Callable[[Any], bool] = lambda layer: True,
         prefers: Callable[[Any], bool] = lambda layer: True,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._combo, self._viewer, self._later = combo, viewer, later
-        self._accepts, self._prefers = accepts, prefers
+        self._accepts, self._prefers, self._gives_way = accepts, prefers, gives_way
+        self._opened: Any = None
         self._layers: list[Any] = []
         self._over = False
         self.current: Any = None
@@ -73,7 +77,9 @@ class LayerChoice:
         self._combo.clear()
         self._combo.addItems([layer.name for layer in self._layers])
         liked = [layer for layer in self._layers if self._prefers(layer)] or self._layers
-        self.choose(self.current if self.current in self._layers else liked[-1] if liked else None)
+        opened, self._opened = self._opened, None
+        stays = self.current in self._layers and not (opened in liked and self._gives_way())
+        self.choose(self.current if stays else opened if opened in liked else liked[-1] if liked else None)
 
     def choose(self, layer: Any) -> None:
         """Choose a layer."""
@@ -83,6 +89,8 @@ class LayerChoice:
             self.changed.emit(layer)
 
     def _changed_layers(self, event: Any) -> None:
+        if event.type == "inserted":
+            self._opened = event.value
         self._later(self.refill)
 
     def _picked(self, place: int) -> None:

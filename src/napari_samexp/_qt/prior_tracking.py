@@ -124,7 +124,13 @@ class PriorTracking(Dock):
     def _build(self) -> None:
         panel, session, viewer, connections = self.panel, self.session, self.viewer, self._connections
         self.pictures = LayerChoice(
-            panel.image, viewer, connections, self.window_thread, prefers=lambda layer: layer.ndim == 2
+            panel.image,
+            viewer,
+            connections,
+            self.window_thread,
+            prefers=lambda layer: layer.ndim == 2,
+            # the next picture that is opened is the one to click on, unless there are clicks that would be left
+            gives_way=lambda: session.prompting.prompt.is_empty,
         )
         self.videos = LayerChoice(panel.video, viewer, connections, self.window_thread, accepts=is_video)
         self.models = ModelControl(panel, session, connections, self.say)
@@ -164,6 +170,7 @@ class PriorTracking(Dock):
             (panel.welcome.dismissed, self._welcomed),
             (panel.own_settings.edited, self._setting_edited),
             (panel.track_settings.edited, self._setting_edited),
+            (self.viewer.layers.selection.events.active, self._active_layer_changed),
             (self._quiet.timeout, self._hush),
         ):
             add(signal, call)
@@ -234,6 +241,10 @@ class PriorTracking(Dock):
             self._forget_left()
         self._tell_next()
 
+    def _active_layer_changed(self, event: Any) -> None:
+        # once all is done that it is part of: docks make layers, and make another active right after
+        self.window_thread(lambda: self._if_open(self._tell_next))
+
     def _saved(self, path: Any) -> None:
         self.say(f"Saved to {path}.")
 
@@ -276,6 +287,7 @@ class PriorTracking(Dock):
             lost=len(lost_frames(session.results.scores)),
             left=self._left is not None,
             covered=self.prompts.covered_by,
+            to_select=self.prompts.to_select,
         )
 
     def _enable(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_samexp._qt.layer_choice import LayerChoice
 from napari_samexp._qt.layers import BACKGROUND, COLOURS, OBJECT, PromptLayers
 from napari_samexp._qt.panel import Panel
 from napari_samexp._qt.pictures import covers, plane_of, spatial_settings, view_of
+from napari_samexp._qt.run_labels import OF_A_DOCK
 from napari_samexp.session.prompting import MaskPreview
 from napari_samexp.session.session import Session
 from napari_samexp.types import Prompt, SamexpError
@@ -75,6 +77,15 @@ class PromptControl:
         above = [layer for layer in list(layers)[layers.index(image) + 1 :] if isinstance(layer, Image)]
         return next((str(layer.name) for layer in above if covers(layer, image)), "")
 
+    @property
+    def to_select(self) -> str:
+        """Name of the layer that has to be selected before clicks count, or an empty text if they do."""
+        layers, active = self.layers, self._viewer.layers.selection.active
+        if layers is None or not layers.alive or active is layers.points:
+            return ""
+        busy = active is not None and (active is layers.box or OF_A_DOCK in active.metadata)
+        return "" if busy else str(layers.points.name)  # who draws or paints knows what is selected
+
     def begin(self) -> None:
         """Make the picture ready to be clicked on."""
         self.begun = True
@@ -123,6 +134,9 @@ class PromptControl:
         connections.add(panel.draw_box.clicked, self._draw_box)
         connections.add(panel.clear_prompt.clicked, self._clear)
         connections.add(panel.role.activated, self._arm)
+        # the fields would take the keys of the picture, such as R, for letters
+        connections.add(panel.name.returnPressed, panel.name.clearFocus)
+        connections.add(panel.label.lineEdit().returnPressed, panel.label.clearFocus)
         # also where it was chosen already: whoever picks the picture wants to click on it, whatever layer is active
         connections.add(panel.image.activated, self._arm)
         connections.add(panel.mask_choice.activated, self._choose_mask)
@@ -180,16 +194,23 @@ class PromptControl:
         if view is None:
             self._say("This frame is still being decoded; click again in a moment.")
             return False
-        self._session.prompting.set_picture(view.pixels, view.name)
+        with self._being_told():  # a new picture empties the session's prompt, and not the one on its way
+            self._session.prompting.set_picture(view.pixels, view.name)
         self._sent = place
         return True
 
     def _send(self, prompt: Prompt) -> None:
         if self._session.prompting.picture is None and prompt.is_empty:
             return
+        with self._being_told():
+            self._session.prompting.set_prompt(prompt)
+
+    @contextmanager
+    def _being_told(self) -> Iterator[None]:
+        """Tell what the session does on its own from what it is told here."""
         self._telling = True
         try:
-            self._session.prompting.set_prompt(prompt)
+            yield
         finally:
             self._telling = False
 

@@ -24,7 +24,7 @@ from napari_samexp.session.forecasts import Estimate
 from napari_samexp.session.frames import select_frames
 from napari_samexp.session.jobs import JobState
 from napari_samexp.session.session import Session
-from napari_samexp.types import ObjectScore, SamexpError
+from napari_samexp.types import ObjectScore, Prompt, SamexpError
 
 if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
     from napari_samexp.io.label_edits import EditableLabels
@@ -145,7 +145,7 @@ class TrackControl:
             clicked = prompts is not None and prompts.image is layer and self._prompts.prompted
             if clicked:
                 prompt = prompts.prompt(plane_of(layer, self._viewer.dims))  # type: ignore[union-attr]
-                self._session.tracking.remember_frame(index, label, prompt=prompt)
+                self._remember_clicks(index, label, prompt)
             else:
                 painted = self._painted_label(index, label)
                 self._session.tracking.remember_frame(index, painted)
@@ -397,7 +397,20 @@ class TrackControl:
         there = [int(value) for value in np.unique(labels[index]) if value]
         return there[0] if label not in there and len(there) == 1 else label
 
+    def _remember_clicks(self, index: int, label: int, prompt: Prompt) -> None:
+        """Remember the mask that the person sees: a correction is what they made it, and not another guess."""
+        prompting = self._session.prompting
+        preview = prompting.preview
+        if preview is None or prompting.pending:
+            self._say("The mask comes in a moment; remember the frame once you see it.")
+            return
+        seen = None if preview.hover else preview.mask()  # of a hovering mouse, it is not that of the clicks
+        self._session.tracking.remember_frame(
+            index, label, prompt=prompt, mask_index=prompting.choice, seen=seen
+        )
+
     def _remembered(self, index: int) -> None:
+        self.labels.written(index)
         if self._prompts.layers is not None and self._prompts.layers.image is self._run_of:
             self._prompts.layers.clear()
         layer, job = self._run_of, self._session.tracking.job

@@ -98,6 +98,11 @@ class Prompting:
         """Whether a preview is on its way."""
         return self._asked > 0
 
+    @property
+    def choice(self) -> int | None:
+        """The mask choice that a person took, or None for the model's own."""
+        return self._choice
+
     # ---- what a person does
 
     def set_picture(
@@ -166,6 +171,8 @@ class Prompting:
     def record(self, label: int = 1, name: str = "") -> None:
         """Make the prompt a recording of a label; the prompt begins anew once that is on disk.
 
+        Without a name, it gets the one that the label has.
+
         Raises
         ------
         ImageError, PromptError, SettingsError
@@ -177,6 +184,7 @@ class Prompting:
         if not self._models.state.usable and self._models.state.state != "loading":
             raise SettingsError("No model is loaded; choose one first.")
         prompt, settings = self.prompt, self.settings
+        name = name or self._recordings.name_of(label)
         request = Record(picture.ref, prompt, label, name, self._choice, settings.side, settings.square)
         self._exchange.ask(request, partial(self._on_recorded, prompt), (picture,))
 

@@ -73,6 +73,15 @@ class Results:
         if self.labels is not None:
             self.labels.unmark(frames)
 
+    def paint(self, store: str, index: int, label: int, mask: npt.NDArray[np.bool_]) -> None:
+        """Have a frame of a run's labels show an object at `mask` alone, if that run is shown."""
+        if self.labels is None or self.labels.path != Path(store):
+            return
+        frame = np.array(self.labels[index])
+        frame[frame == label] = 0
+        frame[mask] = label
+        self.labels[index] = frame
+
     def mask_of(self, index: int, label: int) -> npt.NDArray[np.bool_]:
         """Return where a frame has a label; `SettingsError` if nowhere."""
         if self.labels is None:

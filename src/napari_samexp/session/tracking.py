@@ -36,7 +36,7 @@ from napari_samexp.session.jobs import JobState, after_reply
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import Prompt, SamexpError, StoreError, VideoError, VideoSource
+from napari_samexp.types import Prompt, PromptError, SamexpError, StoreError, VideoError, VideoSource
 
 if TYPE_CHECKING:
     from napari_samexp.session.stores import OpenedStore
@@ -352,6 +352,7 @@ class Tracking:
         mask: npt.NDArray[np.bool_] | None = None,
         prompt: Prompt | None = None,
         mask_index: int | None = None,
+        seen: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Teach the run, and the recordings, what a frame of the video shows.
 
@@ -361,6 +362,8 @@ class Tracking:
             By default, without a prompt, where the labels of that frame are `label`.
         prompt : Prompt, optional
             Clicks and a box on the frame, in the place of a mask.
+        seen : array, shape (Y, X), bool, optional
+            The mask that the person saw of the prompt; it becomes the frame's label, as if it had been painted.
 
         Raises
         ------
@@ -370,6 +373,8 @@ class Tracking:
         video = self._require_video()
         if not 0 <= index < video.shape[0]:
             raise VideoError(f"There is no frame {index}; the video has 0 to {video.shape[0] - 1}.")
+        if prompt is not None and prompt.is_empty:
+            raise PromptError("There are no clicks on this frame; click on the object, or paint it.")
         if prompt is None and mask is None:
             mask = self._results.mask_of(index, label)
         shared = None if mask is None else SharedArray.of(np.asarray(mask) != 0)
@@ -385,15 +390,22 @@ class Tracking:
             side=self.settings.side,
             square=self.settings.square,
         )
-        self._exchange.ask(request, partial(self._on_remembered, index), (shared,))
+        self._exchange.ask(request, partial(self._on_remembered, request, seen), (shared,))
 
-    def _on_remembered(self, index: int, reply: Reply) -> None:
+    def _on_remembered(
+        self, request: RememberFrame, seen: npt.NDArray[np.bool_] | None, reply: Reply
+    ) -> None:
         if isinstance(reply, Failed):
             self.failed.emit(reply.sentence)
         elif isinstance(reply, PriorChanged):
             self._recordings.take(reply.prior)
             self._known = self._recordings.in_use
-            self.remembered.emit(index)
+            try:
+                if seen is not None and request.store is not None:
+                    self._results.paint(request.store, request.index, request.label, seen)
+            except SamexpError as error:
+                self._fail(error)
+            self.remembered.emit(request.index)
 
     def _require_video(self) -> VideoRef:
         if self.video is None:
