@@ -50,6 +50,7 @@ def command_line() -> str:
     command = typer.main.get_command(app)
     with command.make_context(PROGRAM, [], resilient_parsing=True) as context:
         text = get_docs_for_click(obj=command, ctx=context, name=PROGRAM, title="Command line")
+    text = text.replace("\b\n", "")  # tells a terminal not to wrap; a browser shows a box
     text = re.sub(r"^\n+(?=  \S)", "\n", text, flags=re.MULTILINE)
     text = re.sub(r"^  (?=napari-samexp )", "    ", text, flags=re.MULTILINE)  # the examples, as code
     # an argument's name is what one types, not a placeholder of HTML

@@ -97,6 +97,14 @@ class VideoError(SamexpError):
     """A video cannot be opened or a frame cannot be decoded."""
 
 
+def _no_points() -> FloatArray:
+    return np.zeros((0, 2), np.float32)
+
+
+def _no_labels() -> IntArray:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """Clicks and a box on one picture.
@@ -116,8 +124,8 @@ class Prompt:
         If shapes, labels or numbers make no sense. An empty prompt is allowed.
     """
 
-    points_xy: FloatArray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    points_xy: FloatArray = field(default_factory=_no_points)
+    labels: IntArray = field(default_factory=_no_labels)
     box_xyxy: FloatArray | None = None
 
     def __post_init__(self) -> None:

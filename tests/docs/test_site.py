@@ -65,6 +65,25 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
                 assert flag in page, (name, flag)
 
 
+def test_the_reference_reads_as_a_page(site: Path) -> None:
+    page = (site / "reference" / "cli" / "index.html").read_text("utf-8")
+    assert "\b" not in page  # a sign for terminals
+    example = re.search(r"<code>[^`]*napari-samexp record cat.jpg.*?</code>", page, re.DOTALL)
+    assert example is not None and example[0].count("\n") >= 2  # each command in a line of its own
+    assert "lambda" not in (site / "reference" / "python" / "index.html").read_text("utf-8")
+
+
+def test_names_in_tables_stay_whole(site: Path) -> None:
+    assert "stylesheets/tables.css" in (site / "models" / "index.html").read_text("utf-8")
+    assert (site / "stylesheets" / "tables.css").is_file()
+
+
+def test_verbs_of_make_are_all_in_the_table() -> None:
+    verbs = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    told = set(re.findall(r"`make ([a-z]+)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    assert verbs - told <= {"help", "unit", "clean"}  # parts of others, or said by themselves
+
+
 def test_every_setting_and_key_is_in_the_reference(site: Path) -> None:
     page = re.sub(r"<[^>]+>", "|", (site / "reference" / "napari" / "index.html").read_text("utf-8"))
     for knob in fields(TrackSettings):

@@ -145,6 +145,16 @@ def test_a_run_is_told_whatever_layer_is_selected(job, lost):
     assert hint_for(now) == hint_for(replace(now, to_select="cat prompt"))
 
 
+def test_a_covered_picture_is_not_the_one_to_go_back_to():
+    now = Standing(
+        "ready", pictures=True, recordings=1, video=True, to_select="cat prompt", covered="fox.mp4"
+    )
+    assert hint_for(now) == (
+        "Press Track to find it in the video; to click once more, choose “fox.mp4” as the picture first."
+    )
+    assert "select the layer “cat prompt”" in hint_for(replace(now, covered=""))
+
+
 def test_enter_gives_the_keys_back_to_the_picture(qtbot, prompted):
     prompted.activateWindow()
     for field in (prompted.panel.name, prompted.panel.label.lineEdit()):

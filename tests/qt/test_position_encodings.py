@@ -359,6 +359,19 @@ def test_two_models_are_side_by_side_in_grid_view(qtbot: Any, compared: Any, vie
     assert not canvas.grid.enabled and len(viewer.layers) == 2
 
 
+def test_the_tile_of_the_second_model_can_be_switched_as_well(qtbot: Any, shown: Any) -> None:
+    shown.choose("sam1")
+    qtbot.waitUntil(lambda: not shown.panel.window_tile.isEnabled())
+    shown.compare("starter")
+    qtbot.waitUntil(lambda: len(shown.layers.maps()) == 2)
+    assert shown.panel.window_tile.isEnabled()
+    before = np.array(shown.layers.layer(1).data)
+    click(qtbot, shown.panel.window_tile)
+    qtbot.waitUntil(lambda: (np.asarray(shown.layers.layer(1).data) != before).any())
+    shown.compare("")
+    assert not shown.panel.window_tile.isEnabled()
+
+
 def test_channels_are_linked_from_first_to_last(qtbot: Any, compared: Any, viewer: Any) -> None:
     for channel, other in ((0, 0), (3, 6), (5, 10)):
         compared.layers.go_to_channel(channel)

@@ -116,7 +116,7 @@ def test_every_labels_curve_stands_out_in_both_themes(timeline, window, text):
     palette.setColor(QPalette.ColorRole.WindowText, QColor(text))
     timeline.setPalette(palette)
     own = label_colormap(49, seed=0.46)
-    timeline.reset(10, {label: "" for label in range(1, 50)}, {label: own.map(label) for label in range(1, 50)})
+    timeline.reset(10, dict.fromkeys(range(1, 50), ""), {label: own.map(label) for label in range(1, 50)})
     ground = timeline._ground
     painted = timeline.grab().toImage().pixelColor(20, 8)
     assert contrast(painted, ground) < 1.07  # a screen of 16 bits rounds colours

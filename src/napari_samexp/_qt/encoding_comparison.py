@@ -26,6 +26,19 @@ class Comparison:
         self._viewer, self._layers, self._source = viewer, layers, source
         self._kept: tuple[bool, Any] | None = None  # what grid view was before
 
+    def part_beside(self, part: Part) -> Part | None:
+        """Return what of the second model is shown beside a part of the first; None without a second one.
+
+        Raises
+        ------
+        SamexpError
+            If the second model has neither this part nor an absolute one.
+        """
+        if self._source.encodings is None:
+            return None
+        names = [each.name for each in self._source.encodings.parts]
+        return self._source.part(part.name if part.name in names else ABSOLUTE)
+
     def wish(self, part: Part, first: MapWish, dtype: str) -> None:
         """Ask for the same part, on a grid that is as much finer or coarser than the model's own.
 
@@ -34,10 +47,9 @@ class Comparison:
         SamexpError
             If the second model has neither this part nor an absolute one, or the grid would be too large.
         """
-        if self._source.encodings is None:
+        other = self.part_beside(part)
+        if other is None:
             return
-        names = [each.name for each in self._source.encodings.parts]
-        other = self._source.part(part.name if part.name in names else ABSOLUTE)
         grid = None
         if first.grid_hw is not None and part.resizable and other.resizable:
             grid = same_share(first.grid_hw, part.grid_hw, other.grid_hw)

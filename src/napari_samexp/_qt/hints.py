@@ -103,10 +103,12 @@ def _of_clicks(now: Standing) -> str:
 def _of_elsewhere(now: Standing) -> str:
     """As `_of_clicks`, while another layer is selected, so that a click would do nothing."""
     select = f"select the layer “{now.to_select}” in the layer list"
+    if now.covered:
+        select = f"choose “{now.covered}” as the picture"
     if now.prompted:
         return f"Press Record (R); to click again, {select} first."
     if now.recordings and not now.video:
-        return f"Recorded. Now open the video to find it in (Open… below); to click on more, {select} first."
+        return f"Recorded. Now open the video to find it in (Open… below); to show more, {select} first."
     if now.recordings:
-        return f"Press Track to find it in the video; to click on more, {select} first."
+        return f"Press Track to find it in the video; to click once more, {select} first."
     return f"Clicks go to another layer now: {select}, then click on your object."

@@ -90,6 +90,9 @@ class PositionEncodings(Dock):
             self.session.second.leave()
             self.comparison.end()
             self._drawn.start(0)
+            part = self._part()
+            if part is not None:
+                self._allow_tile(part)
         self._tell_next()
 
     def add_layers(self, *_: Any) -> None:
@@ -203,9 +206,15 @@ class PositionEncodings(Dock):
         wish = MapWish(part.name, grid, panel.window_tile.isChecked(), panel.dtype.currentData())
         try:
             self.session.first.wish(wish)
+            self._allow_tile(part)
             self.comparison.wish(part, wish, panel.compare_dtype.currentData())
         except SamexpError as error:
             self.say(str(error))
+
+    def _allow_tile(self, part: Part) -> None:
+        """Let the window tile be switched if either model has one."""
+        other = self.comparison.part_beside(part)
+        self.panel.window_tile.setEnabled(part.tiled or (other is not None and other.tiled))
 
     # ---- what comes of it
 

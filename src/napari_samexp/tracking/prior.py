@@ -40,6 +40,10 @@ def image_hash(image: npt.ArrayLike) -> str:
     return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
 
 
+def _no_picture() -> npt.NDArray[np.uint8]:
+    return np.zeros((1, 1, 3), np.uint8)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
     """A prompt on one picture, and all that is needed to make its memory again.
@@ -83,7 +87,7 @@ class Recording:
     name: str = ""
     iou: float = 0.0
     presence: float = 0.0
-    thumbnail: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
+    thumbnail: npt.NDArray[np.uint8] = field(default_factory=_no_picture)
     enabled: bool = True
     mask: npt.NDArray[np.bool_] | None = None
 
