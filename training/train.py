@@ -29,6 +29,7 @@ import feed
 import numpy as np
 import scenes
 import torch
+from muon import Muon
 from prompts import COARSE, FINE
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def stages(side: int | None = None) -> list[Stage]:
         Stage(0.08, easy, 16, true_memory=1.0, lengths=(2,)),
         Stage(0.22, middle, 12, true_memory=0.7, lengths=(3,)),
         Stage(0.60, full, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
-              sides=(128, 128, 192, 256)),
+              sides=(128, 128, 128, 192)),
         Stage(0.80, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16), priors=(1, 1, 1, 1, 2, 3),
               sides=(128, 192, 256)),
         Stage(1.01, replace(full, side=256), 6, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16, 24),
@@ -545,8 +546,22 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = 
     return scores.softmax(-1).to(v.dtype) @ v
 
 
+def make_optimisers(model: Starter, lr: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the weights of linear layers and of their like among convolutions, and AdamW for the rest.
+
+    The last layers of small heads, tokens, norms and position tables are no maps from many channels to many.
+    """
+    matrices, others = [], []
+    for name, value in model.named_parameters():
+        shape = value.flatten(1).shape if value.ndim in (2, 4) else (0,)
+        wide = min(shape) >= 32 and value.shape[2:].numel() == 1
+        (matrices if wide and "pos_embed" not in name else others).append(value)
+    adam = torch.optim.AdamW(others, lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
+    return [Muon(matrices, lr=lr, weight_decay=0.02), adam]
+
+
 def begin(
-    model: Starter, optimiser: torch.optim.Optimizer, state_file: Path, start: Path | None
+    model: Starter, optimisers: list[torch.optim.Optimizer], state_file: Path, start: Path | None
 ) -> tuple[dict[str, Tensor], int, float]:
     """Load the run's own state or the one to start from; return the averaged weights, the first step and seconds."""
     source = state_file if state_file.exists() else start
@@ -559,14 +574,15 @@ def begin(
         return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
     saved = torch.load(source, weights_only=True, map_location=device)
     model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
+    for optimiser, state in zip(optimisers, saved["optimisers"]):
+        optimiser.load_state_dict(state)
     if state_file.exists():
         return saved["average"], saved["step"], saved.get("seconds", 0.0)
     return saved["average"], 0, 0.0
 
 
 def take_step(
-    model: Starter, optimiser: torch.optim.Optimizer, batch: Mapping[str, np.ndarray], stage: Stage,
+    model: Starter, optimisers: list[torch.optim.Optimizer], batch: Mapping[str, np.ndarray], stage: Stage,
     seed: tuple[int, int], bfloat16: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Change the weights by one batch of `prompts.with_prompts`; return the figures of its log line."""
@@ -575,7 +591,7 @@ def take_step(
     length = here["present"].shape[1]
     parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
     recent, state, sums = int(rng.choice(stage.recent)), None, {}
-    optimiser.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     for part in parts:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             losses, state = part_losses(model, here, stage, part, state, recent, rng)
@@ -585,7 +601,8 @@ def take_step(
             sums[key] = [*sums.get(key, []), value]
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if torch.isfinite(norm):
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
     return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
 
 
@@ -623,8 +640,8 @@ def train(args: argparse.Namespace) -> None:
     model, state_file = Starter(), args.run / "state.pt"
     initialise(model, args.seed)
     model.to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.02, betas=(0.9, 0.98))
-    average, clock.step, clock.seconds = begin(model, optimiser, state_file, args.start)
+    optimisers = make_optimisers(model, args.lr)
+    average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start)
     recipe = stages(args.side)[args.stage :]
     sums: dict[str, list[Tensor]] = {}
     first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
@@ -632,7 +649,7 @@ def train(args: argparse.Namespace) -> None:
 
     def keep() -> None:
         save(state_file, {"model": model.state_dict(), "average": average, "step": clock.step,
-                          "optimiser": optimiser.state_dict(), "seconds": clock.spent()})  # fmt: skip
+                          "optimisers": [each.state_dict() for each in optimisers], "seconds": clock.spent()})  # fmt: skip
 
     plan = feed.Plan(recipe, args.skip, args.batch_factor, args.steps if args.minutes is None else None)
     with feed.Feed(plan, first, args.workers, stage_at, clock.share()) as batches:
@@ -642,10 +659,10 @@ def train(args: argparse.Namespace) -> None:
                 batches.share.value = share = clock.share()
                 k, batch = batches.get()
                 rate = learning_rate(share, clock.step - first, args.lr)
-                for group in optimiser.param_groups:
+                for group in (group for each in optimisers for group in each.param_groups):
                     group["lr"] = rate
                 figures = take_step(
-                    model, optimiser, batch, recipe[k], (args.seed, args.skip + clock.step), args.bfloat16
+                    model, optimisers, batch, recipe[k], (args.seed, args.skip + clock.step), args.bfloat16
                 )
                 clock.step += 1
                 blend(average, model, min(args.average, clock.step / (clock.step + 19)))

@@ -18,7 +18,7 @@ TRAINING = Path(__file__).parents[2] / "training"
 @pytest.fixture(scope="module")
 def parts():
     """The training scripts, which import one another as files of one folder."""
-    names = ("scenes", "prompts", "feed", "train", "evaluate", "learning_curve", "export")
+    names = ("scenes", "prompts", "feed", "muon", "train", "evaluate", "learning_curve", "export")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TRAINING))
         for name in names:
@@ -65,7 +65,7 @@ def drawn(parts, stage, step=0):
 def fresh(train, seed=0):
     model = train.Starter()
     train.initialise(model, seed)
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return model, train.make_optimisers(model, 1e-3)
 
 
 def test_clicks_are_on_the_side_that_their_label_says(prompts, disc):
@@ -159,11 +159,42 @@ def test_losses_and_gradients_never_wait_for_the_device(train, parts, tiny):
 
 
 def test_steps_lower_the_loss_of_what_they_see(train, parts, tiny):
-    model, optimiser = fresh(train)
+    model, optimisers = fresh(train)
     batch = drawn(parts, tiny)
-    seen = [train.take_step(model, optimiser, batch, tiny, (0, 0), False) for _ in range(5)]
+    seen = [train.take_step(model, optimisers, batch, tiny, (0, 0), False) for _ in range(5)]
     assert all(torch.isfinite(torch.stack(list(figures.values()))).all() for figures in seen)
     assert seen[-1]["track_mask"] < seen[0]["track_mask"]
+
+
+def test_muon_takes_matrices_a_step_along_their_singular_vectors(parts):
+    muon = parts["muon"]
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 40, 64), (2, 96, 32)):
+        matrices = torch.randn(shape, generator=generator)
+        u, s, v = torch.linalg.svd(muon.orthogonal(matrices, 10), full_matrices=False)
+        assert 0.6 < s.min() and s.max() < 1.3
+        a, _, b = torch.linalg.svd(matrices, full_matrices=False)
+        assert torch.allclose((u @ v), (a @ b), atol=1e-3)
+
+    weight = torch.nn.Parameter(torch.zeros(32, 48, 1, 1))
+    weight.grad = torch.randn(weight.shape, generator=generator)
+    muon.Muon([weight], lr=0.01, weight_decay=0.0).step()
+    # as large a change of an entry as AdamW's, whatever the size of the gradient
+    assert weight.detach().square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.3)
+
+
+def test_every_weight_has_one_optimiser(train):
+    model = train.Starter()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    muon, adam = (
+        [names[p] for group in optimiser.param_groups for p in group["params"]]
+        for optimiser in train.make_optimisers(model, 1e-3)
+    )
+    assert sorted(muon + adam) == sorted(names.values())
+    assert "sam.image_encoder.trunk.blocks.0.attn.qkv.weight" in muon
+    assert "sam.image_encoder.neck.convs.0.conv.weight" in muon
+    kept = ("pos_embed", "tpos_enc", "mask_tokens", "output_hypernetworks_mlps.0.layers.2", "readout", "bias")
+    assert not [name for name in muon if any(part in name for part in kept)]
 
 
 @pytest.fixture
@@ -231,8 +262,8 @@ def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
     from safetensors.torch import load_file
 
     bundled = parts["export"].BUNDLED
-    model, optimiser = fresh(train)
-    average, step, seconds = train.begin(model, optimiser, tmp_path / "state.pt", bundled)
+    model, optimisers = fresh(train)
+    average, step, seconds = train.begin(model, optimisers, tmp_path / "state.pt", bundled)
     name = "obj_ptr_proj.layers.0.weight"
     assert step == 0 and seconds == 0
     assert torch.equal(model.sam.state_dict()[name], load_file(bundled)[name].float())
