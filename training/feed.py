@@ -27,19 +27,21 @@ AHEAD = 2  # batches that each process may be ahead
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn: the stages, the steps drawn by other runs, the size of a batch, and the steps if they are known."""
+    """What is drawn: the stages, the steps drawn by other runs, the size of a batch, the steps if they are known, and whose share it is."""
 
     recipe: Sequence[Any]
     skipped: int = 0
     factor: float = 1
     steps: int | None = None
+    share: tuple[int, int] = (0, 1)  # of processes that train together: which one this is, of how many
 
     def draw(self, step: int, stage: int) -> Arrays:
-        """Draw the batch of one step."""
-        scene, count = self.recipe[stage].at(self.skipped + step, self.factor)
-        first = FIRST_SEED + (self.skipped + step) * SEEDS_A_STEP
+        """Draw the batch of one step, or this process's share of it; all shares are of the same kind and size."""
+        place, processes = self.share
+        scene, count = self.recipe[stage].at(self.skipped + step, self.factor / processes)
+        first = FIRST_SEED + (self.skipped + step) * SEEDS_A_STEP + place * count
         batch = scenes.make_batch(scene, range(first, first + count))
-        return with_prompts(batch, np.random.default_rng((self.skipped + step, 7)))
+        return with_prompts(batch, np.random.default_rng((self.skipped + step, 7, place)))
 
 
 def _produce(

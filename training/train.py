@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ import torch
 from muon import Muon
 from prompts import COARSE, FINE
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from napari_samexp.sam.features import MEAN, STD
@@ -599,11 +600,31 @@ def take_step(
         state = state.detached()
         for key, value in losses.figures.items():
             sums[key] = [*sums.get(key, []), value]
+    if distributed.is_initialized():
+        average_gradients(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if torch.isfinite(norm):
         for optimiser in optimisers:
             optimiser.step()
     return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Let the processes that train together take the same step; what one of them did not use counts as zero."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    together = torch.cat([gradient.flatten() for gradient in gradients]) / distributed.get_world_size()
+    distributed.all_reduce(together)
+    for p, part in zip(model.parameters(), together.split([p.numel() for p in model.parameters()])):
+        p.grad = part.view_as(p)
+
+
+def agree(share: float, go_on: bool) -> tuple[float, bool]:
+    """Return what the first of the processes that train together says: their clocks differ."""
+    if distributed.is_initialized():
+        said = torch.tensor([share, go_on], dtype=torch.float64)
+        distributed.broadcast(said, 0)
+        share, go_on = float(said[0]), bool(said[1])
+    return share, go_on
 
 
 @torch.no_grad()
@@ -629,6 +650,19 @@ def save(state_file: Path, parts: dict[str, Any]) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    place, processes = 0, 1
+    if "RANK" in os.environ:  # torchrun says so
+        distributed.init_process_group("gloo")
+        place, processes = distributed.get_rank(), distributed.get_world_size()
+    try:
+        train_as(args, place, processes)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
+    """Train as one of some processes that train together; the first writes the log and the state."""
     device = torch.device(args.device)
     if device.type == "cpu":
         functional.scaled_dot_product_attention = plain_attention
@@ -648,15 +682,26 @@ def train(args: argparse.Namespace) -> None:
     asked_to_stop: list[int] = []
 
     def keep() -> None:
-        save(state_file, {"model": model.state_dict(), "average": average, "step": clock.step,
-                          "optimisers": [each.state_dict() for each in optimisers], "seconds": clock.spent()})  # fmt: skip
+        if place == 0:
+            save(state_file, {"model": model.state_dict(), "average": average, "step": clock.step,
+                              "optimisers": [each.state_dict() for each in optimisers],
+                              "seconds": clock.spent()})  # fmt: skip
 
-    plan = feed.Plan(recipe, args.skip, args.batch_factor, args.steps if args.minutes is None else None)
+    def told() -> None:
+        if place == 0:
+            write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
+
+    steps = args.steps if args.minutes is None else None
+    plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes))
     with feed.Feed(plan, first, args.workers, stage_at, clock.share()) as batches:
         before = signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
         try:
-            while clock.share() < 1 and clock.spent() < ends and not asked_to_stop:
-                batches.share.value = share = clock.share()
+            while True:
+                share = clock.share()
+                share, go_on = agree(share, share < 1 and clock.spent() < ends and not asked_to_stop)
+                if not go_on:
+                    break
+                batches.share.value = share
                 k, batch = batches.get()
                 rate = learning_rate(share, clock.step - first, args.lr)
                 for group in (group for each in optimisers for group in each.param_groups):
@@ -669,7 +714,7 @@ def train(args: argparse.Namespace) -> None:
                 for key, value in figures.items():
                     sums.setdefault(key, []).append(value)
                 if clock.step % args.every == 0:
-                    write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
+                    told()
                     sums = {}
                 if clock.spent() - saved > 60 * args.keep:
                     keep()
@@ -678,9 +723,10 @@ def train(args: argparse.Namespace) -> None:
             signal.signal(signal.SIGTERM, before)
         if clock.step > first:
             if sums:
-                write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
+                told()
             keep()
-    print(f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run")
+    if place == 0:
+        print(f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run")
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
