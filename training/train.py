@@ -726,7 +726,9 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
                 told()
             keep()
     if place == 0:
-        print(f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run")
+        print(
+            f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run"
+        )
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

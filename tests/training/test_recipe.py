@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +174,7 @@ def test_muon_takes_matrices_a_step_along_their_singular_vectors(parts):
     for shape in ((3, 40, 64), (2, 96, 32)):
         matrices = torch.randn(shape, generator=generator)
         u, s, v = torch.linalg.svd(muon.orthogonal(matrices, 10), full_matrices=False)
-        assert 0.6 < s.min() and s.max() < 1.3
+        assert s.min() > 0.6 and s.max() < 1.3
         a, _, b = torch.linalg.svd(matrices, full_matrices=False)
         assert torch.allclose((u @ v), (a @ b), atol=1e-3)
 
@@ -195,6 +197,45 @@ def test_every_weight_has_one_optimiser(train):
     assert "sam.image_encoder.neck.convs.0.conv.weight" in muon
     kept = ("pos_embed", "tpos_enc", "mask_tokens", "output_hypernetworks_mlps.0.layers.2", "readout", "bias")
     assert not [name for name in muon if any(part in name for part in kept)]
+
+
+def _one_of_two(place, port, train, said):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(place), WORLD_SIZE="2")
+    torch.distributed.init_process_group("gloo")
+    model = torch.nn.ModuleList([torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(1, 1, bias=False)])
+    model[0].weight.grad = torch.tensor([[1.0, 2.0 + place]])
+    if place:
+        model[1].weight.grad = torch.tensor([[4.0]])  # what the other did not use
+    train.average_gradients(model)
+    gradients = [parameter.grad.tolist() for parameter in model.parameters()]
+    said.put((gradients, train.agree(0.25 + place / 2, not place)))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_take_the_same_step_at_the_same_time(train):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    both = [context.Process(target=_one_of_two, args=(place, port, train, said)) for place in (0, 1)]
+    for process in both:
+        process.start()
+    one, other = said.get(timeout=120), said.get(timeout=120)
+    for process in both:
+        process.join()
+    assert one == other == ([[[1.0, 2.5]], [[2.0]]], (0.25, True))
+    assert train.agree(0.5, False) == (0.5, False)  # alone
+
+
+def test_processes_share_a_batch(parts, tiny):
+    large = replace(tiny, batch=8)
+    draw = [
+        parts["feed"].Plan([large], steps=1, share=share).draw(0, 0) for share in ((0, 1), (0, 2), (1, 2))
+    ]
+    whole, first, second = (batch["pictures"] for batch in draw)
+    assert len(first) == len(second) == len(whole) // 2
+    assert np.array_equal(whole[: 2 * len(first)], np.concatenate((first, second)))
 
 
 @pytest.fixture
