@@ -61,7 +61,6 @@ class Reduced:
         for layer in self._attention.layers:
             cross = layer.cross_attn_image
             cross.turned_keys = self._turned(cross)
-            cross.axial = False  # what is left of the tokens is in no rows and columns
 
     def _forward(
         self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: Any, *more: Any

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam import attention, hiera, layers, memory
-from napari_samexp.sam.attention import attend_on_grid, attend_to_memory, pays_on_axes
-from napari_samexp.sam.edgetam import PackedAttention
+from napari_samexp.sam import attention, hiera, layers
+from napari_samexp.sam.attention import attend_on_grid, attend_to_memory
 from napari_samexp.sam.folding import Kept
 from napari_samexp.sam.layers import add_in_parts, in_windows
 from napari_samexp.sam.loading import build
-from napari_samexp.sam.memory import MemoryAttention
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.posenc import axial_rope, rotate, rotate_
-from napari_samexp.sam.variants import VARIANTS, EdgeTamVariant
+from napari_samexp.sam.variants import VARIANTS
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +31,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut everything that can be cut, although it is small, at odd places."""
     monkeypatch.setattr(layers, "PART", 90)
     monkeypatch.setattr(hiera, "FIRST", 200)
-    monkeypatch.setattr(attention, "QUERIES", 19)
+    monkeypatch.setattr(attention, "MANY", 23)
     monkeypatch.setattr(attention, "BLOCK", 23)
     monkeypatch.setattr(attention, "CHUNK", 7)
 
@@ -60,10 +58,23 @@ def test_attention_to_memories_of_any_size_of_scores(shift: float, spread: float
     _close(attend_to_memory(q, k, memory, project), wanted)
 
 
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("queries", [1, 13, 14, 17, 28, 51])
+def test_any_number_of_queries_looks_at_memories(queries: int) -> None:
+    q, k, memory, project = (
+        torch.randn(1, queries, 4),
+        torch.randn(1, 30, 4),
+        torch.randn(1, 30, 3),
+        nn.Linear(3, 4),
+    )
+    scores = q.double() @ k.double().transpose(1, 2) / 2
+    _close(attend_to_memory(q, k, memory, project), project(_softmax(scores, memory)))
+
+
 def test_scores_beyond_the_range_are_computed_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    usual = attention.weighed
-    monkeypatch.setattr(attention, "weighed", lambda *some: asked.append(1) or usual(*some))
+    usual = attention._chunked
+    monkeypatch.setattr(attention, "_chunked", lambda *some: asked.append(1) or usual(*some))
     q, k, memory, project = torch.randn(1, 8, 4), torch.randn(1, 9, 4), torch.randn(1, 9, 3), nn.Linear(3, 4)
     attend_to_memory(q, k, memory, project)
     assert not asked
@@ -75,65 +86,6 @@ def test_queries_of_one_frame_look_at_the_memories_of_several_objects() -> None:
     q, k, memory, project = torch.randn(1, 8, 4), torch.randn(3, 9, 4), torch.randn(3, 9, 3), nn.Linear(3, 4)
     wanted = torch.cat([attend_to_memory(q, k[i : i + 1], memory[i : i + 1], project) for i in range(3)])
     assert torch.equal(attend_to_memory(q, k, memory, project), wanted)
-
-
-VARIANT = VARIANTS["sam2.1_hiera_tiny"]
-
-
-def _memory_attention(spread: float) -> MemoryAttention:
-    with torch.inference_mode(False):
-        made = MemoryAttention(VARIANT).eval().requires_grad_(False)
-        for layer in made.layers:
-            layer.cross_attn_image.k_proj.weight *= spread
-            layer.cross_attn_image.k_proj.bias.copy_(torch.randn(VARIANT.d_model))
-    return made
-
-
-def _calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
-    """Count the calls of a function that `memory` has from `attention`."""
-    asked: list[int] = []
-    usual = getattr(memory, name)
-    monkeypatch.setattr(memory, name, lambda *some: asked.append(1) or usual(*some))
-    return asked
-
-
-@pytest.mark.usefixtures("_small_pieces")
-@pytest.mark.parametrize(("spread", "anew"), [(1.0, False), (3000.0, True)], ids=str)
-@pytest.mark.parametrize("objects", [1, 2])
-def test_rows_and_columns_of_memories_give_what_turned_keys_give(
-    spread: float, anew: bool, objects: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "FEW_SCORES", 1700)  # three rows of a grid
-    monkeypatch.setattr(attention, "SMALL", 1)
-    monkeypatch.setattr(attention, "WORTH", 100)
-    recall, (height, width), count = _memory_attention(spread), (7, 5), 4
-    features = torch.randn(1, VARIANT.d_model, height, width)
-    memories, places = torch.randn(2, objects, count * height * width + 8, VARIANT.mem_dim)
-    on_axes, as_usual = _calls(monkeypatch, "attend_on_axes"), _calls(monkeypatch, "weighed")
-    found = recall(features, memories, places, [(height, width)] * count)
-    assert len(on_axes) == objects * VARIANT.mem_layers and bool(as_usual) == anew
-    monkeypatch.setattr(attention, "SMALL", 10**9)
-    wanted = recall(features, memories, places, [(height, width)] * count)
-    assert len(on_axes) == objects * VARIANT.mem_layers
-    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()) * (30 if anew else 1)
-
-
-def test_rows_and_columns_are_taken_where_they_save_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = _calls(monkeypatch, "attend_on_axes")
-    x, one = torch.randn(1, 64 * 64, 256), (64, 64)
-    assert pays_on_axes(x, one, 7, 64) and not pays_on_axes(x, one, 1, 64)
-    assert not pays_on_axes(x, (16, 16), 7, 64) and not pays_on_axes(x.bfloat16(), one, 7, 64)
-    monkeypatch.setattr(attention, "SMALL", 1)
-    monkeypatch.setattr(attention, "WORTH", 100)
-    features, recall = torch.randn(1, VARIANT.d_model, 3, 4), _memory_attention(1.0)
-    memories = torch.randn(1, 3 * 4 + 2 * 3, VARIANT.mem_dim)
-    recall(features, memories, memories, [(3, 4), (2, 3)])  # a prior of another shape
-    assert not asked
-    with torch.inference_mode(False):
-        recall(features.clone(), memories.clone(), memories.clone(), [(3, 6)])  # gradients are wanted
-    assert not asked
-    packed = PackedAttention(next(v for v in VARIANTS.values() if isinstance(v, EdgeTamVariant)))
-    assert not packed.axial
 
 
 @pytest.mark.usefixtures("_small_pieces")

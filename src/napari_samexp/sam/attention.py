@@ -7,34 +7,20 @@ in: weighing the memories first and projecting the few outcomes gives the same v
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = [
-    "OnAxes",
-    "attend",
-    "attend_on_axes",
-    "attend_on_grid",
-    "attend_to_memory",
-    "pays_on_axes",
-    "weighed",
-]
+__all__ = ["attend", "attend_on_grid", "attend_to_memory"]
 
 CHUNK = 256  # queries whose scores are held at a time
-QUERIES, BLOCK = 512, 1024  # queries and keys whose scores are held at a time, where blocks of keys add up
+LANES = 2  # chunks of queries that are multiplied in one batch: two threads share a single product badly
+BLOCK = 512  # keys whose scores are held at a time, where blocks of keys add up
 LEAST, MOST = 2.0**-60, 2.0**120  # between them a sum of powers is as exact as float32 is
 LOG2_E = 1.4426950408889634
-WORTH, SMALL = (
-    0.9,
-    128,
-)  # share of the usual work, and keys of a row or column, from which rows and columns pay
+MANY = 1024  # keys from which a grid's terms are added to the scores of some queries at a time
 SHORT = 32  # tokens; below, matrix products are too small to pay
-FEW_SCORES = 2**22  # scores that are held at a time for many small windows, or rows of a grid
+FEW_SCORES = 2**22  # scores that are held at a time for many small windows
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -54,7 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q = q * q.shape[-1] ** -0.5
     each = q.shape[1] * q.shape[2] * k.shape[2]
     if each > FEW_SCORES:
-        return torch.stack([torch.stack([weighed(*head) for head in zip(*one)]) for one in zip(q, k, v)])
+        return torch.stack([torch.stack([_chunked(*head) for head in zip(*one)]) for one in zip(q, k, v)])
     step = max(1, FEW_SCORES // each)
     parts = zip(q.split(step), k.split(step), v.split(step))
     return torch.cat([(a @ b.transpose(-1, -2)).softmax(-1) @ c for a, b, c in parts])
@@ -85,119 +71,7 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
         return _projected(project, [_weighed(*one) for one in zip(q, k, memory)])
     # what all keys of a query have in common does not count; without it scores are small, and rounded less
     k = k - k.mean(dim=1, keepdim=True)
-    return _projected(project, [weighed(*one) for one in zip(q, k, memory.to(q.dtype))])
-
-
-def pays_on_axes(queries: Tensor, grid_hw: tuple[int, int], memories: int, channels: int) -> bool:
-    """Whether `attend_on_axes` is less work than `attend_to_memory` for memories of some channels on one grid."""
-    if not _is_plain(queries) or queries.dtype != torch.float32:
-        return False
-    (height, width), dim = grid_hw, queries.shape[-1]
-    usual = memories * height * width * dim
-    parts = memories * height * width * 2 * (channels + 1) + (height + width) * dim // 2 * (channels + 1)
-    return memories * min(height, width) >= SMALL and parts < WORTH * usual
-
-
-@dataclass(frozen=True)
-class OnAxes:
-    """What is remembered of one object, ordered for `attend_on_axes`; the same for all layers.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (H, T W, M + 1)
-        The keys of T memories on one grid before they are projected and turned, and a channel that is 1.
-    columns : Tensor, shape (W, H T, M + 1)
-        The same once more.
-    values : Tensor, shape (M + 1, H T W)
-        Memories, in the order of the rows.
-    others, other_values : Tensor, shapes (P, M) and (M + 1, P)
-        Keys and memories without a place.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    values: Tensor
-    others: Tensor
-    other_values: Tensor
-
-    @classmethod
-    def of(cls, keys: Tensor, memory: Tensor, grid_hw: tuple[int, int], memories: int) -> OnAxes:
-        """Order keys and memory (S, M), of which T memories on a grid come first."""
-        height, width = grid_hw
-        spatial = memories * height * width
-        placed = _with_one(keys[:spatial]).view(memories, height, width, -1)
-        values = _with_one(memory[:spatial]).view(memories, height, width, -1)
-        return cls(
-            placed.transpose(0, 1).reshape(height, memories * width, -1),
-            placed.permute(2, 1, 0, 3).reshape(width, height * memories, -1),
-            values.permute(3, 1, 0, 2).reshape(values.shape[3], -1),
-            keys[spatial:],
-            _with_one(memory[spatial:]).T.contiguous(),
-        )
-
-
-def attend_on_axes(
-    q: Tensor,
-    seen: OnAxes,
-    project_key: nn.Linear,
-    turn_rows: Callable[[Tensor], Tensor],
-    turn_columns: Callable[[Tensor], Tensor],
-    usual: Callable[[slice], Tensor],
-) -> Tensor:
-    """Return softmax(q k^T / sqrt(C)) memory for keys k that are projected from few channels and turned by their places.
-
-    Half of the channels of a key is turned by its column and half by its row. So the product of a query and
-    a key is a sum of two, and in each the turned projection can go to the query's side once for a whole row or
-    column: what is left to multiply are the M channels of the memories, not the C that they are projected to, and
-    keys are neither projected nor turned.
-
-    Parameters
-    ----------
-    q : Tensor, shape (L, C)
-        Turned queries.
-    seen : OnAxes
-    project_key : Linear, M to C
-    turn_rows, turn_columns : callable
-        Turn (H or W, M + 1, C / 2) halves of keys of each row or column.
-    usual : callable
-        Computes the result for some of the queries in the usual way, where float32 cannot hold the powers of scores.
-
-    Returns
-    -------
-    Tensor, shape (L, M)
-    """
-    height, stretch, channels = seen.rows.shape
-    width = len(seen.columns)
-    memories, half = stretch // width, q.shape[-1] // 2
-    weight = torch.cat((project_key.weight, cast(Tensor, project_key.bias)[:, None]), dim=1).T
-    # columns turn the first half of the channels, rows the second
-    to_columns = turn_columns(weight[None, :, :half].expand(width, -1, -1)).flatten(0, 1)
-    to_rows = turn_rows(weight[None, :, half:].expand(height, -1, -1)).flatten(0, 1)
-    others = project_key(seen.others)
-    powers_of = q * (q.shape[-1] ** -0.5 * LOG2_E)
-    out = q.new_empty(len(q), channels - 1)
-    at_once = max(1, min(height, FEW_SCORES // (stretch * min(QUERIES, len(q)))))
-    room = q.new_empty(at_once * stretch * min(QUERIES, len(q)))
-    for start in range(0, len(q), QUERIES):
-        chunk = slice(start, start + QUERIES)
-        part = powers_of[chunk].T
-        for_columns = torch.mm(to_columns, part[:half]).view(width, channels, -1)
-        for_rows = torch.mm(to_rows, part[half:]).view(height, channels, -1)
-        mixed = torch.mm(seen.other_values, torch.mm(others, part).exp2_())
-        for top in range(0, height, at_once):
-            some = seen.rows[top : top + at_once]
-            count = len(some)
-            scores = room[: count * stretch * part.shape[1]].view(count, stretch, -1)
-            by_column = scores.view(count * memories, width, -1)
-            keys = slice(top * memories, (top + count) * memories)
-            for column, (these, wanted) in enumerate(zip(seen.columns, for_columns)):
-                torch.mm(these[keys], wanted, out=by_column[:, column])
-            scores.baddbmm_(some, for_rows[top : top + count])
-            values = seen.values[:, top * stretch : (top + count) * stretch]
-            mixed.addmm_(values, scores.exp2_().flatten(0, 1))
-        if not _divide(mixed.T, out[chunk]):
-            out[chunk] = usual(chunk)
-    return out
+    return _projected(project, [_chunked(*one) for one in zip(q, k, memory.to(q.dtype))])
 
 
 def _projected(project: nn.Linear, mixed: list[Tensor]) -> Tensor:
@@ -225,7 +99,7 @@ def attend_on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor)
     -------
     Tensor, shape (n, heads, L, D)
     """
-    if not _is_plain(q) or q.dtype != torch.float32 or k.shape[2] < BLOCK:
+    if not _is_plain(q) or q.dtype != torch.float32 or k.shape[2] < MANY:
         bias = (down[..., :, None] + right[..., None, :]).flatten(3)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     parts = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v, down, right))
@@ -258,17 +132,19 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     powers_of, values = q * LOG2_E, _with_one(v).T.contiguous()
     out = q.new_empty(len(q), v.shape[1])
-    room = q.new_empty(min(BLOCK, len(k)) * min(QUERIES, len(q)))
-    for start in range(0, len(q), QUERIES):
-        chunk = slice(start, start + QUERIES)
-        part = powers_of[chunk]
-        mixed = q.new_zeros(len(values), len(part))
+    room = q.new_empty(min(BLOCK, len(k)) * min(LANES * CHUNK, len(q)))
+    for start in range(0, len(q), LANES * CHUNK):
+        chunk = slice(start, start + LANES * CHUNK)
+        lanes = LANES if len(q[chunk]) % LANES == 0 else 1
+        part = powers_of[chunk].unflatten(0, (lanes, -1)).transpose(1, 2)
+        mixed = q.new_zeros(lanes, len(values), part.shape[2])
         for keys, some in zip(k.split(BLOCK), values.split(BLOCK, dim=1)):
             # keys are the rows: both products are faster so
-            scores = torch.mm(keys, part.T, out=room[: len(keys) * len(part)].view(len(keys), -1))
-            mixed.addmm_(some, scores.exp2_())
-        if not _divide(mixed.T, out[chunk]):
-            out[chunk] = weighed(q[chunk], k, v)
+            scores = room[: len(keys) * lanes * part.shape[2]].view(lanes, len(keys), -1)
+            torch.bmm(keys.expand(lanes, -1, -1), part, out=scores)
+            mixed.baddbmm_(some.expand(lanes, -1, -1), scores.exp2_())
+        if not _divide(mixed.transpose(1, 2), out[chunk].unflatten(0, (lanes, -1))):
+            out[chunk] = _chunked(q[chunk], k, v)
     return out
 
 
@@ -279,13 +155,13 @@ def _with_one(v: Tensor) -> Tensor:
 
 def _divide(mixed: Tensor, out: Tensor) -> bool:
     """Divide sums by their last channel, the sum of the weights; False where float32 could not hold them."""
-    total = mixed[:, -1:]
-    torch.div(mixed[:, :-1], total, out=out)
+    total = mixed[..., -1:]
+    torch.div(mixed[..., :-1], total, out=out)
     return bool(((total > LEAST) & (mixed.abs() < MOST)).all())
 
 
-def weighed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T) v of one head: (L, D), (S, D), (S, M) to (L, M), with the scores of `CHUNK` queries in one reused buffer."""
+def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(L, D) scaled, (S, D), (S, M) to (L, M), with the scores of `CHUNK` queries in one reused buffer."""
     out = q.new_empty(len(q), v.shape[1])
     room = q.new_empty(min(CHUNK, len(q)), len(k))
     for start in range(0, len(q), CHUNK):

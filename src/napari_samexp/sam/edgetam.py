@@ -94,8 +94,6 @@ class PackedAttention(RotaryAttention):
     the native one's places.
     """
 
-    axial = False  # the tokens of the whole frame are on no row and no column
-
     def __init__(self, variant: EdgeTamVariant) -> None:
         super().__init__(variant.d_model, 1, source=variant.mem_dim)
         self.unplaced = variant.num_latents

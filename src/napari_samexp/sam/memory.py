@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.attention import (
-    OnAxes,
-    attend,
-    attend_on_axes,
-    attend_to_memory,
-    pays_on_axes,
-    weighed,
-)
+from napari_samexp.sam.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_parts, is_cut
 from napari_samexp.sam.posenc import axial_rope, rotate, rotate_, sine_map
 from napari_samexp.sam.variants import MemoryVariant
@@ -152,19 +145,9 @@ class MemoryAttention(nn.Module):
     def _recalled(
         self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
     ) -> Tensor:
-        seen = self._on_axes(x, keys, memory, grids)
         for i, layer in enumerate(self.layers):
-            x = layer(x, keys, memory, grid_hw, grids, looked=i == 0, seen=seen)
+            x = layer(x, keys, memory, grid_hw, grids, looked=i == 0)
         return x
-
-    def _on_axes(self, x: Tensor, keys: Tensor, memory: Tensor, grids: list[GridHW]) -> list[OnAxes] | None:
-        """Return each object's memories in the order of rows and columns, where that saves work."""
-        cross = cast(_MemoryLayer, self.layers[0]).cross_attn_image
-        if not cross.axial or len(set(grids)) != 1:
-            return None
-        if not pays_on_axes(x, grids[0], len(grids), keys.shape[-1]):
-            return None
-        return [OnAxes.of(*one, grids[0], len(grids)) for one in zip(keys, memory)]
 
 
 class _MemoryLayer(nn.Module):
@@ -191,11 +174,10 @@ class _MemoryLayer(nn.Module):
         grid_hw: GridHW,
         grids: list[GridHW],
         looked: bool = False,
-        seen: list[OnAxes] | None = None,
     ) -> Tensor:
         """Let tokens (N or 1, h w, C) look at each other, unless they have, and at memory (N, L, S): (N, h w, C)."""
         x = x if looked else self.look_around(x, grid_hw)
-        x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids, seen)
+        x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
         return add_in_parts(x, lambda part: self._fed_forward(self.norm3(part)))
 
     def _fed_forward(self, x: Tensor) -> Tensor:
@@ -206,8 +188,6 @@ class _MemoryLayer(nn.Module):
 class RotaryAttention(Attention):
     """Queries and keys are turned by their places."""
 
-    axial = True  # half of a key's channels is turned by its column, the other half by its row
-
     def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
         """Let tokens (N, h w, C) of one grid look at each other."""
         rope = axial_rope(self.q_proj.out_features, grid_hw, x.device)
@@ -215,49 +195,12 @@ class RotaryAttention(Attention):
         out: Tensor = self.out_proj(attend(q[:, None], k[:, None], self.v_proj(x)[:, None])[:, 0])
         return out
 
-    def on_memory(
-        self,
-        q: Tensor,
-        k: Tensor,
-        memory: Tensor,
-        grid_hw: GridHW,
-        grids: list[GridHW],
-        seen: list[OnAxes] | None = None,
-    ) -> Tensor:
-        """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`.
-
-        Where `seen` has the memories of each object in the order of rows and columns, keys are not turned.
-        """
+    def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
+        """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
         q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
-        if seen is None:
-            out: Tensor = self.out_proj(attend_to_memory(q, self.turned_keys(k, grids), memory, self.v_proj))
-            return out
-        found = [
-            attend_on_axes(
-                one, its, self.k_proj, *self._turns(grids[0]), self._usual(one, k[i], memory[i], grids)
-            )
-            for i, (one, its) in enumerate(zip(q.expand(len(k), -1, -1), seen))
-        ]
-        out = self.out_proj(self.v_proj(torch.stack(found)))
+        k = self.turned_keys(k, grids)
+        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj))
         return out
-
-    def _turns(self, grid_hw: GridHW) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """Return what turns (h, M, C / 2) halves of keys by their rows, and (w, M, C / 2) by their columns."""
-        cos, sin = (
-            part.view(*grid_hw, 2, 1, -1) for part in self.rope_of_memory(grid_hw, torch.device("cpu"))
-        )
-        return (
-            partial(rotate, rope=(cos[:, 0, 1], sin[:, 0, 1])),
-            partial(rotate, rope=(cos[0, :, 0], sin[0, :, 0])),
-        )
-
-    def _usual(self, q: Tensor, k: Tensor, memory: Tensor, grids: list[GridHW]) -> Callable[[slice], Tensor]:
-        """Return what looks at one object's memory with turned keys, for a slice of the queries."""
-
-        def usual(chunk: slice) -> Tensor:
-            return weighed(q[chunk] * q.shape[-1] ** -0.5, self.turned_keys(k[None], grids)[0], memory)
-
-        return usual
 
     def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
         """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
