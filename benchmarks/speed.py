@@ -5,7 +5,8 @@
 Random weights under SAM 2.1 tiny's official names; one prior, six recent memories, fifteen pointers. Each
 implementation runs in a process of its own, with as many frames as are needed for its memory to be full before
 the first is timed. Prints medians, the median of the ratios within a turn with its quartiles, CPU time by
-stage, and peak memory; `--out` writes the same as JSON.
+stage, peak memory, and what the operations of ours alone would take at this machine's rate; `--out` writes the
+same as JSON.
 
 `--meta` is a checkout of github.com/facebookresearch/sam2; `--peers` is a Python that has what it imports, and
 transformers (`make benchmarks/.peers` makes one). `--also` times ours once more with other options, which are
@@ -18,8 +19,11 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
+from speed_peer import PICTURE_HW
 from turns import Peer, random_weights, running, show, take_turns, write
 
 WARM_UP = 7  # frames until six recent memories are there
@@ -42,6 +46,35 @@ def peers(args: argparse.Namespace, weights: Path) -> list[Peer]:
     if args.transformers:
         started.append(Peer("transformers", args.peers, "speed_peer.py", "transformers", *common))
     return started
+
+
+def limit(args: argparse.Namespace, wall: float) -> dict[str, Any]:
+    """Print and return what a frame's multiplications alone would take at the rate of this machine's matrix products."""
+    import torch
+
+    from napari_samexp.sam.variants import VARIANTS
+    from napari_samexp.tracking.forecast import Work
+    from napari_samexp.tracking.settings import TrackSettings
+
+    torch.set_num_threads(args.threads)
+    a, b = torch.randn(1024, 256), torch.randn(256, 512)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(20):
+            began = time.perf_counter()
+            for _ in range(50):
+                a @ b
+            seconds.append((time.perf_counter() - began) / 50)
+    rate = 2 * 1024 * 256 * 512 / min(seconds[1:])
+    settings = TrackSettings(side=args.ours_side or args.side)
+    work = Work(VARIANTS[args.model], settings, PICTURE_HW, dict.fromkeys(range(args.labels), 1))
+    operations = 2 * work.multiplications(FULL)
+    least = 1000 * operations / rate
+    print(
+        f"ours counts {operations / 1e9:.0f} billion operations a frame; at {rate / 1e9:.0f} billion a second, this "
+        f"machine's matrix products, they take {least:.0f} ms, {least / wall:.2f} of what was measured"
+    )
+    return {"operations": operations, "rate": rate, "share": least / wall}
 
 
 def main() -> None:
@@ -76,8 +109,9 @@ def main() -> None:
             rows = take_turns(started, "frame", args.turns, args.warm_up)
     others = ("meta", "transformers")
     report = show(rows, [name for name in rows if name not in others])
+    least = limit(args, report["medians"]["ours"]["wall"])
     print("load", os.getloadavg())
-    write(args.out, "frame", report=report, figures=rows)
+    write(args.out, "frame", report=report, limit=least, figures=rows)
 
 
 if __name__ == "__main__":
