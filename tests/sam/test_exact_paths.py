@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam import attention, hiera, layers
+from napari_samexp.sam import attention, hiera, layers, mask_decoder, prompt_encoder
 from napari_samexp.sam.attention import attend_on_grid, attend_to_memory
 from napari_samexp.sam.folding import Kept
 from napari_samexp.sam.layers import add_in_parts, in_windows
 from napari_samexp.sam.loading import build
+from napari_samexp.sam.mask_decoder import MaskDecoder
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.posenc import axial_rope, rotate, rotate_
+from napari_samexp.sam.prompt_encoder import PromptEncoder
 from napari_samexp.sam.variants import VARIANTS
 
 
@@ -224,3 +226,47 @@ def test_what_is_kept_is_made_anew_when_something_of_it_changes() -> None:
         table += 1
         assert kept.of([table], make, 2) == 3
         assert kept.of([table.clone()], make, 2) == 4
+
+
+def _decoder(high_res: bool) -> MaskDecoder:
+    with torch.inference_mode(False):
+        made = MaskDecoder(256, 96, 32, high_res).eval().requires_grad_(False)
+        for parameter in made.parameters():
+            parameter.normal_(std=0.05)
+    return made
+
+
+@pytest.mark.parametrize("high_res", [True, False], ids=["SAM 2", "SAM 1"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("points", [2, 9, 40])
+def test_decoder_on_the_tokens_side_and_in_bands(
+    high_res: bool, count: int, points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_decoder, "BAND", 20)
+    decoder, (height, width) = _decoder(high_res), (5, 7)
+    features, grid = torch.randn(count, 256, height, width), torch.randn(1, 256, height, width)
+    sparse, dense = torch.randn(count, points, 256), torch.randn(1, 256, 1, 1)
+    finer = (torch.randn(1, 32, 4 * height, 4 * width), torch.randn(1, 64, 2 * height, 2 * width))
+    projected = []
+    decoder.transformer.final_attn_token_to_image.k_proj.register_forward_hook(lambda *_: projected.append(1))
+    given = (features, grid, sparse, dense, finer if high_res else None)
+    found = decoder(*given)
+    assert bool(projected) == (points == 40)  # with many points the usual way is less work
+    monkeypatch.setattr(mask_decoder, "is_cut", lambda _: False)
+    for one, other in zip(found, decoder(*given)):
+        assert (one is None) == (other is None)
+        if one is not None:
+            _close(one, other)
+
+
+def test_positions_are_encoded_once_for_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, asked = PromptEncoder(16), []
+    usual = prompt_encoder.fourier_points
+    monkeypatch.setattr(prompt_encoder, "fourier_points", lambda *some: asked.append(1) or usual(*some))
+    encoder.pe_layer.positional_encoding_gaussian_matrix.normal_()
+    first = encoder.grid((3, 4))
+    assert encoder.grid((3, 4)) is first and len(asked) == 1
+    assert encoder.grid((4, 3)).shape == (1, 16, 4, 3) and len(asked) == 2
+    with torch.inference_mode(False):
+        encoder.pe_layer.positional_encoding_gaussian_matrix = torch.randn(2, 8)
+    assert not torch.equal(encoder.grid((3, 4)), first)

@@ -51,10 +51,11 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        last = x.permute(0, 2, 3, 1)
-        return functional.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(
-            0, 3, 1, 2
-        )
+        return self.on_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def on_last(self, x: Tensor) -> Tensor:
+        """The same for channels that are the last axis, (..., C)."""
+        return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 class Attention(nn.Module):

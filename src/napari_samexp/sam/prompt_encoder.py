@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from napari_samexp.sam.folding import Kept
 from napari_samexp.sam.layers import LayerNorm2d
 from napari_samexp.sam.posenc import fourier_points
 
@@ -32,6 +33,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_channels, channels, 1),
         )
         self.no_mask_embed = nn.Embedding(1, channels)
+        self._grid: Kept[Tensor] = Kept()
 
     def sparse(self, points_xy: Tensor, labels: Tensor, input_hw: tuple[int, int]) -> Tensor:
         """Return the tokens of points.
@@ -62,10 +64,13 @@ class PromptEncoder(nn.Module):
 
     def grid(self, grid_hw: tuple[int, int]) -> Tensor:
         """Return the encoding of each position of the image features, (1, C, h, w)."""
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
+        matrix, dtype = self.pe_layer.positional_encoding_gaussian_matrix, self.no_mask_embed.weight.dtype
+        return self._grid.of([matrix], lambda: self._encoded(grid_hw, matrix).to(dtype), grid_hw, dtype)
+
+    def _encoded(self, grid_hw: tuple[int, int], matrix: Tensor) -> Tensor:
         y, x = ((torch.arange(n, device=matrix.device, dtype=torch.float32) + 0.5) / n for n in grid_hw)
         points = torch.stack((x[None, :].expand(grid_hw), y[:, None].expand(grid_hw)), dim=-1)
-        return fourier_points(points, matrix).permute(2, 0, 1)[None].to(self.no_mask_embed.weight.dtype)
+        return fourier_points(points, matrix).permute(2, 0, 1)[None]
 
 
 class _PointFrequencies(nn.Module):
