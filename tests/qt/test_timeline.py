@@ -10,7 +10,8 @@ from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor, QPalette
 
-from napari_samexp._qt.timeline import CONTRAST, Timeline, _legible, columns_of, contrast
+from napari_samexp._qt.colours import CONTRAST, contrast, legible
+from napari_samexp._qt.timeline import Timeline, columns_of
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_every_labels_curve_stands_out_in_both_themes(timeline, window, text):
     painted = timeline.grab().toImage().pixelColor(20, 8)
     assert contrast(painted, ground) < 1.07  # a screen of 16 bits rounds colours
     for label, colour in timeline._colours.items():
-        assert contrast(_legible(colour, ground), ground) >= CONTRAST, label
+        assert contrast(legible(colour, ground), ground) >= CONTRAST, label
 
 
 @pytest.mark.parametrize(("window", "text"), THEMES.values(), ids=THEMES)

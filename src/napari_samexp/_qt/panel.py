@@ -31,6 +31,7 @@ from napari_samexp.tracking.settings import TrackSettings
 
 __all__ = ["FRAME_CHOICES", "Panel", "Section"]
 
+MOST_SCORES = 4  # lines
 FRAME_CHOICES = ("all", "from here", "backward from here", "range")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "fast", "bfloat16", "float16", "auto")
@@ -200,6 +201,7 @@ class Panel(QWidget):
         self.progress.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.scores_line = _named(QLabel(" "), "scores_line", "The scores of the frame in view.")
         self.scores_line.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.scores_line.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.timeline = _named(
             Timeline(), "timeline", "Presence and predicted IoU over time; click to go there."
         )
@@ -234,6 +236,18 @@ class Panel(QWidget):
             section.rows.addWidget(widget)
         section.rows.addWidget(_row(self.remember_frame, self.reset_memory))
         return section
+
+    def show_scores(self, lines: list[str], objects: int) -> None:
+        """Show the scores of the frame in view, a line for each object; beyond a few, the rest in the tooltip.
+
+        The room is that of all objects, so that nothing moves while frames without scores pass by.
+        """
+        label, more = self.scores_line, len(lines) - MOST_SCORES + 1
+        shown = lines if more < 2 else [*lines[: MOST_SCORES - 1], f"and {more} more"]
+        label.setText("\n".join(shown))
+        label.setToolTip("\n".join(["The scores of the frame in view.", *(lines if more >= 2 else [])]))
+        rows = min(MOST_SCORES, max(1, objects))
+        label.setMinimumHeight(rows * QFontMetrics(label.font()).lineSpacing())
 
     def _settings(self) -> Section:
         section = Section("Settings", "Every knob, with its default; hover for what it does.", folded=True)

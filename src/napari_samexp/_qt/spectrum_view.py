@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPalette, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
+from napari_samexp._qt.colours import faint, legible
 from napari_samexp.posenc_map import PosencMap, frequency_order
 from napari_samexp.posenc_sheet import viridis
 
@@ -65,6 +66,10 @@ class _Painted(QWidget):
         painter.setFont(font)
         return painter, self.palette().color(QPalette.ColorRole.WindowText)
 
+    def _colour_of(self, place: int) -> QColor:
+        """Return the first or second model's colour, as napari's theme of now lets it be read."""
+        return legible(COLOURS[place % 2], self.palette().color(QPalette.ColorRole.Window))
+
 
 class SpectrumView(_Painted):
     """The Fourier magnitude of one channel of each map, side by side."""
@@ -85,14 +90,14 @@ class SpectrumView(_Painted):
         """Draw the pictures as large as they fit."""
         painter, text = self._begin()
         if not self.pictures:
-            painter.setPen(_faint(text, 150))
+            painter.setPen(faint(text, 150))
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "the spectrum appears here")
             return
         width = (self.width() - _MARGIN) / len(self.pictures)
         for place, (name, picture) in enumerate(self.pictures):
             cell = QRectF(_MARGIN + place * width, 0, width - _MARGIN, self.height())
             painter.drawImage(_fitted(cell.adjusted(0, _LINE, 0, 0), picture), picture)
-            painter.setPen(text if len(self.pictures) == 1 else COLOURS[place % 2])
+            painter.setPen(text if len(self.pictures) == 1 else self._colour_of(place))
             painter.drawText(cell, Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignHCenter, name)
 
 
@@ -132,15 +137,15 @@ class FrequencyPlot(_Painted):
         """Draw axes, dots and the current channel."""
         painter, text = self._begin()
         area = self._area()
-        painter.fillRect(area, _faint(text, 14))
+        painter.fillRect(area, faint(text, 14))
         if not self.series:
-            painter.setPen(_faint(text, 150))
+            painter.setPen(faint(text, 150))
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "dominant frequency of each channel")
             return
         highest = max(1.0, *(float(series.values.max()) for series in self.series.values()))
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         for place, series in sorted(self.series.items()):
-            self._paint_dots(painter, area, series.values, highest, COLOURS[place % 2])
+            self._paint_dots(painter, area, series.values, highest, self._colour_of(place))
         self._paint_words(painter, area, highest, text)
         if 0 in self.series:
             x = area.left() + _across(self._current, len(self.series[0].values)) * area.width()
@@ -176,7 +181,7 @@ class FrequencyPlot(_Painted):
         self, painter: QPainter, area: QRectF, values: Floats, highest: float, colour: QColor
     ) -> None:
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(_faint(colour, 190))
+        painter.setBrush(faint(colour, 190))
         for channel, value in enumerate(values):
             x = area.left() + _across(channel, len(values)) * area.width()
             y = area.bottom() - 2 - float(value) / highest * (area.height() - 4)
@@ -184,14 +189,14 @@ class FrequencyPlot(_Painted):
 
     def _paint_words(self, painter: QPainter, area: QRectF, highest: float, text: QColor) -> None:
         for line, (place, series) in enumerate(sorted(self.series.items())):
-            painter.setPen(COLOURS[place % 2])
+            painter.setPen(self._colour_of(place))
             order = f"order {frequency_order(series.values):+.2f}"
             row = QRectF(area.left(), line * _LINE, area.width(), _LINE)
             painter.drawText(row, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, order)
             room = row.width() - painter.fontMetrics().horizontalAdvance(order) - 8
             name = painter.fontMetrics().elidedText(series.name, Qt.TextElideMode.ElideRight, int(room))
             painter.drawText(row, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, name)
-        painter.setPen(_faint(text, 160))
+        painter.setPen(faint(text, 160))
         corner = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft
         painter.drawText(area.adjusted(3, 0, -3, 0), corner, f"{highest:.3g} cycles")
         below = QRectF(area.left(), area.bottom(), area.width(), _LINE)
@@ -218,9 +223,3 @@ def _fitted(cell: QRectF, picture: QImage) -> QRectF:
     scale = min(cell.width() / picture.width(), cell.height() / picture.height())
     width, height = picture.width() * scale, picture.height() * scale
     return QRectF(cell.center().x() - width / 2, cell.top(), width, height)
-
-
-def _faint(colour: QColor, alpha: int) -> QColor:
-    faint = QColor(colour)
-    faint.setAlpha(alpha)
-    return faint

@@ -12,14 +12,15 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-__all__ = ["CONTRAST", "Scores", "Timeline", "columns_of", "contrast"]
+from napari_samexp._qt.colours import faint, legible, over
+
+__all__ = ["Scores", "Timeline", "columns_of"]
 
 PRESENCE_RANGE = 12.0  # logits; beyond, nothing changes to the eye
 _MARGIN = 4
 _RUG = 5  # pixels of each label's row of lost frames
 _GAP = 3
 _MAX_RUGS = 6
-CONTRAST = 4.5  # of curves to their ground; thin lines need more than the 3 that WCAG asks of graphics
 _LANE, _LINE, _WORDS = 14, 150, 190  # how opaque, of 255: the ground of a curve, its zero, its name
 _RED = QColor(231, 76, 60)
 
@@ -144,7 +145,7 @@ class Timeline(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text = self.palette().color(QPalette.ColorRole.WindowText)
         if not self._count or not self._scores:
-            painter.setPen(_faint(text, _WORDS))
+            painter.setPen(faint(text, _WORDS))
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "scores appear here while tracking")
             return
         ground = self._ground
@@ -155,7 +156,7 @@ class Timeline(QWidget):
         self._paint_lane(painter, lower, below, None, text)
         for row, (label, scores) in enumerate(self._scores.items()):
             clipped = np.clip(scores.presence, -PRESENCE_RANGE, PRESENCE_RANGE) / (2 * PRESENCE_RANGE) + 0.5
-            colour = _legible(self._colours[label], ground)
+            colour = legible(self._colours[label], ground)
             self._paint_curve(painter, upper, clipped, colour)
             self._paint_curve(painter, lower, scores.iou, colour)
             if label in self._measured:
@@ -195,7 +196,7 @@ class Timeline(QWidget):
     def _ground(self) -> QColor:
         """What the curves are drawn on, in napari's theme of now."""
         text = self.palette().color(QPalette.ColorRole.WindowText)
-        return _over(self.palette().color(QPalette.ColorRole.Window), _faint(text, _LANE))
+        return over(self.palette().color(QPalette.ColorRole.Window), faint(text, _LANE))
 
     def _lanes(self) -> tuple[QRectF, QRectF, QRectF]:
         rugs = (_RUG + 1) * min(len(self._scores), _MAX_RUGS)
@@ -207,20 +208,20 @@ class Timeline(QWidget):
 
     def _paint_lost(self, painter: QPainter, area: QRectF) -> None:
         least = np.fmin.reduce([scores.presence for scores in self._scores.values()])
-        _fill_columns(painter, area, columns_of(least, int(area.width())) < 0, _faint(_RED, 60))
+        _fill_columns(painter, area, columns_of(least, int(area.width())) < 0, faint(_RED, 60))
 
     def _paint_lane(
         self, painter: QPainter, area: QRectF, name: str, zero: float | None, text: QColor
     ) -> None:
-        painter.fillRect(area, _faint(text, _LANE))
+        painter.fillRect(area, faint(text, _LANE))
         if zero is not None:  # below this line the object is lost
-            painter.setPen(QPen(_faint(text, _LINE), 1, Qt.PenStyle.DashLine))
+            painter.setPen(QPen(faint(text, _LINE), 1, Qt.PenStyle.DashLine))
             y = area.bottom() - zero * area.height()
             painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y))
         font = painter.font()
         font.setPixelSize(10)
         painter.setFont(font)
-        painter.setPen(_faint(text, _WORDS))
+        painter.setPen(faint(text, _WORDS))
         painter.drawText(
             area.adjusted(4, 1, -4, -1), Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight, name
         )
@@ -247,8 +248,8 @@ class Timeline(QWidget):
         line = QRectF(area.left(), area.top() + row * (_RUG + 1), area.width(), _RUG)
         width = int(area.width())
         columns = columns_of(scores.presence, width)
-        _fill_columns(painter, line, np.isfinite(columns), _faint(colour, 70))
-        _fill_columns(painter, line, columns < 0, _legible(_RED, self._ground))
+        _fill_columns(painter, line, np.isfinite(columns), faint(colour, 70))
+        _fill_columns(painter, line, columns < 0, legible(_RED, self._ground))
 
     def _paint_current(self, painter: QPainter, text: QColor) -> None:
         x = self._x_at(self._current)
@@ -287,42 +288,6 @@ def _runs(flags: npt.NDArray[np.bool_]) -> list[range]:
 def _fill_columns(painter: QPainter, area: QRectF, flags: npt.NDArray[np.bool_], colour: QColor) -> None:
     for run in _runs(flags):
         painter.fillRect(QRectF(area.left() + run.start, area.top(), len(run), area.height()), colour)
-
-
-def _faint(colour: QColor, alpha: int) -> QColor:
-    faint = QColor(colour)
-    faint.setAlpha(alpha)
-    return faint
-
-
-def contrast(one: QColor, other: QColor) -> float:
-    """Return the contrast of two colours as WCAG 2 defines it: 1 for equal ones, 21 for black and white."""
-    dark, light = sorted((_luminance(one), _luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
-
-
-def _luminance(colour: QColor) -> float:
-    red, green, blue, _ = colour.getRgbF()
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def _legible(colour: QColor, ground: QColor) -> QColor:
-    """Return the colour, lighter on dark and darker on light until it stands out: labels' own may not."""
-    hue, saturation, lightness, _ = colour.getHslF()
-    # measured, not bounded: at one lightness, yellow is far lighter to the eye than blue
-    step = 0.01 if _luminance(ground) < 0.18 else -0.01
-    while contrast(colour, ground) < CONTRAST and 0 < lightness + step < 1:
-        lightness += step
-        colour = QColor.fromHslF(max(0.0, hue), saturation, lightness)
-    return colour
-
-
-def _over(ground: QColor, colour: QColor) -> QColor:
-    """Return what a colour that lets some of the ground through looks like on it."""
-    share = colour.alphaF()
-    mixed = (share * a + (1 - share) * b for a, b in zip(colour.getRgbF()[:3], ground.getRgbF()[:3]))
-    return QColor.fromRgbF(*mixed)
 
 
 def _colour(values: Any) -> QColor:

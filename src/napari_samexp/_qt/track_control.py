@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
 __all__ = ["TrackControl", "scores_words", "store_folder"]
 
 _PACKAGE = Path(__file__).parents[1]
+MOST_NAME = 16  # characters of a label's name beside its scores
 
 
 def store_folder(video: Path | None) -> Path:
@@ -41,15 +42,20 @@ def store_folder(video: Path | None) -> Path:
     return platformdirs.user_data_path("napari-samexp", appauthor=False) / "labels"
 
 
-def scores_words(scores: dict[int, ObjectScore], names: dict[int, str]) -> str:
-    """Return a frame's scores in one line."""
-    parts = [
-        f"{names.get(label) or f'object {label}'}: "
+def scores_words(scores: dict[int, ObjectScore], names: dict[int, str]) -> list[str]:
+    """Return a frame's scores, a line for each object."""
+    lines = [
+        f"{_short(names.get(label) or f'object {label}')}: "
         + ("lost" if score.lost else f"IoU {score.iou:.2f}")
         + f", presence {score.presence:.1f}"
         for label, score in scores.items()
     ]
-    return " · ".join(parts) or "this frame is not tracked yet"
+    return lines or ["this frame is not tracked yet"]
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for numbers beside it in a narrow dock."""
+    return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 1].rstrip()}…"
 
 
 class TrackControl:
@@ -363,7 +369,7 @@ class TrackControl:
         names = self._session.results.labels.names
         self.labels.show_scores(scores, names)
         self._panel.scores_line.setVisible(self._session.settings.show_scores)
-        self._panel.scores_line.setText(scores_words(scores, names))
+        self._panel.show_scores(scores_words(scores, names), len(names))
 
     # ---- where the viewer stands
 
