@@ -68,10 +68,10 @@ def limit(args: argparse.Namespace, wall: float) -> dict[str, Any]:
     rate = 2 * 1024 * 256 * 512 / min(seconds[1:])
     settings = TrackSettings(side=args.ours_side or args.side)
     work = Work(VARIANTS[args.model], settings, PICTURE_HW, dict.fromkeys(range(args.labels), 1))
-    operations = 2 * work.multiplications(FULL)
+    operations = 2 * work.multiplications(args.warm_up)
     least = 1000 * operations / rate
     print(
-        f"ours counts {operations / 1e9:.0f} billion operations a frame; at {rate / 1e9:.0f} billion a second, this "
+        f"ours takes {operations / 1e9:.0f} billion operations a frame; at {rate / 1e9:.0f} billion a second, this "
         f"machine's matrix products, they take {least:.0f} ms, {least / wall:.2f} of what was measured"
     )
     return {"operations": operations, "rate": rate, "share": least / wall}

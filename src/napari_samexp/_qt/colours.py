@@ -7,9 +7,7 @@ from qtpy.QtGui import QColor
 
 __all__ = ["CONTRAST", "contrast", "faint", "legible", "over"]
 
-CONTRAST = (
-    4.5  # of curves and words to their ground; thin lines need more than the 3 that WCAG asks of graphics
-)
+CONTRAST = 4.5  # to the ground: thin curves need as much as WCAG asks of words, not the 3 of graphics
 
 
 def faint(colour: QColor, alpha: int) -> QColor:

@@ -32,6 +32,7 @@ from napari_samexp.tracking.settings import TrackSettings
 __all__ = ["FRAME_CHOICES", "Panel", "Section"]
 
 MOST_SCORES = 4  # lines
+SCORES_TIP = "The scores of the frame in view."
 FRAME_CHOICES = ("all", "from here", "backward from here", "range")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "fast", "bfloat16", "float16", "auto")
@@ -199,7 +200,7 @@ class Panel(QWidget):
         )
         self.progress.setTextVisible(True)
         self.progress.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.scores_line = _named(QLabel(" "), "scores_line", "The scores of the frame in view.")
+        self.scores_line = _named(QLabel(" "), "scores_line", SCORES_TIP)
         self.scores_line.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.scores_line.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.timeline = _named(
@@ -242,10 +243,12 @@ class Panel(QWidget):
 
         The room is that of all objects, so that nothing moves while frames without scores pass by.
         """
-        label, more = self.scores_line, len(lines) - MOST_SCORES + 1
-        shown = lines if more < 2 else [*lines[: MOST_SCORES - 1], f"and {more} more"]
+        label, shown, told = self.scores_line, lines, [SCORES_TIP]
+        if len(lines) > MOST_SCORES:
+            shown = [*lines[: MOST_SCORES - 1], f"and {len(lines) - MOST_SCORES + 1} more"]
+            told += lines
         label.setText("\n".join(shown))
-        label.setToolTip("\n".join(["The scores of the frame in view.", *(lines if more >= 2 else [])]))
+        label.setToolTip("\n".join(told))
         rows = min(MOST_SCORES, max(1, objects))
         label.setMinimumHeight(rows * QFontMetrics(label.font()).lineSpacing())
 
