@@ -56,7 +56,7 @@ class Reduced:
         self.pool, self.keep, self.prior_too = pool, keep, prior_too
         self._attention = model.memory_attention
         self._whole = self._attention.forward
-        self._rope: tuple[Tensor, Tensor] | None = None
+        self._rope: Any = None
         self._attention.forward = self._forward
         for layer in self._attention.layers:
             cross = layer.cross_attn_image
@@ -65,7 +65,7 @@ class Reduced:
     def _forward(
         self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: Any, *more: Any
     ) -> Tensor:
-        from napari_samexp.sam.posenc import axial_rope
+        from napari_samexp.sam.posenc import Rope, axial_rope
 
         channels = self._attention.layers[0].cross_attn_image.q_proj.out_features
         kept: list[tuple[Tensor, Tensor]] = []
@@ -86,7 +86,7 @@ class Reduced:
                 rope = tuple(table[rows] for table in axial_rope(channels, grid, memory.device))
             kept.append((part, pos))
             ropes.append(rope)
-        self._rope = tuple(torch.cat(tables) for tables in zip(*ropes))
+        self._rope = Rope(torch.cat(tables) for tables in zip(*ropes))
         tokens = torch.cat([*(part for part, _ in kept), memory[:, start:]], 1)
         places = torch.cat([*(pos for _, pos in kept), memory_pos[:, start:]], 1)
         return self._whole(features, tokens, places, grids, *more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "MANY", 23)
     monkeypatch.setattr(attention, "BLOCK", 23)
     monkeypatch.setattr(attention, "CHUNK", 7)
+    monkeypatch.setattr(attention, "AT_ONCE", 17)
 
 
 def _close(found: Tensor, wanted: Tensor) -> None:
@@ -70,7 +72,12 @@ def test_any_number_of_queries_looks_at_memories(queries: int) -> None:
         nn.Linear(3, 4),
     )
     scores = q.double() @ k.double().transpose(1, 2) / 2
-    _close(attend_to_memory(q, k, memory, project), project(_softmax(scores, memory)))
+    wanted = project(_softmax(scores, memory))
+    _close(attend_to_memory(q, k, memory, project), wanted)
+    short = attend_to_memory(
+        q, k, memory, project, short=True
+    )  # of CPUs without instructions for it, the same
+    assert float((short - wanted).abs().max()) <= 0.02 * float(wanted.abs().max())
 
 
 def test_scores_beyond_the_range_are_computed_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +89,57 @@ def test_scores_beyond_the_range_are_computed_as_usual(monkeypatch: pytest.Monke
     assert not asked
     attend_to_memory(1000 * q, k, memory, project)
     assert asked
+
+
+def _seen_precision(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
+    weighed = attention._weighed
+
+    def spy(*some: Any) -> Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return weighed(*some)
+
+    monkeypatch.setattr(attention, "_weighed", spy)
+    return seen
+
+
+def test_short_products_are_nearly_the_same_and_leave_torch_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q, k, memory = torch.randn(2, 300, 32), torch.randn(2, 700, 32), torch.randn(2, 700, 6)
+    project = nn.Linear(6, 32)
+    wanted = attend_to_memory(q, k, memory, project)
+    seen = _seen_precision(monkeypatch)
+    found = attend_to_memory(q, k, memory, project, short=True)
+    assert seen == ["medium", "medium"]
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert found.dtype == torch.float32
+    assert (
+        float((found - wanted).norm() / (wanted - project.bias).norm()) < 0.01
+    )  # of bfloat16: 2^-9 a number
+    seen.clear()
+    attend_to_memory(q, k, memory, project)
+    assert seen == ["highest", "highest"]
+
+
+def test_short_products_that_fail_leave_torch_as_it_was() -> None:
+    q, k, memory, project = torch.randn(1, 8, 4), torch.randn(1, 9, 4), torch.randn(1, 8, 3), nn.Linear(3, 4)
+    with pytest.raises(RuntimeError):
+        attend_to_memory(q, k, memory, project, short=True)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_program_that_chose_its_precision_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise RuntimeError("a mixture of the legacy and new names")
+
+    chosen: list[str] = []
+    q, k, memory, project = torch.randn(1, 8, 4), torch.randn(1, 9, 4), torch.randn(1, 9, 3), nn.Linear(3, 4)
+    wanted = attend_to_memory(q, k, memory, project)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
+    _close(attend_to_memory(q, k, memory, project, short=True), wanted)
+    assert chosen == []
 
 
 def test_queries_of_one_frame_look_at_the_memories_of_several_objects() -> None:

@@ -54,10 +54,13 @@ def test_the_trial_measures_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sam2) -> None:
     rounded = {name for name, parameter in fast.named_parameters() if parameter.dtype != torch.float32}
     assert rounded
-    assert all(
-        name.startswith("image_encoder.trunk.blocks.") or ".cross_attn_image." in name for name in rounded
-    )
+    assert all(name.startswith("image_encoder.trunk.blocks.") for name in rounded)
     assert not any("norm" in name for name in rounded)
+    for model, short in ((fast, True), (exact, False)):
+        layers = model.memory_attention.layers
+        assert [(each.cross_attn_image.short, each.self_attn.short) for each in layers] == [
+            (short, False)
+        ] * len(layers)
     assert fast.state_dict().keys() == exact.state_dict().keys()
     features = fast.encode(np.zeros((40, 50, 3), np.uint8))
     assert {features.embedding.dtype, *(part.dtype for part in features.finer or ())} == {torch.float32}

@@ -7,6 +7,9 @@ in: weighing the memories first and projecting the few outcomes gives the same v
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +17,7 @@ from torch.nn import functional
 __all__ = ["attend", "attend_on_grid", "attend_to_memory"]
 
 CHUNK = 256  # queries whose scores are held at a time
+AT_ONCE = 4096  # the same where products are short, which are too quick for small blocks to pay
 LANES = 2  # chunks of queries that are multiplied in one batch: two threads share a single product badly
 BLOCK = 512  # keys whose scores are held at a time, where blocks of keys add up
 LEAST, MOST = 2.0**-60, 2.0**120  # between them a sum of powers is as exact as float32 is
@@ -46,7 +50,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.cat([(a @ b.transpose(-1, -2)).softmax(-1) @ c for a, b, c in parts])
 
 
-def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -> Tensor:
+@contextmanager
+def _short_products() -> Iterator[None]:
+    """Let this process's matrix products of float32 round what they multiply to bfloat16 where the CPU has instructions.
+
+    Sums and results stay float32: rounded scores would cost an attention three times as much precision
+    as rounded queries and keys do. Elsewhere nothing changes.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program has set it with torch's newer names, and torch refuses a mixture
+        yield
+        return
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear, short: bool = False) -> Tensor:
     """Return softmax(q k^T / sqrt(C)) project(memory).
 
     Since every row of the softmax sums to one, this is project(softmax(q k^T / sqrt(C)) memory).
@@ -57,6 +80,8 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
     k : Tensor, shape (N, S, C)
     memory : Tensor, shape (N, S, M)
     project : Linear, M to C
+    short : bool
+        Whether the two products with all memories round what they multiply to bfloat16.
 
     Returns
     -------
@@ -68,7 +93,11 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear) -
         return out[:, 0]
     q = q * q.shape[-1] ** -0.5
     if q.dtype == torch.float32:
-        return _projected(project, [_weighed(*one) for one in zip(q, k, memory)])
+        if not short:
+            return _projected(project, [_weighed(*one, LANES * CHUNK, LANES) for one in zip(q, k, memory)])
+        with _short_products():
+            mixed = [_weighed(*one, AT_ONCE, 1) for one in zip(q, k, memory)]
+        return _projected(project, mixed)
     # what all keys of a query have in common does not count; without it scores are small, and rounded less
     k = k - k.mean(dim=1, keepdim=True)
     return _projected(project, [_chunked(*one) for one in zip(q, k, memory.to(q.dtype))])
@@ -123,8 +152,8 @@ def _on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor) -> Te
     return out
 
 
-def _weighed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(L, D) scaled, (S, D), (S, M) to (L, M).
+def _weighed(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -> Tensor:
+    """(L, D) scaled, (S, D), (S, M) to (L, M), `at_once` queries at a time in so many lanes.
 
     The largest score of a row is not taken from the others before they become powers: float32 holds powers
     up to 2^127, so that a block of keys is done with once it was seen. Where a row's powers leave that range
@@ -132,10 +161,10 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     powers_of, values = q * LOG2_E, _with_one(v).T.contiguous()
     out = q.new_empty(len(q), v.shape[1])
-    room = q.new_empty(min(BLOCK, len(k)) * min(LANES * CHUNK, len(q)))
-    for start in range(0, len(q), LANES * CHUNK):
-        chunk = slice(start, start + LANES * CHUNK)
-        lanes = LANES if len(q[chunk]) % LANES == 0 else 1
+    room = q.new_empty(min(BLOCK, len(k)) * min(at_once, len(q)))
+    for start in range(0, len(q), at_once):
+        chunk = slice(start, start + at_once)
+        lanes = most_lanes if len(q[chunk]) % most_lanes == 0 else 1
         part = powers_of[chunk].unflatten(0, (lanes, -1)).transpose(1, 2)
         mixed = q.new_zeros(lanes, len(values), part.shape[2])
         for keys, some in zip(k.split(BLOCK), values.split(BLOCK, dim=1)):

@@ -11,7 +11,7 @@ from napari_samexp.sam.features import Memory
 from napari_samexp.sam.memory import MemoryAttention, RotaryAttention
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.perceiver import SpatialPerceiver
-from napari_samexp.sam.posenc import axial_rope
+from napari_samexp.sam.posenc import Rope, axial_rope
 from napari_samexp.sam.repvit import RepVitEncoder
 from napari_samexp.sam.variants import EdgeTamVariant
 from napari_samexp.types import SettingsError
@@ -99,12 +99,12 @@ class PackedAttention(RotaryAttention):
         self.unplaced = variant.num_latents
         self.native = variant.image_size // variant.patch
 
-    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> Rope:
         """Return by what the queries of a frame are turned."""
         return axial_rope(self.q_proj.out_features, grid_hw, device, (self.native, self.native))
 
-    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> Rope:
         """Return by what the keys of one memory are turned: tokens of the whole frame by nothing."""
         cos, sin = axial_rope(self.q_proj.out_features, grid_hw, device)
         none = cos.new_zeros(self.unplaced, cos.shape[1])
-        return torch.cat((none + 1, cos)), torch.cat((none, sin))
+        return Rope((torch.cat((none + 1, cos)), torch.cat((none, sin))))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from napari_samexp.sam.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_parts, is_cut
-from napari_samexp.sam.posenc import axial_rope, rotate, rotate_, sine_map
+from napari_samexp.sam.posenc import Rope, axial_rope, rotate, rotate_, sine_map
 from napari_samexp.sam.variants import MemoryVariant
 
 __all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]
@@ -188,6 +188,8 @@ class _MemoryLayer(nn.Module):
 class RotaryAttention(Attention):
     """Queries and keys are turned by their places."""
 
+    short = False  # whether looking at memory rounds what it multiplies; see `mixed.mix`
+
     def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
         """Let tokens (N, h w, C) of one grid look at each other."""
         rope = axial_rope(self.q_proj.out_features, grid_hw, x.device)
@@ -199,7 +201,7 @@ class RotaryAttention(Attention):
         """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
         q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
         k = self.turned_keys(k, grids)
-        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj))
+        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj, self.short))
         return out
 
     def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
@@ -216,10 +218,10 @@ class RotaryAttention(Attention):
         out: Tensor = k
         return out
 
-    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> Rope:
         """Return by what the queries of a frame are turned; see `axial_rope`."""
         return axial_rope(self.q_proj.out_features, grid_hw, device)
 
-    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> Rope:
         """Return by what the keys of one memory are turned; see `axial_rope`."""
         return axial_rope(self.q_proj.out_features, grid_hw, device)

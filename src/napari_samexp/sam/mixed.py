@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_samexp.sam.memory import RotaryAttention
+
 __all__ = ["WORTH", "gain", "mix"]
 
 WORTH = 1.4  # times as fast as float32 that bfloat16 has to multiply before it is taken unasked
@@ -17,18 +19,18 @@ LONGEST = 0.3  # seconds after which no further product is tried
 
 
 def mix(model: nn.Module, kind: torch.dtype) -> None:
-    """Let the linear layers of the image encoder and of the attention to memories multiply in another type.
+    """Let the linear layers of the image encoder, and the attention to memories, multiply in another type.
 
     These are most of a frame's work. What flows between them stays float32: sums over the layers,
-    norms, positions, memories, and all of the mask decoder, whose logits are cut at 0. So parameters keep
-    their names, and only those weights their type. How a frame's tokens look at each other and are fed
-    forward stays float32 too, which is little work and keeps runs closer together.
+    norms, positions, scores, memories, and all of the mask decoder, whose logits are cut at 0. So parameters
+    keep their names, and only the encoder's weights their type. How a frame's tokens look at each other and are
+    fed forward stays float32 too, which is little work and keeps runs closer together.
     """
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear) and (
-            name.startswith("image_encoder.") or ".cross_attn_image." in name
-        ):
+        if isinstance(layer, nn.Linear) and name.startswith("image_encoder."):
             layer.to(kind).register_forward_pre_hook(_rounded)
+        elif isinstance(layer, RotaryAttention) and name.endswith(".cross_attn_image"):
+            layer.short = True
 
 
 def _rounded(layer: nn.Module, given: Any) -> tuple[Tensor, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    "Rope",
     "axial_rope",
     "fourier_points",
     "hiera_map",
@@ -153,10 +154,18 @@ def fourier_points(points: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
+class Rope(tuple[Tensor, Tensor]):
+    """Cosines and sines of a rotary encoding, each of shape (N, channels / 2)."""
+
+    @cached_property
+    def turns(self) -> Tensor:
+        """The same as complex numbers, which are made once."""
+        with torch.inference_mode(False):
+            return torch.complex(*self)
+
+
 @lru_cache(maxsize=32)
-def axial_rope(
-    channels: int, grid_hw: GridHW, device: torch.device, spread_hw: GridHW | None = None
-) -> tuple[Tensor, Tensor]:
+def axial_rope(channels: int, grid_hw: GridHW, device: torch.device, spread_hw: GridHW | None = None) -> Rope:
     """Return cosines and sines of the rotary encoding of a grid: pairs for x, then pairs for y.
 
     Parameters
@@ -166,7 +175,8 @@ def axial_rope(
 
     Returns
     -------
-    tuple of Tensor, each of shape (H x W, channels / 2), float32
+    Rope
+        Cosines and sines, each of shape (H x W, channels / 2), float32.
     """
     with torch.inference_mode(False):
         rates = 10000.0 ** -(torch.arange(0, channels, 4, dtype=torch.float32)[: channels // 4] / channels)
@@ -175,7 +185,7 @@ def axial_rope(
         if spread_hw is not None:
             x, y = x * (spread_hw[1] / grid_hw[1]), y * (spread_hw[0] / grid_hw[0])
         angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)
-        return angles.cos().to(device), angles.sin().to(device)
+        return Rope((angles.cos().to(device), angles.sin().to(device)))
 
 
 def rotary_map(channels: int, grid_hw: GridHW, dtype: torch.dtype, spread_hw: GridHW | None = None) -> Tensor:
@@ -193,19 +203,19 @@ def memory_map(time: Tensor, grid_hw: GridHW) -> Tensor:
     return sine_map(len(time), grid_hw, time.device, time.dtype)[0] + time[:, None, None]
 
 
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Turn neighbouring channel pairs of (..., N, C) tokens by a rotary encoding of N positions."""
     if x.device.type == "cpu":  # one pass: to turn is to multiply complex numbers
         pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.complex(*rope)).flatten(-2).to(x.dtype)
+        return torch.view_as_real(pairs * rope.turns).flatten(-2).to(x.dtype)
     cos, sin = rope
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
-def rotate_(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def rotate_(x: Tensor, rope: Rope) -> Tensor:
     """Do what `rotate` does in the place of x, where no gradients are kept and x allows it."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
         return x.copy_(rotate(x, rope))
-    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(*rope))
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rope.turns)
     return x

@@ -1,0 +1,117 @@
+"""How much the masks of fast mode are those of float32: on the starter's held-out clips.
+
+    python benchmarks/fast_quality.py [--clips 300] [--workers 2] [--out FILE]
+
+Each clip (training/scenes.py, seeds from 10000, 24 frames) is tracked in float32 and in bfloat16 as fast mode takes
+it, with one prior of the same three clicks, which is recorded in each. Prints the IoU of the masks of one with
+the other, mean over all frames (two empty masks agree), the share of frames below 0.9, and the J of both with the truth.
+`tests/sam/test_mixed.py` compares the golden runs, whose weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from turns import write
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+
+
+def clicks(model: Any, example: Any, seed: int) -> Any:
+    """Return the prompt of three clicks, each further one in the middle of the largest error, as in training/evaluate.py."""
+    from evaluate import inner_point, next_point
+
+    from napari_samexp.types import Prompt
+
+    rng = np.random.default_rng(seed)
+    features = model.encode(example.prior)
+    xy, labels = [inner_point(example.prior_mask, rng)], [1]
+    for _ in range(2):
+        found = model.segment(features, Prompt(np.array(xy), np.array(labels))).mask()
+        point, label = next_point(found, example.prior_mask, rng)
+        xy.append(point)
+        labels.append(label)
+    return Prompt(np.array(xy), np.array(labels))
+
+
+def masks(model: Any, example: Any, prompt: Any) -> np.ndarray:
+    """Record a prompt and track with it: the clip's masks, (T, H, W)."""
+    from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
+
+    features = model.encode(example.prior)
+    prediction = model.segment(features, prompt)
+    prior = PriorMemory().with_recording(*record(model, example.prior, features, prompt, prediction))
+    tracker = Tracker(model, prior, TrackSettings())
+    return np.stack([tracker.step(frame, t).labels == 1 for t, frame in enumerate(example.frames)])
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of each frame, 1 where both are empty."""
+    union = (a | b).sum((1, 2))
+    return np.where(union, (a & b).sum((1, 2)) / np.maximum(union, 1), 1.0)
+
+
+def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]:
+    """Compare the two on some clips, in this process."""
+    import scenes
+
+    from napari_samexp.sam import load_model
+
+    torch.set_num_threads(1)
+    exact, fast = (load_model(weights, device="cpu", dtype=kind) for kind in ("float32", "bfloat16"))
+    rows: dict[str, list[float]] = {"agree": [], "exact J": [], "fast J": [], "clips": []}
+    for seed in seeds:
+        example = scenes.make_example(scenes.SceneConfig(side=side, frames=24), seed)
+        prompt = clicks(exact, example, seed)
+        one, other = (masks(model, example, prompt) for model in (exact, fast))
+        truth = example.masks
+        shown = truth.any((1, 2))
+        each = iou(one, other)
+        rows["agree"] += each.tolist()
+        rows["clips"].append(float(each.mean()))
+        rows["exact J"] += iou(one, truth)[shown].tolist()
+        rows["fast J"] += iou(other, truth)[shown].tolist()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", nargs="?", default="starter")
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--first-seed", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=256, help="side of the drawn pictures")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    seeds = range(args.first_seed, args.first_seed + args.clips)
+    jobs = [(args.weights, list(seeds[k : k + 4]), args.side) for k in range(0, args.clips, 4)]
+    rows: dict[str, list[float]] = {}
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        for part in pool.starmap(compare, jobs, chunksize=1):
+            for name, values in part.items():
+                rows.setdefault(name, []).extend(values)
+    agree = np.array(rows["agree"])
+    report = {
+        "clips": args.clips,
+        "IoU of fast with exact, mean": float(agree.mean()),
+        "IoU of fast with exact, median": float(np.median(agree)),
+        "frames below 0.9": float((agree < 0.9).mean()),
+        "clips whose mean is below 0.9": float((np.array(rows["clips"]) < 0.9).mean()),
+        "J of exact": float(np.mean(rows["exact J"])),
+        "J of fast": float(np.mean(rows["fast J"])),
+    }
+    for name, value in report.items():
+        print(f"{name:32} {value:.4f}" if isinstance(value, float) else f"{name:32} {value}")
+    write(args.out, "fast quality", report=report, clips=rows["clips"])
+
+
+if __name__ == "__main__":
+    main()
