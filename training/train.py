@@ -99,9 +99,9 @@ def stages(side: int | None = None) -> list[Stage]:
     recipe = [
         Stage(0.08, easy, 16, true_memory=1.0, lengths=(2,)),
         Stage(0.22, middle, 12, true_memory=0.7, lengths=(3,)),
-        Stage(0.60, full, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
+        Stage(0.75, full, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
               sides=(128, 128, 128, 192)),
-        Stage(0.80, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16), priors=(1, 1, 1, 1, 2, 3),
+        Stage(0.88, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16), priors=(1, 1, 1, 1, 2, 3),
               sides=(128, 192, 256)),
         Stage(1.01, replace(full, side=256), 6, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16, 24),
               priors=(1, 1, 1, 1, 2, 3)),
