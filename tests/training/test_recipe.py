@@ -290,7 +290,8 @@ def test_a_terminated_run_saves_first(train, quick, tmp_path, monkeypatch):
 
 def test_the_clock_decides_stage_and_learning_rate(train):
     recipe = train.stages()
-    assert [train.stage_at(recipe, share) for share in (0, 0.1, 0.3, 0.7, 0.9, 1.0)] == [0, 1, 2, 3, 4, 4]
+    shares = (0, 0.1, 0.3, 0.7, 0.8, 0.9, 1.0)
+    assert [train.stage_at(recipe, share) for share in shares] == [0, 1, 2, 2, 3, 4, 4]
     clock = train.Clock(None, 30, seconds=900, started=train.time.monotonic())
     assert clock.share() == pytest.approx(0.5, abs=0.01)
     assert train.Clock(10, None, step=4).share() == 0.4
