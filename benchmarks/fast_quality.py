@@ -23,23 +23,6 @@ from turns import write
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
 
-def clicks(model: Any, example: Any, seed: int) -> Any:
-    """Return the prompt of three clicks, each further one in the middle of the largest error, as in training/evaluate.py."""
-    from evaluate import inner_point, next_point
-
-    from napari_samexp.types import Prompt
-
-    rng = np.random.default_rng(seed)
-    features = model.encode(example.prior)
-    xy, labels = [inner_point(example.prior_mask, rng)], [1]
-    for _ in range(2):
-        found = model.segment(features, Prompt(np.array(xy), np.array(labels))).mask()
-        point, label = next_point(found, example.prior_mask, rng)
-        xy.append(point)
-        labels.append(label)
-    return Prompt(np.array(xy), np.array(labels))
-
-
 def masks(model: Any, example: Any, prompt: Any) -> np.ndarray:
     """Record a prompt and track with it: the clip's masks, (T, H, W)."""
     from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
@@ -51,15 +34,10 @@ def masks(model: Any, example: Any, prompt: Any) -> np.ndarray:
     return np.stack([tracker.step(frame, t).labels == 1 for t, frame in enumerate(example.frames)])
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of each frame, 1 where both are empty."""
-    union = (a | b).sum((1, 2))
-    return np.where(union, (a & b).sum((1, 2)) / np.maximum(union, 1), 1.0)
-
-
 def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]:
     """Compare the two on some clips, in this process."""
     import scenes
+    from evaluate import clicked, jaccard
 
     from napari_samexp.sam import load_model
 
@@ -68,15 +46,16 @@ def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]
     rows: dict[str, list[float]] = {"agree": [], "exact J": [], "fast J": [], "clips": []}
     for seed in seeds:
         example = scenes.make_example(scenes.SceneConfig(side=side, frames=24), seed)
-        prompt = clicks(exact, example, seed)
+        features = exact.encode(example.prior)
+        *_, (prompt, _) = clicked(exact, features, example.prior_mask, np.random.default_rng(seed))
         one, other = (masks(model, example, prompt) for model in (exact, fast))
-        truth = example.masks
-        shown = truth.any((1, 2))
-        each = iou(one, other)
-        rows["agree"] += each.tolist()
-        rows["clips"].append(float(each.mean()))
-        rows["exact J"] += iou(one, truth)[shown].tolist()
-        rows["fast J"] += iou(other, truth)[shown].tolist()
+        each = [jaccard(a, b) for a, b in zip(one, other)]
+        rows["agree"] += each
+        rows["clips"].append(float(np.mean(each)))
+        for a, b, truth in zip(one, other, example.masks):
+            if truth.any():
+                rows["exact J"].append(jaccard(a, truth))
+                rows["fast J"].append(jaccard(b, truth))
     return rows
 
 

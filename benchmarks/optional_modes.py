@@ -167,26 +167,19 @@ def _sparse_class() -> Any:
 def quality(modes: list[str], clips: int, first: int, frames: int) -> dict[str, dict[str, float]]:
     """Return by mode the mean J of the starter's clips, and how that differs from the exact one, clip by clip."""
     import scenes
-    from evaluate import VISIBLE, inner_point, jaccard, next_point
+    from evaluate import VISIBLE, clicked, jaccard
 
     from napari_samexp.sam import load_model
     from napari_samexp.tracking import PriorMemory, record
-    from napari_samexp.types import Prompt
 
     config = scenes.SceneConfig(side=256, frames=frames)
     found: dict[str, list[list[float]]] = {mode: [] for mode in modes}
     encoded = dict.fromkeys(modes, 0.0)
     for seed in range(first, first + clips):
         example, rng = scenes.make_example(config, seed), np.random.default_rng(seed)
-        xy, labels = [inner_point(example.prior_mask, rng)], [1]
         model = load_model("starter", device="cpu")
         features = model.encode(example.prior)
-        for _ in range(3):
-            prompt = Prompt(np.array(xy), np.array(labels))
-            prediction = model.segment(features, prompt)
-            point, label = next_point(prediction.mask(), example.prior_mask, rng)
-            xy.append(point)
-            labels.append(label)
+        *_, (prompt, prediction) = clicked(model, features, example.prior_mask, rng)
         prior = PriorMemory().with_recording(*record(model, example.prior, features, prompt, prediction))
         shown = example.masks.mean((1, 2)) > VISIBLE
         for mode in modes:

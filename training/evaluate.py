@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +108,25 @@ def next_point(found: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -
     return inner_point(largest[k], rng, 0.9), label[k]
 
 
+def clicked(
+    model: Any, features: Any, truth: np.ndarray, rng: np.random.Generator, count: int = 3
+) -> Iterator[tuple[Prompt, Any]]:
+    """Yield the prompts of 1 to `count` clicks on a thing, and what each gives.
+
+    The first is somewhere in the middle of it, each further one in the middle of the largest error.
+    """
+    xy, labels = [inner_point(truth, rng)], [1]
+    while True:
+        prompt = Prompt(np.array(xy), np.array(labels))
+        prediction = model.segment(features, prompt)
+        yield prompt, prediction
+        if len(xy) == count:
+            return
+        point, label = next_point(prediction.mask(), truth, rng)
+        xy.append(point)
+        labels.append(label)
+
+
 def returns(shown: np.ndarray) -> list[slice]:
     """Return the frames of each time that something is back after it was out of sight, the first showing left out.
 
@@ -134,14 +154,8 @@ def measure_clip(
     """Segment the prior picture, record the last prediction and track the clip with it."""
     measured = Measured()
     features = model.encode(example.prior, side=settings.side)
-    xy, labels = [inner_point(example.prior_mask, rng)], [1]
-    for count in (1, 2, 3):
-        prompt = Prompt(np.array(xy), np.array(labels))
-        prediction = model.segment(features, prompt)
-        measured.points[count].append(jaccard(prediction.mask(), example.prior_mask))
-        point, label = next_point(prediction.mask(), example.prior_mask, rng)
-        xy.append(point)
-        labels.append(label)
+    for prompt, prediction in clicked(model, features, example.prior_mask, rng):
+        measured.points[len(prompt.points_xy)].append(jaccard(prediction.mask(), example.prior_mask))
     prior = PriorMemory().with_recording(*record(model, example.prior, features, prompt, prediction))
     tracker = Tracker(model, prior, settings)
     shown = example.masks.mean((1, 2))

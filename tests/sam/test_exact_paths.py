@@ -74,9 +74,7 @@ def test_any_number_of_queries_looks_at_memories(queries: int) -> None:
     scores = q.double() @ k.double().transpose(1, 2) / 2
     wanted = project(_softmax(scores, memory))
     _close(attend_to_memory(q, k, memory, project), wanted)
-    short = attend_to_memory(
-        q, k, memory, project, short=True
-    )  # of CPUs without instructions for it, the same
+    short = attend_to_memory(q, k, memory, project, short=True)
     assert float((short - wanted).abs().max()) <= 0.02 * float(wanted.abs().max())
 
 
@@ -114,9 +112,8 @@ def test_short_products_are_nearly_the_same_and_leave_torch_as_it_was(
     assert seen == ["medium", "medium"]
     assert torch.get_float32_matmul_precision() == "highest"
     assert found.dtype == torch.float32
-    assert (
-        float((found - wanted).norm() / (wanted - project.bias).norm()) < 0.01
-    )  # of bfloat16: 2^-9 a number
+    # bfloat16 rounds a number by at most 2^-9
+    assert float((found - wanted).norm() / (wanted - project.bias).norm()) < 0.01
     seen.clear()
     attend_to_memory(q, k, memory, project)
     assert seen == ["highest", "highest"]

@@ -57,10 +57,8 @@ def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sa
     assert all(name.startswith("image_encoder.trunk.blocks.") for name in rounded)
     assert not any("norm" in name for name in rounded)
     for model, short in ((fast, True), (exact, False)):
-        layers = model.memory_attention.layers
-        assert [(each.cross_attn_image.short, each.self_attn.short) for each in layers] == [
-            (short, False)
-        ] * len(layers)
+        for layer in model.memory_attention.layers:
+            assert (layer.cross_attn_image.short, layer.self_attn.short) == (short, False)
     assert fast.state_dict().keys() == exact.state_dict().keys()
     features = fast.encode(np.zeros((40, 50, 3), np.uint8))
     assert {features.embedding.dtype, *(part.dtype for part in features.finer or ())} == {torch.float32}

@@ -100,7 +100,7 @@ def attend_to_memory(q: Tensor, k: Tensor, memory: Tensor, project: nn.Linear, s
         return _projected(project, mixed)
     # what all keys of a query have in common does not count; without it scores are small, and rounded less
     k = k - k.mean(dim=1, keepdim=True)
-    return _projected(project, [_chunked(*one) for one in zip(q, k, memory.to(q.dtype))])
+    return _projected(project, [_chunked(*one) for one in zip(q, k, memory)])
 
 
 def _projected(project: nn.Linear, mixed: list[Tensor]) -> Tensor:
