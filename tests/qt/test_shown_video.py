@@ -23,6 +23,7 @@ class SlowFrames:
 
     def __init__(self):
         self.gate = threading.Event()
+        self.begun = threading.Event()
         self.decoded = []
 
     def __len__(self):
@@ -30,6 +31,7 @@ class SlowFrames:
 
     def frame(self, index, *, on_way=None):
         if index:
+            self.begun.set()
             self.gate.wait(2)
         self.decoded.append(index)
         return np.full(self.shape[1:], index, np.uint8)
@@ -46,7 +48,9 @@ def test_the_newest_wish_comes_before_older_ones():
     feed = feed_of(video, cache_bytes=0)
     arrived = []
     feed.on_frame = arrived.append
-    for index in (10, 20, 30, 40):
+    assert feed.wish(10) is None
+    assert video.begun.wait(2)  # or a thread that starts late would begin with a later wish
+    for index in (20, 30, 40):
         assert feed.wish(index) is None
     video.gate.set()
     deadline = time.monotonic() + 5
