@@ -2,11 +2,13 @@
 
 Batch k has the same scenes wherever it is drawn. With a number of steps the stage of batch k is known too, so
 that the whole batch is the same for any number of processes; where a run ends by the clock, a batch is of the
-stage that the run has reached when the batch is drawn.
+stage that the run has reached when the batch is drawn. Where scenes are used several times, which ones come again
+depends on the number of processes.
 """
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import threading
@@ -18,52 +20,124 @@ from typing import Any
 
 import numpy as np
 import scenes
-from prompts import Arrays, with_prompts
+import torch
+from prompts import Arrays, turned, with_prompts
+from torch import Tensor
 
 FIRST_SEED = scenes.FIRST_TRAINING_SEED  # seeds below are held out
 SEEDS_A_STEP = 256  # examples of one step have consecutive seeds; no step may need more
 AHEAD = 2  # batches that each process may be ahead
+LARGEST = 2**29  # bytes of a batch that is handed over in shared memory; a larger one takes longer
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn: the stages, the steps drawn by other runs, the size of a batch, the steps if they are known, and whose share it is."""
+    """What is drawn.
+
+    Attributes
+    ----------
+    recipe
+        The stages.
+    skipped
+        Steps whose scenes other runs have drawn.
+    factor
+        Times as many examples a step as the stages say.
+    steps
+        Of the whole run, where they are known.
+    share
+        Of processes that train together: which one this is, of how many.
+    uses
+        Times that scenes are shown, turned over and asked for something else each time.
+    """
 
     recipe: Sequence[Any]
     skipped: int = 0
     factor: float = 1
     steps: int | None = None
-    share: tuple[int, int] = (0, 1)  # of processes that train together: which one this is, of how many
+    share: tuple[int, int] = (0, 1)
+    uses: int = 1
 
     def draw(self, step: int, stage: int) -> Arrays:
         """Draw the batch of one step, or this process's share of it; all shares are of the same kind and size."""
+        return self.asked(self.scenes(step, stage), step)
+
+    def scenes(self, step: int, stage: int) -> Arrays:
+        """Draw what the pictures of a step show."""
         place, processes = self.share
         scene, count = self.recipe[stage].at(self.skipped + step, self.factor / processes)
         first = FIRST_SEED + (self.skipped + step) * SEEDS_A_STEP + place * count
-        batch = scenes.make_batch(scene, range(first, first + count))
-        return with_prompts(batch, np.random.default_rng((self.skipped + step, 7, place)))
+        return scenes.make_batch(scene, range(first, first + count))
+
+    def asked(self, batch: Arrays, step: int, again: bool = False) -> Arrays:
+        """Return scenes, turned if they come again, with what a step asks for in them."""
+        rng = np.random.default_rng((self.skipped + step, 7, self.share[0]))
+        return with_prompts(turned(batch, rng) if again else batch, rng)
+
+
+class _Room:
+    """Memory that one process which draws shares with the one that trains, for `AHEAD` batches in turn.
+
+    A GPU is shown half a gigabyte a second, which is too much for a pipe beside a thread that launches kernels.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._memory = mmap.mmap(-1, AHEAD * LARGEST)  # both see it after a fork
+        self._free = context.Semaphore(AHEAD)
+        self._put = self._taken = 0
+
+    def put(self, arrays: Arrays, timeout: float) -> dict[str, Any]:
+        """Keep arrays; return what `take` has to know. Raises `Full` if no place is free in time."""
+        if not self._free.acquire(timeout=timeout):
+            raise Full
+        place, self._put = self._put, (self._put + 1) % AHEAD
+        layout: dict[str, Any] = {}
+        at = 0
+        for name, array in arrays.items():
+            end = at + array.nbytes
+            if end > LARGEST:
+                layout[name] = array  # through the pipe, then
+                continue
+            layout[name] = (place * LARGEST + at, array.shape, array.dtype)
+            self._view(layout[name])[...] = array
+            at = end + -end % 64
+        return layout
+
+    def take(self, layout: dict[str, Any], pinned: bool) -> dict[str, Tensor]:
+        """Return the arrays in memory of their own, and free their place."""
+        arrays = {}
+        for name, where in layout.items():
+            shared = torch.from_numpy(self._view(where) if isinstance(where, tuple) else where)
+            arrays[name] = shared.pin_memory() if pinned else shared.clone()
+        self._free.release()
+        return arrays
+
+    def _view(self, where: tuple[int, tuple[int, ...], np.dtype[Any]]) -> np.ndarray:
+        at, shape, kind = where
+        return np.frombuffer(self._memory, kind, int(np.prod(shape)), at).reshape(shape)
 
 
 def _produce(
-    queue: Any, plan: Plan, first: int, stride: int, stage_at: Callable[..., int], share: Any
+    queue: Any, room: _Room, plan: Plan, first: int, stride: int, stage_at: Callable[..., int], share: Any
 ) -> None:
     with suppress(AttributeError):  # Windows has no nice
         os.nice(2)
-    parent, step = os.getppid(), first
+    parent, step, turn = os.getppid(), first, 0
     while plan.steps is None or step < plan.steps:
         done = share.value if plan.steps is None else step / plan.steps
         if done >= 1:
             break
-        stage = stage_at(plan.recipe, done)
-        batch = plan.draw(step, stage)
+        if turn % plan.uses == 0:
+            stage = stage_at(plan.recipe, done)
+            batch = plan.scenes(step, stage)
+        arrays = plan.asked(batch, step, again=turn % plan.uses > 0)
         while os.getppid() == parent:  # a training that was killed takes nothing out any more
             with suppress(Full):
-                queue.put((stage, batch), timeout=5)
+                queue.put((stage, room.put(arrays, 5)))
                 break
         else:
             queue.cancel_join_thread()
             return
-        step += stride
+        step, turn = step + stride, turn + 1
 
 
 class Feed:
@@ -81,39 +155,51 @@ class Feed:
         Gives the number of the stage of (recipe, share of the run).
     share
         How far the run has come; the attribute of that name is to be kept true.
+    pinned
+        Whether batches are in memory from which a GPU copies by itself.
     """
 
     def __init__(
-        self, plan: Plan, first: int, workers: int, stage_at: Callable[..., int], share: float = 0.0
+        self,
+        plan: Plan,
+        first: int,
+        workers: int,
+        stage_at: Callable[..., int],
+        share: float = 0.0,
+        pinned: bool = False,
     ) -> None:
         context = multiprocessing.get_context("fork")
         self.share = context.Value("d", share, lock=False)
-        self._queues = [context.Queue(maxsize=AHEAD) for _ in range(workers)]
+        self._pinned = pinned
+        self._sources = [(context.Queue(), _Room(context)) for _ in range(workers)]
         self._processes = [
             context.Process(
-                target=_produce, args=(queue, plan, first + k, workers, stage_at, self.share), daemon=True
+                target=_produce, args=(*source, plan, first + k, workers, stage_at, self.share), daemon=True
             )
-            for k, queue in enumerate(self._queues)
+            for k, source in enumerate(self._sources)
         ]
         for process in self._processes:
             process.start()
-        self._ready: Queue[tuple[int, Arrays]] = Queue(maxsize=AHEAD)
+        self._ready: Queue[tuple[int, dict[str, Tensor]]] = Queue(maxsize=AHEAD)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
 
     def _collect(self) -> None:
-        """Take the batches out of the pipes in turn while the caller computes."""
+        """Take the batches over in turn while the caller computes."""
         turn, ready = 0, None
         while not self._ended.is_set():
             try:
-                ready = ready or self._queues[turn % len(self._queues)].get(timeout=0.5)
+                if ready is None:
+                    queue, room = self._sources[turn % len(self._sources)]
+                    stage, layout = queue.get(timeout=0.5)
+                    ready = stage, room.take(layout, self._pinned)
                 self._ready.put(ready, timeout=0.5)
             except (Empty, Full):
                 continue
             ready, turn = None, turn + 1
 
-    def get(self) -> tuple[int, Arrays]:
+    def get(self) -> tuple[int, dict[str, Tensor]]:
         """Return the next batch and the number of its stage.
 
         Raises

@@ -85,10 +85,10 @@ class Stage:
         return replace(self.scene, frames=frames, priors=priors, side=side), min(count, feed.SEEDS_A_STEP)
 
 
-def stages(side: int | None = None) -> list[Stage]:
+def stages(side: int | None = None, long_from: float = 0.75) -> list[Stage]:
     """Return the recipe: from small motions of the prior's own scene to unrelated, crowded pictures and long clips.
 
-    `side` replaces the side of the pictures of every stage.
+    `side` replaces the side of the pictures of every stage; `long_from` is the share of the run from which clips are long.
     """
     calm = scenes.SceneConfig(side=128, small=0.0, hiding=0.0, leaving=0.0, deform=0.0, effects=0.3)
     easy = replace(calm, distractors=(1, 2), unrelated=0.5, absent=0.05, occlusion=0.1, appearance=0.3,
@@ -96,12 +96,14 @@ def stages(side: int | None = None) -> list[Stage]:
     middle = replace(easy, distractors=(1, 3), unrelated=0.9, absent=0.08, appearance=0.6, hard=0.1,
                      scale=(0.15, 0.5), deform=0.5, effects=0.6)  # fmt: skip
     full = scenes.SceneConfig(side=192, unrelated=0.85)
+    # absent twice as often as where it is measured: what is not there is the harder thing to say
+    harder = replace(full, absent=0.25, hard=0.4)
     recipe = [
         Stage(0.08, easy, 16, true_memory=1.0, lengths=(2,)),
         Stage(0.22, middle, 12, true_memory=0.7, lengths=(3,)),
-        Stage(0.75, full, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
+        Stage(long_from, harder, 10, true_memory=0.3, recent=(0, 1, 3), priors=(1, 1, 1, 2),
               sides=(128, 128, 128, 192)),
-        Stage(0.88, full, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16), priors=(1, 1, 1, 1, 2, 3),
+        Stage((long_from + 1) / 2, harder, 10, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16), priors=(1, 1, 1, 1, 2, 3),
               sides=(128, 192, 256)),
         Stage(1.01, replace(full, side=256), 6, true_memory=0.2, recent=(2, 4, 6), lengths=(4, 8, 16, 24),
               priors=(1, 1, 1, 1, 2, 3)),
@@ -207,10 +209,13 @@ def decoded_loss(
     masks, iou, presence = decoded.masks.float(), decoded.iou.float(), decoded.presence.float()
     each = mask_loss(masks, target[:, None].expand_as(masks))
     best = each[:, 1:].min(dim=1).values
+    rows = torch.arange(len(masks), device=masks.device)
+    trusted = 1 + iou[:, 1:].argmax(1)
     # inference takes the first mask of prompts that say enough, and one of the others elsewhere
     plain = name in ("click_2", "click_3")
+    several = 0.7 * best + 0.5 * each[rows, trusted]  # the better of three, and the one that will be taken
     per_item = (
-        (1.2 if plain else 0.2) * each[:, 0] + (0.4 if plain else 1.2) * best + 0.1 * each[:, 1:].mean(1)
+        (1.2 if plain else 0.2) * each[:, 0] + (0.35 if plain else 1) * several + 0.1 * each[:, 1:].mean(1)
     )
     shown = present.float()
     total = shown.sum().clamp(min=1)
@@ -224,8 +229,7 @@ def decoded_loss(
         losses.add(f"{name}_presence", asked / sure.sum().clamp(min=1), 0.4 * weight)
         right = ((presence > 0) == present) & sure
         losses.figures[f"{name}_presence_right"] = right.sum() / sure.sum().clamp(min=1)
-    rows = torch.arange(len(masks), device=masks.device)
-    choice = torch.zeros_like(rows) if plain else 1 + iou[:, 1:].argmax(1)
+    choice = torch.zeros_like(rows) if plain else trusted
     losses.figures[f"{name}_J"] = (truth[rows, choice] * shown).sum() / total
     losses.figures[f"{name}_iou_error"] = ((iou - truth)[rows, choice].detach().abs() * shown).sum() / total
 
@@ -240,10 +244,10 @@ def to_pixels(images: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def to_device(batch: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+def to_device(batch: Mapping[str, Tensor | np.ndarray], device: torch.device) -> dict[str, Tensor]:
     """Copy a batch to the device; how many tokens each prompt has stays here as well, since it sorts them."""
     pinned = device.type == "cuda"
-    arrays = {name: torch.from_numpy(array) for name, array in batch.items()}
+    arrays = {name: torch.as_tensor(array) for name, array in batch.items()}
     return {
         name: (array.pin_memory() if pinned else array).to(device, non_blocking=pinned)
         for name, array in arrays.items()
@@ -583,7 +587,7 @@ def begin(
 
 
 def take_step(
-    model: Starter, optimisers: list[torch.optim.Optimizer], batch: Mapping[str, np.ndarray], stage: Stage,
+    model: Starter, optimisers: list[torch.optim.Optimizer], batch: Mapping[str, Tensor | np.ndarray], stage: Stage,
     seed: tuple[int, int], bfloat16: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Change the weights by one batch of `prompts.with_prompts`; return the figures of its log line."""
@@ -676,7 +680,7 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
     model.to(device)
     optimisers = make_optimisers(model, args.lr)
     average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start)
-    recipe = stages(args.side)[args.stage :]
+    recipe = stages(args.side, args.long_from)[args.stage :]
     sums: dict[str, list[Tensor]] = {}
     first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
     asked_to_stop: list[int] = []
@@ -692,8 +696,9 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
             write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
 
     steps = args.steps if args.minutes is None else None
-    plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes))
-    with feed.Feed(plan, first, args.workers, stage_at, clock.share()) as batches:
+    plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes), args.uses)
+    pinned = device.type == "cuda"
+    with feed.Feed(plan, first, args.workers, stage_at, clock.share(), pinned) as batches:
         before = signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
         try:
             while True:
@@ -749,6 +754,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--stop-after", type=float, default=math.inf, help="minutes after which this call saves and ends"
     )
     parser.add_argument("--side", type=int, help="side of all pictures, by default what the recipe says")
+    parser.add_argument(
+        "--long-from", type=float, default=0.75, help="share of the run from which clips are long"
+    )
     parser.add_argument("--stage", type=int, default=0, help="first stage of the recipe")
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
@@ -760,6 +768,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--batch-factor", type=float, default=1, help="times as many examples a step")
+    parser.add_argument(
+        "--uses", type=int, default=1, help="times that the same scenes are shown, turned over"
+    )
     parser.add_argument("--every", type=int, default=25, help="steps between lines of the log")
     parser.add_argument("--keep", type=float, default=2, help="minutes between saved states")
     parser.add_argument("--bfloat16", action="store_true", help="slower on a CPU without bfloat16 units")

@@ -241,7 +241,7 @@ def test_processes_share_a_batch(parts, tiny):
 @pytest.fixture
 def quick(train, tiny, tmp_path, monkeypatch):
     """Words of a command that trains on tiny scenes in a moment."""
-    monkeypatch.setattr(train, "stages", lambda side: [replace(tiny, until=0.5), tiny])
+    monkeypatch.setattr(train, "stages", lambda side, long_from: [replace(tiny, until=0.5), tiny])
     monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
     return ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
 
@@ -292,6 +292,7 @@ def test_the_clock_decides_stage_and_learning_rate(train):
     recipe = train.stages()
     shares = (0, 0.1, 0.3, 0.7, 0.8, 0.9, 1.0)
     assert [train.stage_at(recipe, share) for share in shares] == [0, 1, 2, 2, 3, 4, 4]
+    assert [stage.until for stage in train.stages(long_from=0.5)[2:]] == [0.5, 0.75, 1.01]
     clock = train.Clock(None, 30, seconds=900, started=train.time.monotonic())
     assert clock.share() == pytest.approx(0.5, abs=0.01)
     assert train.Clock(10, None, step=4).share() == 0.4
@@ -323,6 +324,72 @@ def test_batches_do_not_depend_on_the_number_of_workers(train, parts, tiny):
     for (_, a), (_, b) in zip(one, two):
         assert all(np.array_equal(a[name], b[name]) for name in a)
     assert not np.array_equal(one[0][1]["pictures"][0], one[1][1]["pictures"][0])
+
+
+def test_batches_too_large_for_shared_memory_arrive_as_well(train, parts, tiny, monkeypatch):
+    def fed():
+        with parts["feed"].Feed(parts["feed"].Plan([tiny], steps=4), 0, 1, train.stage_at) as feed:
+            return [feed.get()[1] for _ in range(4)]
+
+    expected = fed()
+    monkeypatch.setattr(parts["feed"], "LARGEST", expected[0]["pictures"].nbytes - 1)
+    for a, b in zip(expected, fed()):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_scenes_come_again_turned_and_asked_for_something_else(train, parts, tiny):
+    plan = parts["feed"].Plan([tiny], steps=4, uses=2)
+    with parts["feed"].Feed(plan, 0, 1, train.stage_at) as feed:
+        first, again, other, _ = (feed.get()[1] for _ in range(4))
+    assert torch.equal(first["truth"].sum((2, 3)).sort(1).values, again["truth"].sum((2, 3)).sort(1).values)
+    assert not torch.equal(first["pictures"], again["pictures"])
+    assert not torch.equal(first["points"], again["points"])
+    assert not torch.equal(first["truth"].sum((2, 3)), other["truth"].sum((2, 3)))
+
+
+def test_masks_turn_with_their_pictures(parts, prompts, tiny):
+    scenes = parts["scenes"].make_batch(tiny.at(0)[0], range(1_000_000, 1_000_002))
+    scenes["prior"] = 200 * scenes["prior_mask"][..., None] * np.ones(3, np.uint8)
+    scenes["frames"] = scenes["frame_instances"][..., None] * np.array([1, 2, 3], np.uint8)
+    backwards = set()
+    for seed in range(30):
+        turned = prompts.turned(scenes, np.random.default_rng(seed))
+        assert np.array_equal(turned["prior"][..., 0] > 0, turned["prior_mask"])
+        assert np.array_equal(turned["frames"].min(-1), turned["frame_instances"])
+        assert np.array_equal(turned["frame_instances"] == 1, turned["masks"])
+        assert not np.array_equal(turned["prior_mask"], scenes["prior_mask"])
+        areas = turned["masks"].sum((2, 3))
+        backwards.add(not np.array_equal(areas, scenes["masks"].sum((2, 3))))
+        assert np.array_equal(np.sort(areas, 1), np.sort(scenes["masks"].sum((2, 3)), 1))
+    assert backwards == {True, False}
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_covered_pixels_are_counted(prompts, factor):
+    masks = np.random.default_rng(0).random((3, 2, 32, 64)) < 0.4
+    covered = prompts.covered(masks, factor)
+    assert covered.dtype == np.uint8 and covered.shape == (3, 2, 32 // factor, 64 // factor)
+    y, x = 1, 3
+    square = masks[2, 1, y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
+    assert covered[2, 1, y, x] == square.sum()
+    assert covered.sum(dtype=int) == masks.sum()
+
+
+def test_the_mask_that_will_be_taken_learns_also_where_another_is_better(train):
+    target = torch.zeros(1, 8, 8)
+    target[:, :4] = 1
+    logits = torch.zeros(1, 4, 8, 8)
+    logits[:, 1], logits[:, 2:] = target * 4 - 2, 2 - target * 4
+    logits.requires_grad_()
+    iou = torch.tensor([[0.0, 0.1, 0.9, 0.2]])  # the second is trusted, the first is right
+    decoded = train.Decoded(logits, iou, torch.zeros(1, 4, 2), torch.zeros(1))
+    losses = train.Losses(torch.zeros(()), {})
+    there = torch.ones(1, dtype=torch.bool)
+    train.decoded_loss(losses, "track", decoded, target, there, there)
+    losses.figures.clear()
+    losses.total.backward()
+    trusted, neither = logits.grad[0, 2].abs().sum(), logits.grad[0, 3].abs().sum()
+    assert trusted > 5 * neither > 0  # both are as wrong
 
 
 def test_no_more_batches_is_an_error(train, parts, tiny):
@@ -372,7 +439,7 @@ def test_the_last_stages_have_long_clips_several_priors_and_absent_objects(train
     drawn = [stage.at(step)[0] for stage in train.stages()[-2:] for step in range(60)]
     assert {config.priors for config in drawn} == {1, 2, 3}
     assert {8, 16, 24} <= {config.frames for config in drawn}
-    assert {config.absent for config in drawn} == {0.125}
+    assert {config.absent for config in drawn} == {0.125, 0.25}
 
 
 # ---- measuring
