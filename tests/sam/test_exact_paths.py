@@ -239,6 +239,17 @@ def test_smaller_windows_at_the_border_count_the_padding(
     _close(block(x), _padded_formula(block, x))
 
 
+@pytest.mark.parametrize("grid_hw", [(28, 14), (20, 18)], ids=str)
+@pytest.mark.parametrize("pool", [False, True])
+def test_windows_filled_up_are_windows_of_several_sizes(
+    trunk: hiera.Hiera, grid_hw: tuple[int, int], pool: bool
+) -> None:
+    """What a GPU computes is what a CPU does."""
+    block = next(b for b in trunk.blocks if b.window == 14 and b.pool == pool)
+    x = torch.randn(2, *grid_hw, block.norm1.normalized_shape[0])
+    _close(block.padded(x), block(x))
+
+
 @pytest.mark.usefixtures("_small_pieces")
 def test_the_first_blocks_by_rows_of_windows_are_the_blocks_one_by_one(
     trunk: hiera.Hiera, monkeypatch: pytest.MonkeyPatch

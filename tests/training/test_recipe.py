@@ -168,6 +168,17 @@ def test_steps_lower_the_loss_of_what_they_see(train, parts, tiny):
     assert seen[-1]["track_mask"] < seen[0]["track_mask"]
 
 
+def test_a_frozen_encoder_stays_as_it_is(train, parts, tiny):
+    model, optimisers = fresh(train)
+    train.freeze_encoder(model.sam)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train.take_step(model, optimisers, drawn(parts, tiny), tiny, (0, 0), False)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not [name for name in changed if "image_encoder" in name or "conv_s" in name]
+    assert {"sam.memory_encoder.out_proj.weight", "sam.obj_ptr_proj.layers.0.weight"} <= changed
+    assert any("memory_attention" in name for name in changed)
+
+
 def test_muon_takes_matrices_a_step_along_their_singular_vectors(parts):
     muon = parts["muon"]
     generator = torch.Generator().manual_seed(0)

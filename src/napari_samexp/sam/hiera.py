@@ -188,16 +188,38 @@ class _Block(nn.Module):
         self.proj = nn.Linear(dim, out) if dim != out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_windows(self.inside, x, self.window) if self.window else self.inside(x, 0)
+        if not self.window:
+            return self.inside(x, 0)
+        if x.device.type == "cpu" or not any(size % self.window for size in x.shape[1:3]):
+            return in_windows(self.inside, x, self.window)
+        return self.padded(x)
 
     def inside(self, x: Tensor, absent: int) -> Tensor:
         """Take whole windows (n, h, w, C) through the block, each padded with `absent` tokens."""
+        return self._through(x, lambda y: self.attn(self.attn.qkv(y), absent))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Take a grid (B, H, W, C) through the block, the last windows of its rows and columns filled up.
+
+        That is more to compute than windows of four sizes, but a third of the launches, for which a GPU waits.
+        """
+        height, width = x.shape[1:3]
+        edge = (0, 0, 0, -width % self.window, 0, -height % self.window)
+
+        def mix(y: Tensor) -> Tensor:
+            whole = functional.pad(y, edge)
+            mixed = in_windows(lambda part, _: self.attn(self.attn.qkv(part), 0), whole, self.window)
+            return mixed[:, : height // (1 + self.pool), : width // (1 + self.pool)]
+
+        return self._through(x, mix)
+
+    def _through(self, x: Tensor, mix: Layer) -> Tensor:
+        y = self.norm1(x)
         if self.proj is None:
-            x = x + self.attn(self.attn.qkv(self.norm1(x)), absent)
+            x = x + mix(y)
         else:
-            y = self.norm1(x)
             shortcut = self.proj(y).to(x.dtype)  # the layers may multiply in a shorter type
-            x = (_halve(shortcut) if self.pool else shortcut) + self.attn(self.attn.qkv(y), absent)
+            x = (_halve(shortcut) if self.pool else shortcut) + mix(y)
         return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
 
 
