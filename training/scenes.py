@@ -85,6 +85,8 @@ class SceneConfig:
     microscopy
         Share of gray scenes of cells, bright on dark or gray with halos; their clip always carries the
         prior's scene on.
+    halos
+        Share of the scenes of bright cells in which a dark halo, up to half a radius wide, is around each.
     leaving
         Share of clips of three frames or more in which the object goes out of the picture, or comes into it.
     priors
@@ -114,6 +116,7 @@ class SceneConfig:
     appearance: float = 1.0
     hard: float = 0.3
     microscopy: float = 0.2
+    halos: float = 0.0
     leaving: float = 0.12
     priors: int = 1
     small: float = 0.08
@@ -1197,6 +1200,10 @@ def _continued(
             target.halo_width = config.side / 128 * rng.uniform(1, 2.5)
         target.size = _prior_size(rng, config, target.outline, 0.3)
         grounds = [_cell_ground(rng, phase)]
+        if config.halos and not phase and rng.random() < config.halos:
+            target.halo = -rng.uniform(0.15, 0.35)
+            target.halo_width = target.size * rng.uniform(0.1, 0.5)
+            grounds = [replace(grounds[0], colours=grounds[0].colours + np.float32(rng.uniform(0.1, 0.3)))]
         others = _draw_cells(rng, config, target, int(rng.integers(2, 5)) * _count(rng, config), phase)
     else:
         target = _draw_target(rng, config, vivid)

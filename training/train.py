@@ -95,8 +95,9 @@ def stages(side: int | None = None, long_from: float = 0.75) -> list[Stage]:
                    hard=0.0, scale=(0.2, 0.55))  # fmt: skip
     middle = replace(easy, distractors=(1, 3), unrelated=0.9, absent=0.08, appearance=0.6, hard=0.1,
                      scale=(0.15, 0.5), deform=0.5, effects=0.6)  # fmt: skip
-    full = scenes.SceneConfig(side=192, unrelated=0.85)
-    # absent twice as often as where it is measured: what is not there is the harder thing to say
+    # more cells than where it is measured, since look-alike ones are the hardest to follow
+    full = scenes.SceneConfig(side=192, unrelated=0.85, microscopy=0.3, halos=0.5)
+    # and absent twice as often: what is not there is the harder thing to say
     harder = replace(full, absent=0.25, hard=0.4)
     recipe = [
         Stage(0.08, easy, 16, true_memory=1.0, lengths=(2,)),

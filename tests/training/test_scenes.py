@@ -290,19 +290,34 @@ def test_every_other_outline_and_pattern_is_drawn():
     assert {f["texture"] for f in facts} == set(scenes._PATTERNS) - set(scenes.KEPT_OUT_TEXTURES)
 
 
+def _means(example):
+    """Gray of the cell, of the ground around it, and of the ground elsewhere."""
+    mask = example.prior_mask
+    assert mask.any()
+    near = np.zeros_like(mask)
+    near[3:-3, 3:-3] = np.logical_or.reduce(
+        [np.roll(mask, (dy, dx), (0, 1)) for dy in (-3, 0, 3) for dx in (-3, 0, 3)]
+    )[3:-3, 3:-3]
+    gray, ground = example.prior[..., 0].astype(float), example.prior_instances == 0
+    return gray[mask].mean(), gray[near & ground].mean(), gray[~near & ground].mean()
+
+
 def test_phase_contrast_cells_have_bright_halos_and_masks():
+    config = replace(SMALL, side=128, microscopy=1.0, frames=1, occlusion=0.0, gray=0.0)
     found = 0
-    for example in _examples(replace(SMALL, side=128, microscopy=1.0, frames=1, occlusion=0.0, gray=0.0), 40):
-        mask = example.prior_mask
-        assert mask.any()
-        near = np.zeros_like(mask)
-        near[3:-3, 3:-3] = np.logical_or.reduce(
-            [np.roll(mask, (dy, dx), (0, 1)) for dy in (-3, 0, 3) for dx in (-3, 0, 3)]
-        )[3:-3, 3:-3]
-        ring, ground = near & (example.prior_instances == 0), ~near & (example.prior_instances == 0)
-        gray = example.prior[..., 0].astype(float)
-        found += gray[mask].mean() < gray[ground].mean() - 5 < gray[ring].mean() - 10
+    for example in _examples(config, 40):
+        cell, ring, ground = _means(example)
+        found += cell < ground - 5 < ring - 10
     assert found >= 5
+
+
+def test_bright_cells_have_dark_halos_where_that_is_wanted():
+    config = replace(SMALL, side=128, microscopy=1.0, frames=1, occlusion=0.0, gray=0.0)
+    dark = []
+    for halos in (0.0, 1.0):
+        means = [_means(example) for example in _examples(replace(config, halos=halos), 40)]
+        dark.append(sum(cell > ground + 5 > ring + 10 for cell, ring, ground in means))
+    assert dark[0] == 0 and dark[1] >= 10
 
 
 def test_more_priors_show_the_object_in_other_places():
