@@ -56,7 +56,8 @@ Step = Callable[[], object]
 
 def frame(index: int) -> np.ndarray:
     """(H, W, 3) uint8: coloured waves that drift."""
-    y, x = np.mgrid[: PICTURE_HW[0], : PICTURE_HW[1]].astype(np.float32)
+    y, x = (np.arange(n, dtype=np.float32) for n in PICTURE_HW)
+    y = y[:, None]
     waves = [np.sin(x / 31 + k + index / 9) + np.cos(y / 23 - k + index / 7) for k in range(3)]
     return (127 + 60 * np.stack(waves, axis=2)).astype(np.uint8)
 
@@ -70,7 +71,7 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
     if args.optimized:
         from napari_samexp.sam.compiled import compile_model
 
-        compile_model(model)
+        compile_model(model, graphs_only=args.graphs_only)
     picture = frame(0)
     features = model.encode(picture, side=args.side)
     prompt = Prompt.from_lists(objects=[CLICK])
@@ -98,6 +99,8 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
 def meta(args: argparse.Namespace, stages: Stages) -> Step:
     sys.path.insert(0, str(args.checkout))
     install()
+    if args.device.startswith("cuda"):  # as Meta's own benchmark.py has it
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     from PIL import Image
     from sam2.build_sam import build_sam2_video_predictor
 
@@ -132,11 +135,13 @@ def meta(args: argparse.Namespace, stages: Stages) -> Step:
             remember="_encode_memory_in_output",
         )
     run = predictor.propagate_in_video(state)
+    video = {"video": state["images"].nbytes / 2**20}
 
-    def step() -> None:
+    def step() -> dict[str, float]:
         # Meta's way to other types: the weights stay float32, and operations choose
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.dtype == "bfloat16"):
             next(run)
+        return video
 
     step()  # the prompted frame itself
     return step
@@ -166,6 +171,8 @@ def transformers(args: argparse.Namespace, stages: Stages) -> Step:
         video_height=PICTURE_HW[0],
         video_width=PICTURE_HW[1],
         inference_device=args.device,
+        inference_state_device=args.device,  # both as its processor chooses them
+        video_storage_device=args.device,
         dtype=dtype,
     )
     for label in range(1, args.labels + 1):
@@ -181,10 +188,12 @@ def transformers(args: argparse.Namespace, stages: Stages) -> Step:
     with torch.inference_mode():
         model(inference_session=session, frame_idx=0)
     indices = iter(range(1, FRAMES))
+    video = {"video": sum(picture.nbytes for picture in pixels) / 2**20}
 
-    def step() -> None:
+    def step() -> dict[str, float]:
         with torch.inference_mode():
             model(inference_session=session, frame_idx=next(indices))
+        return video
 
     return step
 
@@ -206,6 +215,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimized", action="store_true", help="compiled, as the peer offers it")
+    parser.add_argument("--graphs-only", action="store_true", help="CUDA graphs, nothing compiled; ours only")
     parser.add_argument("--no-stages", action="store_true", help="do not time the stages")
 
 
@@ -229,9 +239,12 @@ def _finished(step: Step) -> Step:
     """Return a step that ends when the GPU's work has, and tells how much of its memory was taken at most."""
 
     def wait() -> dict[str, float]:
-        step()
+        found = step()
         torch.cuda.synchronize()
-        return {"gpu_peak": torch.cuda.max_memory_allocated() / 2**20}
+        figures = found if isinstance(found, dict) else {}
+        # a graph's memory is no longer allocated once it was recorded, but it is taken
+        taken = {"gpu_peak": torch.cuda.max_memory_allocated(), "gpu_taken": torch.cuda.max_memory_reserved()}
+        return figures | {name: value / 2**20 for name, value in taken.items()}
 
     return wait
 

@@ -8,13 +8,16 @@ median of the ratios within a turn, since what disturbs a machine for a minute d
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +73,9 @@ def resident_mib() -> float:
 
 def answer(jobs: Mapping[str, Job], stages: Stages | None = None) -> None:
     """Do the job whose name comes on standard input and answer with its figures, until "stop" comes."""
-    out = sys.stdout
-    sys.stdout = sys.stderr  # libraries may talk there
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries, and the processes they start, may talk there
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         name = line.strip()
@@ -104,28 +108,51 @@ class Peer:
         The Python that runs it.
     script : str
         Its file in this folder.
+    log : Path, optional
+        Where to write what it prints, which is of interest only where it does not start.
+    nice : int
+        How far others have precedence on the processor while all prepare themselves.
+    environment : mapping of str to str, optional
+        Is added to this process's.
     """
 
-    def __init__(self, name: str, python: str | Path, script: str, *arguments: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str | Path,
+        script: str,
+        *arguments: object,
+        log: Path | None = None,
+        nice: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
-        # what a peer prints is of interest only where it does not start
-        shown = None if os.environ.get("SHOW") else subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            [str(python), str(HERE / script), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=shown,
-            text=True,
-            bufsize=1,
-        )
+        self._ready = False
+        before = ["nice", "-n", str(nice)] if nice else []
+        shown: Any = None if os.environ.get("SHOW") else subprocess.DEVNULL
+        with log.open("w") if log else nullcontext(shown) as shown:
+            self._process = subprocess.Popen(
+                [*before, str(python), str(HERE / script), *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=shown,
+                text=True,
+                bufsize=1,
+                env={**os.environ, **(environment or {})},
+                process_group=0,  # with the processes that a compiler starts
+            )
 
     def wait_until_ready(self) -> None:
-        if self._read() != "ready":
-            raise SystemExit(f"{self.name} did not start; run with SHOW=1 in the environment to see why.")
+        while not self._ready:
+            line = self._process.stdout.readline() if self._process.stdout else ""
+            if not line:
+                raise SystemExit(f"{self.name} did not start; run with SHOW=1 in the environment to see why.")
+            self._ready = line.strip() == "ready"  # what comes before is talk of libraries
 
     def do(self, job: str) -> Figures:
         assert self._process.stdin is not None
-        self._process.stdin.write(job + "\n")
+        with suppress(OSError):  # it may have ended
+            self._process.stdin.write(job + "\n")
         line = self._read()
         if not line:
             raise SystemExit(f"{self.name} ended; run with SHOW=1 in the environment to see why.")
@@ -138,6 +165,17 @@ class Peer:
             with suppress(OSError):  # it may have ended
                 last()
         self._process.stdout.close()
+        self._process.wait()
+
+    @property
+    def code(self) -> int | None:
+        """What it ended with, -9 where it was killed; None while it runs."""
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """End it, and what it has started, whatever it is doing; it has to be stopped all the same."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _read(self) -> str:
@@ -155,6 +193,32 @@ def running(peers: Sequence[Peer]) -> Any:
     finally:
         for peer in peers:
             peer.stop()
+
+
+def side_by_side(
+    peers: Sequence[Peer], job: str, times: int, until: float = math.inf
+) -> dict[Peer, list[Figures]]:
+    """Let all do a job so many times, at the same time; return the figures of those that did.
+
+    Who is not done at `until`, of `time.monotonic`, is killed.
+    """
+    done: dict[Peer, list[Figures]] = {}
+
+    def work(peer: Peer) -> None:
+        with suppress(SystemExit, ValueError):  # it ended, perhaps within a line: it is not among those done
+            peer.wait_until_ready()
+            figures = [peer.do(job) for _ in range(times)]
+            done[peer] = figures
+
+    threads = {peer: threading.Thread(target=work, args=(peer,), daemon=True) for peer in peers}
+    for thread in threads.values():
+        thread.start()
+    for peer, thread in threads.items():
+        thread.join(None if until == math.inf else max(0.0, until - time.monotonic()))
+        if thread.is_alive():
+            peer.kill()
+            thread.join()
+    return {peer: done[peer] for peer in peers if peer in done}
 
 
 def take_turns(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,14 +26,29 @@ import sys
 sys.path.insert(0, {folder!r})
 from turns import Stages, answer
 
+print("Libraries talk.\\n")
+
 class Model:
     def encode(self):
+        print("Also later.")
         return sum(i * i for i in range({work}))
 
 model, stages = Model(), Stages()
 stages.watch(model, image="encode")
 answer({{"frame": model.encode, "more": lambda: {{"gpu_peak": 3.0}}}}, stages)
 """
+
+
+def script(name: str) -> Any:
+    """Import a benchmark that no other one imports."""
+    spec = importlib.util.spec_from_file_location(name, turns.HERE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+gpu_speed = script("gpu_speed")
 
 
 def peer(folder: Path, name: str, work: int) -> turns.Peer:
@@ -60,6 +78,63 @@ def test_a_peer_that_does_not_start_is_named(tmp_path: Path) -> None:
         turns.running([turns.Peer("broken", sys.executable, str(script))]),
     ):
         pass
+
+
+def test_peers_prepare_themselves_side_by_side_until_the_time_is_up(tmp_path: Path) -> None:
+    slow, broken = tmp_path / "slow.py", tmp_path / "broken.py"
+    slow.write_text("import time; time.sleep(100)", "utf-8")
+    broken.write_text("print('why'); raise SystemExit(1)", "utf-8")
+    log = tmp_path / "broken.log"
+    peers = [
+        peer(tmp_path, "light", 20_000),
+        turns.Peer("slow", sys.executable, str(slow), nice=5),
+        turns.Peer("broken", sys.executable, str(broken), log=log),
+        peer(tmp_path, "heavy", 200_000),
+    ]
+    began = time.monotonic()
+    done = turns.side_by_side(peers, "frame", 3, until=began + 8)
+    assert time.monotonic() - began < 30
+    assert [one.name for one in done] == ["light", "heavy"]
+    assert [one.code for one in peers] == [None, -9, 1, None]
+    assert [len(figures) for figures in done.values()] == [3, 3]
+    left = list(done)
+    rows = turns.take_turns(left, "frame", 2, 0, quiet=True)  # they go on
+    assert set(rows) == {"light", "heavy"}
+    assert set(turns.side_by_side(left, "frame", 1)) == set(left)
+    for one in peers:
+        one.kill()
+    assert not turns.side_by_side(left, "frame", 1)  # all have ended
+    for one in peers:
+        one.stop()
+
+
+def test_a_peer_has_its_log_and_its_environment(tmp_path: Path) -> None:
+    script, log = tmp_path / "says.py", tmp_path / "says.log"
+    script.write_text("import os, sys; sys.stderr.write(os.environ['WORD'])", "utf-8")
+    one = turns.Peer("says", sys.executable, str(script), log=log, environment={"WORD": "hello"})
+    assert not turns.side_by_side([one], "frame", 1)
+    one.stop()
+    assert log.read_text("utf-8") == "hello"
+
+
+def test_memory_is_compared_with_and_without_the_video_that_others_keep_on_the_gpu() -> None:
+    own, base = {"gpu_taken": 300.0, "rss": 9.0}, {"gpu_taken": 1000.0, "rss": 1.0, "video": 400.0}
+    assert gpu_speed.share_of(own, base) == (0.3, 0.5)
+
+
+def test_what_was_measured_of_a_size_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peers = [peer(tmp_path, "ours graphs", 20_000), peer(tmp_path, "meta", 200_000)]
+    args = SimpleNamespace(turns=3, long=2)
+    try:
+        assert len(turns.side_by_side(peers, "frame", 1)) == 2
+        report = gpu_speed.compare(peers, args)
+    finally:
+        for one in peers:
+            one.stop()
+    assert set(report["peers"]) == {"ours graphs", "meta"}
+    assert report["peers"]["meta"]["rss later"] > 0
+    assert list(report["times as fast"]) == ["ours graphs as meta"]
+    assert "times as fast as meta" in capsys.readouterr().out
 
 
 def test_a_report_says_where_it_comes_from(tmp_path: Path) -> None:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_run
 import torch
+from torch.utils._pytree import tree_leaves
 
-from napari_samexp.sam.compiled import MOST_SHAPES, SETTLED, Settled, compile_model
+from napari_samexp.sam.compiled import (
+    MOST_SHAPES,
+    PARTS,
+    SETTLED,
+    Recorded,
+    Settled,
+    _record_graph,
+    compile_model,
+    fuse,
+)
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
-from napari_samexp.types import Prompt
+from napari_samexp.types import Prompt, SettingsError
 
+CPU, META = torch.device("cpu"), torch.device("meta")
 COUNT = 12
 SETTINGS = TrackSettings(side=tiny_run.SIDE, recent=2, pointers=3, keep_lost=True)
 
@@ -81,13 +94,192 @@ def test_static_shapes_give_the_same_run(models: dict[str, Any]) -> None:
         assert one.scores[1].iou == pytest.approx(other.scores[1].iou, abs=1e-4)
 
 
+def replayed(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """What a CUDA graph does, on a CPU: the same work again, from and into the same memory."""
+    out = run()
+
+    @torch.inference_mode()  # a graph does not mind in which mode it was recorded
+    def start() -> None:
+        for old, new in zip(tree_leaves(out), tree_leaves(run())):
+            old.copy_(new)
+
+    return start, out
+
+
+def not_recorded(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    raise RuntimeError("no room")
+
+
+def test_recorded_work_reads_what_it_is_given_and_leaves_that_as_it_is() -> None:
+    weight = torch.full((3,), 2.0)
+    part = Recorded(lambda x, pair, more=0: (x * weight + pair[0], pair[1] + more), CPU, replayed)
+    with torch.no_grad():
+        for value in (1.0, 5.0):
+            x, pair = torch.full((3,), value), [torch.ones(3), torch.zeros(2)]
+            out = part(x, pair, more=4)
+            assert out[0].tolist() == [2 * value + 1] * 3 and out[1].tolist() == [4.0] * 2
+            assert x.tolist() == [value] * 3
+        weight += 1  # a weight that is changed in its place is seen
+        assert part(x, pair, more=4)[0].tolist() == [16.0] * 3
+    assert part(torch.ones(3, requires_grad=True), pair)[0].requires_grad
+
+
+def test_recorded_work_may_be_started_in_and_out_of_inference_mode() -> None:
+    part = Recorded(lambda x: x + 1, CPU, replayed)
+    with torch.inference_mode():
+        assert part(torch.ones(2)).tolist() == [2.0, 2.0]
+    with torch.no_grad():
+        assert part(torch.zeros(2)).tolist() == [1.0, 1.0]
+
+
+def test_memory_that_recorded_work_reads_is_kept() -> None:
+    tables = {"now": torch.ones(4)}
+    held = tables["now"].untyped_storage()
+    part = Recorded(lambda x: (x * 2 + tables["now"][:2]).relu(), CPU, replayed)
+    with torch.no_grad():
+        part(torch.ones(2))
+    assert part._used is not None
+    kept = [memory.data_ptr() for memory in part._used.kept]
+    # the table and what is given; nothing of what is made on the way
+    assert sorted(kept) == sorted([held.data_ptr(), part._rooms[0].untyped_storage().data_ptr()])
+
+
+def moved(x: torch.Tensor) -> torch.Tensor:
+    return torch.arange(2.0).to(x.device) + x
+
+
+def read(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if float(x.sum()) > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("function", "device", "record", "why"),
+    [
+        (torch.relu, CPU, not_recorded, "no room"),
+        (moved, META, replayed, "not on the device"),
+        (read, CPU, replayed, "reads a number"),
+    ],
+)
+def test_what_cannot_be_recorded_is_computed_as_it_is(
+    function: Any, device: torch.device, record: Any, why: str
+) -> None:
+    calls: list[torch.Tensor] = []
+
+    def watched(x: torch.Tensor) -> Any:
+        calls.append(x)
+        return function(x)
+
+    part = Recorded(watched, device, record)
+    x = torch.ones(2, device=device)
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match=why):
+        found = part(x)
+    assert calls[-1] is x and found.shape == (2,)
+    if device == CPU:
+        assert torch.equal(found, function(x))
+    with torch.no_grad():  # tried, and warned of, once
+        part(x)
+    assert len(calls) == 3
+
+
+def test_recorded_parts_give_the_same_run(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # attention as a GPU has it: a CPU's own looks at its sums
+    monkeypatch.setattr("napari_samexp.sam.attention._is_plain", lambda q: False)
+    plain = models["SAM 2.1"]
+    recorded = prior(plain)
+    expected = results(plain, recorded)
+    model = copy.deepcopy(plain)
+    for name in PARTS:
+        setattr(model, name, Settled(getattr(model, name), partial(Recorded, device=CPU, record=replayed)))
+    found = results(model, recorded)
+    for name in PARTS:
+        (part,) = getattr(model, name).compiled.values()
+        assert part._start is not None  # it was recorded
+    for one, other in zip(expected, found):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.scores == other.scores
+
+
+def test_fused_blocks_give_the_same_run_and_are_what_is_recorded(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_samexp.sam.attention._is_plain", lambda q: False)
+    plain = models["SAM 2.1"]
+    recorded = prior(plain)
+    expected = results(plain, recorded)
+    model, fused = copy.deepcopy(plain), []
+
+    def backend(graph: Any, _: Any) -> Any:
+        def run(*given: Any) -> Any:
+            fused.append(graph)
+            return graph.forward(*given)
+
+        return run
+
+    def counted(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        before = len(fused)
+        made = replayed(run)
+        recorded_of.append(len(fused) - before)
+        return made
+
+    recorded_of: list[int] = []
+    fuse(model, partial(torch.compile, dynamic=False, backend=backend))
+    for name in PARTS:
+        setattr(model, name, Settled(getattr(model, name), partial(Recorded, device=CPU, record=counted)))
+    found = results(model, recorded)
+    # encoder, before recall, recall, decoder and memory encoder, in their order
+    blocks = len(model.image_encoder.trunk.blocks)
+    assert sorted(recorded_of) == [0, 0, 1, 1, blocks]
+    for one, other in zip(expected, found):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-4)
+
+
+def test_a_cpu_records_no_graphs(models: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="CUDA device"):
+        compile_model(copy.deepcopy(models["SAM 2.1"]), graphs_only=True)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_graphs_on_a_gpu_give_the_same_run(models: dict[str, Any]) -> None:
+@pytest.mark.parametrize("graphs_only", [True, False])
+def test_graphs_on_a_gpu_give_the_same_run(models: dict[str, Any], graphs_only: bool) -> None:
     plain = copy.deepcopy(models["SAM 2.1"]).to("cuda")
     recorded = prior(plain)
     expected = results(plain, recorded)
-    found = results(compile_model(copy.deepcopy(plain)), recorded)
+    model = compile_model(copy.deepcopy(plain), graphs_only=graphs_only)
+    found = results(model, recorded)
+    for name in PARTS:
+        assert [part._start is not None for part in getattr(model, name).compiled.values()] == [True], name
     for one, other in zip(expected, found):
         assert (one.labels != other.labels).mean() < 1e-3
         assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_graphs_outlive_the_tables_of_another_grid(models: dict[str, Any]) -> None:
+    plain = copy.deepcopy(models["SAM 2.1"]).to("cuda")
+    model = compile_model(copy.deepcopy(plain), graphs_only=True)
+    picture = tiny_run.drawn_frames(1)[0]
+    expected = plain.encode(picture, side=tiny_run.SIDE).embedding
+    for side in (tiny_run.SIDE, 2 * tiny_run.SIDE):
+        for _ in range(SETTLED + 1):
+            model.encode(picture, side=side)
+    found = model.encode(picture, side=tiny_run.SIDE).embedding
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_recording_that_breaks_off_harms_nothing() -> None:
+    device = torch.device("cuda")
+    record = partial(_record_graph, device, torch.cuda.graph_pool_handle())
+    part = Settled(lambda x: x[x > 0], partial(Recorded, device=device, record=record))
+    ones = torch.ones(3, device=device)
+    with torch.no_grad():
+        for _ in range(SETTLED - 1):
+            part(ones)
+        with pytest.warns(RuntimeWarning, match="could not be recorded"):
+            assert part(ones).tolist() == [1.0] * 3
+        assert part(-ones).tolist() == []
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()

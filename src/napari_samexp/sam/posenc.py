@@ -113,7 +113,7 @@ def sine_map(channels: int, grid_hw: GridHW, device: torch.device, dtype: torch.
     """
     with torch.inference_mode(False):
         half = channels // 2
-        rates = _rates(half)
+        rates = _rates(half, torch.device("cpu"))
         y, x = (torch.arange(1, n + 1, dtype=torch.float32) / (n + 1e-6) * (2 * math.pi) for n in grid_hw)
         parts = []
         for positions in (y, x):
@@ -127,14 +127,17 @@ def sine_map(channels: int, grid_hw: GridHW, device: torch.device, dtype: torch.
 
 def sine_times(times: Tensor, channels: int) -> Tensor:
     """Return the sine encoding of times: (...,) float32 to (..., channels), sines then cosines."""
-    angles = times[..., None] / _rates(channels // 2).to(times.device)
+    angles = times[..., None] / _rates(channels // 2, times.device)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-def _rates(count: int) -> Tensor:
-    index = torch.arange(count, dtype=torch.float32)
-    rates: Tensor = 10000.0 ** (2 * (index // 2) / count)
-    return rates
+@lru_cache(maxsize=8)
+def _rates(count: int, device: torch.device) -> Tensor:
+    """Kept, since a GPU would wait for each copy, and its work could not be recorded."""
+    with torch.inference_mode(False):
+        index = torch.arange(count, dtype=torch.float32, device="cpu")
+        rates: Tensor = 10000.0 ** (2 * (index // 2) / count)
+        return rates.to(device)
 
 
 def fourier_points(points: Tensor, matrix: Tensor) -> Tensor:

@@ -49,8 +49,10 @@ class PromptEncoder(nn.Module):
         -------
         Tensor, shape (B, N, C)
         """
-        size = points_xy.new_tensor((input_hw[1], input_hw[0]))
-        encoded = fourier_points((points_xy + 0.5) / size, self.pe_layer.positional_encoding_gaussian_matrix)
+        # divided by plain numbers: copying a tensor of them to a GPU would wait for it
+        x, y = ((points_xy[..., i] + 0.5) / size for i, size in enumerate(input_hw[::-1]))
+        places = torch.stack((x, y), dim=-1)
+        encoded = fourier_points(places, self.pe_layer.positional_encoding_gaussian_matrix)
         tables = torch.cat([table.weight for table in (self.not_a_point_embed, *self.point_embeddings)])
         kind = tables[labels.long() + 1]
         return encoded.to(kind.dtype) * (labels >= 0)[..., None].to(kind.dtype) + kind

@@ -79,12 +79,11 @@ class Tracker:
             self._first = index
         features = self.model.encode(frame, side=self.settings.side, square=self.settings.square)
         tracked = self._find(features, index)
+        # all numbers at once: a GPU is waited for each time that some are read
+        presence, iou = torch.stack((tracked.presence, tracked.iou)).tolist()
+        scores = {label: ObjectScore(*both) for label, *both in zip(self.labels, presence, iou)}
         self._remember(features, index, tracked)
-        scores = {
-            label: ObjectScore(float(tracked.presence[i]), float(tracked.iou[i]))
-            for i, label in enumerate(self.labels)
-        }
-        return FrameResult(index, self._paint(features, tracked), scores)
+        return FrameResult(index, self._paint(features, tracked, presence), scores)
 
     def add_prior(self, label: int, memory: Memory) -> None:
         """Let the frames from here on see one more memory of a label, as if it had been in the prior.
@@ -152,47 +151,55 @@ class Tracker:
                 recalled = self.model.recall(
                     features.embedding,
                     [torch.stack(memories) for memories in zip(*(part.spatial for part in parts))],
-                    torch.tensor([part.slots for part in parts], device=self.model.device),
+                    self._there(torch.tensor([part.slots for part in parts])),
                     torch.stack([part.pointers for part in parts]),
-                    torch.tensor(
-                        [part.times for part in parts], dtype=torch.float32, device=self.model.device
-                    ),
+                    self._there(torch.tensor([part.times for part in parts], dtype=torch.float32)),
                     started,
                 )
                 tracked = self.model.track(recalled, features.finer, features.placement.input_hw)
                 found |= {label: Tracked(*(part[i] for part in tracked)) for i, label in enumerate(together)}
         return Tracked(*(torch.stack(parts) for parts in zip(*(found[label] for label in self.labels))))
 
+    def _there(self, values: Tensor) -> Tensor:
+        """Return values on the model's device, without waiting until a GPU has done what it has to do."""
+        if self.model.device.type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.model.device, non_blocking=True)
+
     def _remember(self, features: ImageFeatures, index: int, tracked: Tracked) -> None:
         self.last_memories = {}
-        keep = [
-            i for i, _ in enumerate(self.labels) if self.settings.keep_lost or float(tracked.presence[i]) > 0
-        ]
+        presence = tracked.presence.tolist()
+        keep = [i for i, there in enumerate(presence) if self.settings.keep_lost or there > 0]
         if not (self.settings.store_memories and keep and max(self.settings.recent, self.settings.pointers)):
             return
         for rows in _few(keep):
-            spatial = self.model.encode_memory(
-                features.embedding, tracked.logits[rows][:, None], tracked.presence[rows], binary=False
+            # not `logits[rows]`: the list would be copied to a GPU, which is waited for
+            logits, scores = (
+                torch.stack([part[i] for i in rows]) for part in (tracked.logits, tracked.presence)
             )
+            spatial = self.model.encode_memory(features.embedding, logits[:, None], scores, binary=False)
             for made, i in zip(spatial, rows):
                 # a copy: memories of one batch would hold it in memory until the last of them is forgotten
                 memory = self._placed(Memory(made.clone() if len(rows) > 1 else made, tracked.pointers[i]))
                 self.last_memories[self.labels[i]] = memory
                 self._banks[self.labels[i]].store(index, memory)
 
-    def _paint(self, features: ImageFeatures, tracked: Tracked) -> npt.NDArray[np.uint16]:
+    def _paint(
+        self, features: ImageFeatures, tracked: Tracked, presence: Sequence[float]
+    ) -> npt.NDArray[np.uint16]:
         """Return the labels at the frame's size; where objects overlap, the higher logit wins."""
         height, width = features.placement.image_hw
         highest = torch.zeros(height, width, device=self.model.device)
         labels = torch.zeros(height, width, dtype=torch.int32, device=self.model.device)
-        for label, logits, presence in zip(self.labels, tracked.logits, tracked.presence):
-            if presence <= 0:
+        for label, logits, there in zip(self.labels, tracked.logits, presence):
+            if there <= 0:
                 continue
             full = features.placement.to_image(logits[None])[0]
             wins = full > highest
             labels = torch.where(wins, label, labels)
             highest = torch.where(wins, full, highest)
-        return labels.cpu().numpy().astype(np.uint16)
+        # half as much to copy from a GPU, in a type of two bytes that every torch has
+        return labels.to(torch.int16).cpu().numpy().view(np.uint16)
 
     def _placed(self, memory: Memory) -> Memory:
         """Return a memory on the model's device, in its type."""
