@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from train import STARTER
 
 from napari_samexp.sam.loading import build, load_model, metadata_for
@@ -20,11 +20,20 @@ def main() -> None:
     parser.add_argument("state", type=Path, help="state.pt of a training run")
     parser.add_argument("--side", type=int, default=STARTER.image_size, help="the model's own encode side")
     parser.add_argument("--out", type=Path, default=BUNDLED)
+    parser.add_argument("--blend", type=Path, help="weights that the run began with, to be averaged in")
+    parser.add_argument("--share", type=float, default=0.15, help="of the weights to be averaged in")
     args = parser.parse_args()
     saved = torch.load(args.state, weights_only=True)
     variant = replace(STARTER, image_size=args.side)
     wanted = build(variant).state_dict()
     weights = {key: saved["average"][f"sam.{key}"].half().contiguous() for key in wanted}
+    if args.blend:
+        # on the way from one to the other lie weights that are better at what neither was trained for last
+        earlier = load_file(args.blend)
+        weights = {
+            key: (args.share * earlier[key].float() + (1 - args.share) * value.float()).half()
+            for key, value in weights.items()
+        }
     notes = {"steps": str(saved["step"]), "licence": "Apache-2.0", "made_by": "training/train.py"}
     save_file(weights, args.out, metadata_for(variant) | notes)
     args.out.chmod(0o644)  # safetensors writes files that only their owner can read

@@ -324,6 +324,21 @@ def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
     assert torch.equal(average["sam." + name], model.sam.state_dict()[name])
 
 
+def test_exported_weights_can_be_averaged_with_earlier_ones(train, parts, quick, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    train.train(train.parse([*quick, "--steps", "1"]))
+    words = ["export.py", str(tmp_path / "state.pt"), "--out"]
+    made, bundled = {}, parts["export"].BUNDLED
+    for name, more in (("plain", []), ("mixed", ["--blend", str(bundled), "--share", "0.25"])):
+        monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / name), *more])
+        parts["export"].main()
+        made[name] = load_file(tmp_path / name)
+    for key, earlier in load_file(bundled).items():
+        between = 0.75 * made["plain"][key].float() + 0.25 * earlier.float()
+        assert torch.allclose(made["mixed"][key].float(), between, rtol=1e-3, atol=1e-6)
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(train, parts, tiny):
     def fed(workers):
         plan = parts["feed"].Plan([replace(tiny, until=0.7), tiny], steps=6)
