@@ -23,11 +23,10 @@ from turns import write
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
 
-def masks(model: Any, example: Any, prompt: Any) -> np.ndarray:
-    """Record a prompt and track with it: the clip's masks, (T, H, W)."""
+def masks(model: Any, features: Any, example: Any, prompt: Any) -> np.ndarray:
+    """Record a prompt on the encoded prior picture and track with it: the clip's masks, (T, H, W)."""
     from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 
-    features = model.encode(example.prior)
     prediction = model.segment(features, prompt)
     prior = PriorMemory().with_recording(*record(model, example.prior, features, prompt, prediction))
     tracker = Tracker(model, prior, TrackSettings())
@@ -48,7 +47,8 @@ def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]
         example = scenes.make_example(scenes.SceneConfig(side=side, frames=24), seed)
         features = exact.encode(example.prior)
         *_, (prompt, _) = clicked(exact, features, example.prior_mask, np.random.default_rng(seed))
-        one, other = (masks(model, example, prompt) for model in (exact, fast))
+        one = masks(exact, features, example, prompt)
+        other = masks(fast, fast.encode(example.prior), example, prompt)
         each = [jaccard(a, b) for a, b in zip(one, other)]
         rows["agree"] += each
         rows["clips"].append(float(np.mean(each)))

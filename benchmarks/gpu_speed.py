@@ -31,11 +31,8 @@ from turns import Figures, Peer, middle, random_weights, ratios, side_by_side, s
 
 SIZES = ("tiny", "large", "base_plus", "small")
 WARM_UP = 40  # frames: memory fills, shapes settle, everything is compiled
-MEMORY = (
-    "gpu_peak",
-    "gpu_taken",
-    "rss",
-)  # in MiB: in use at most; with what torch keeps for later; not on the GPU
+# in MiB: in use at most; with what torch keeps for later; not on the GPU
+MEMORY = ("gpu_peak", "gpu_taken", "rss")
 # the products that Meta's build takes are those that torch takes unasked
 ATEN = {
     "TORCHINDUCTOR_MAX_AUTOTUNE_GEMM_BACKENDS": "ATEN",

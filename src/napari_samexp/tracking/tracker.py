@@ -82,7 +82,7 @@ class Tracker:
         # all numbers at once: a GPU is waited for each time that some are read
         presence, iou = torch.stack((tracked.presence, tracked.iou)).tolist()
         scores = {label: ObjectScore(*both) for label, *both in zip(self.labels, presence, iou)}
-        self._remember(features, index, tracked)
+        self._remember(features, index, tracked, presence)
         return FrameResult(index, self._paint(features, tracked, presence), scores)
 
     def add_prior(self, label: int, memory: Memory) -> None:
@@ -166,9 +166,10 @@ class Tracker:
             values = values.pin_memory()
         return values.to(self.model.device, non_blocking=True)
 
-    def _remember(self, features: ImageFeatures, index: int, tracked: Tracked) -> None:
+    def _remember(
+        self, features: ImageFeatures, index: int, tracked: Tracked, presence: Sequence[float]
+    ) -> None:
         self.last_memories = {}
-        presence = tracked.presence.tolist()
         keep = [i for i, there in enumerate(presence) if self.settings.keep_lost or there > 0]
         if not (self.settings.store_memories and keep and max(self.settings.recent, self.settings.pointers)):
             return
