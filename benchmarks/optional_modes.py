@@ -152,9 +152,9 @@ def _sparse_class() -> Any:
             self._last = (np.array(frame, np.int16), features)
             return features
 
-        def _remember(self, features: Any, index: int, tracked: Any) -> Any:
+        def _remember(self, features: Any, index: int, tracked: Any, presence: Any) -> Any:
             if index % self.every == 0:
-                return super()._remember(features, index, tracked)
+                return super()._remember(features, index, tracked, presence)
             self.last_memories = {}
             return None
 
