@@ -157,6 +157,8 @@ class Feed:
         How far the run has come; the attribute of that name is to be kept true.
     pinned
         Whether batches are in memory from which a GPU copies by itself.
+    ahead
+        Batches of all processes that are held ready.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class Feed:
         stage_at: Callable[..., int],
         share: float = 0.0,
         pinned: bool = False,
+        ahead: int = AHEAD,
     ) -> None:
         context = multiprocessing.get_context("fork")
         self.share = context.Value("d", share, lock=False)
@@ -180,7 +183,7 @@ class Feed:
         ]
         for process in self._processes:
             process.start()
-        self._ready: Queue[tuple[int, dict[str, Tensor]]] = Queue(maxsize=AHEAD)
+        self._ready: Queue[tuple[int, dict[str, Tensor]]] = Queue(maxsize=ahead)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
@@ -198,6 +201,12 @@ class Feed:
             except (Empty, Full):
                 continue
             ready, turn = None, turn + 1
+
+    def ready(self) -> tuple[int, dict[str, Tensor]] | None:
+        """Return what `get` returns, or None where it would wait."""
+        with suppress(Empty):
+            return self._ready.get_nowait()
+        return None
 
     def get(self) -> tuple[int, dict[str, Tensor]]:
         """Return the next batch and the number of its stage.

@@ -23,6 +23,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ def stages(side: int | None = None, long_from: float = 0.75) -> list[Stage]:
     if side:
         recipe = [replace(stage, scene=replace(stage.scene, side=side), sides=()) for stage in recipe]
     return recipe
+
+
+Groups = list[tuple[int, Tensor]]  # numbers of points, each with the pictures that have so many
 
 
 # ---------------------------------------------------------------------------------------- the model
@@ -238,21 +242,30 @@ def decoded_loss(
 # -------------------------------------------------------------------------------------------- steps
 
 
-def to_pixels(images: Tensor) -> Tensor:
-    """(..., H, W, 3) uint8 to (N, 3, H, W) normalised, as `prepare` does."""
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
+def to_pixels(images: Tensor, side: int) -> Tensor:
+    """(..., H, W, 3) uint8 to (N, 3, side, side) normalised, as `prepare` does."""
     x = images.flatten(0, -4).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values, device=x.device).view(3, 1, 1) for values in (MEAN, STD))
-    return (x - mean) / std
+    mean, std = _constants(x.device)
+    x = (x - mean) / std
+    if x.shape[2] == side:
+        return x
+    return functional.interpolate(x, (side, side), mode="bilinear", align_corners=False)
 
 
 def to_device(batch: Mapping[str, Tensor | np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    """Copy a batch to the device; how many tokens each prompt has stays here as well, since it sorts them."""
+    """Copy a batch to the device."""
     pinned = device.type == "cuda"
     arrays = {name: torch.as_tensor(array) for name, array in batch.items()}
     return {
         name: (array.pin_memory() if pinned else array).to(device, non_blocking=pinned)
         for name, array in arrays.items()
-    } | {"count": arrays["count"]}
+    }
 
 
 def shares(covered: Tensor, coarser: int = FINE) -> Tensor:
@@ -291,11 +304,11 @@ class Prompted:
 
 def prompt_losses(
     losses: Losses, sam: Sam2, embedding: Tensor, finer: tuple[Tensor, ...], asking: dict[str, Tensor],
-    rng: np.random.Generator,
+    groups: Groups,
 ) -> Prompted:  # fmt: skip
     """Segment N pictures, those with equally many points together, since padding would be seen.
 
-    `asking` holds `points` (N, 3, 2), `labels` (N, 3), `count` (N,), `target` (N, h, w) and `asked` (N,) of
+    `asking` holds `points` (N, 3, 2), `labels` (N, 3), `target` (N, h, w) and `asked` (N,) of
     `prompts.with_prompts`.
     """
     device, target, ask = embedding.device, shares(asking["target"]), asking["asked"]
@@ -304,15 +317,17 @@ def prompt_losses(
     kept = Prompted(torch.zeros_like(target), embedding.new_zeros(len(target), embedding.shape[1]).float())
 
     def decode(rows: Tensor, points: Tensor, labels: Tensor, earlier: Tensor | None, weight: float) -> Tensor:
+        dense = sam.sam_prompt_encoder.dense(None)
+        if earlier is not None:  # shown to three of ten
+            given = torch.rand(len(rows), 1, 1, 1, device=device) < 0.3
+            dense = torch.where(given, sam.sam_prompt_encoder.dense(earlier), dense)
         none = labels.new_full((len(rows), 1), NO_POINT)
         sparse = sam.sam_prompt_encoder.sparse(
             torch.cat((points, points.new_zeros(len(rows), 1, 2)), 1),
             torch.cat((labels, none), 1),
             (side, side),
         )
-        decoded = sam.decode(
-            base[rows], (finer[0][rows], finer[1][rows]), sparse, sam.sam_prompt_encoder.dense(earlier)
-        )
+        decoded = sam.decode(base[rows], (finer[0][rows], finer[1][rows]), sparse, dense)
         single = labels.shape[1] == 1
         name = "click_1" if single else "click_3" if labels.shape[1] == 3 else "click_2"
         decoded_loss(losses, name, decoded, target[rows], ask[rows], ask[rows], weight)
@@ -322,25 +337,25 @@ def prompt_losses(
         kept.pointer = kept.pointer.index_put((rows,), sam.pointers(decoded)[every, choice].float())
         return kept.logits[rows]
 
-    counts = asking["count"].numpy()
-    for count in (1, 2, 3):
-        mine = rng.permutation(np.flatnonzero(counts == count))
-        if not len(mine):
-            continue
-        rows = torch.from_numpy(mine).to(device)
+    for count, rows in groups:
         points, labels = asking["points"][rows, :count], asking["labels"][rows, :count]
-        share = len(mine) / len(counts)
+        share = len(rows) / len(target)
         logits = decode(rows, points, labels, None, share)
-        half = len(mine) // 2  # of the single clicks, in the order of chance, is corrected, twice
+        half = len(rows) // 2  # of the single clicks, in the order of chance, is corrected, twice
         if count > 1 or not half:
             continue
         rows, points, labels, logits = rows[:half], points[:half], labels[:half], logits[:half]
         for _ in range(2):
             more, kind = corrective(logits, target[rows])
             points, labels = torch.cat((points, more), 1), torch.cat((labels, kind), 1)
-            earlier = logits[:, None] if rng.random() < 0.3 else None
-            logits = decode(rows, points, labels, earlier, 0.5 * share)
+            logits = decode(rows, points, labels, logits[:, None], 0.5 * share)
     return kept
+
+
+def by_count(counts: np.ndarray, rng: np.random.Generator, device: torch.device) -> Groups:
+    """Return the places of one, two and three in an array, each in the order of chance, where there are any."""
+    places = [(count, rng.permutation(np.flatnonzero(counts == count))) for count in (1, 2, 3)]
+    return [(count, torch.from_numpy(mine).to(device)) for count, mine in places if len(mine)]
 
 
 @dataclass
@@ -404,31 +419,37 @@ def is_frozen(sam: Sam2) -> bool:
     return not any(p.requires_grad for p in sam.image_encoder.parameters())
 
 
+def in_pictures(frames: slice, priors: int, first: bool) -> slice:
+    """Return which of a batch's pictures some frames are, with the prior pictures where the clip begins."""
+    return slice(0 if first else frames.start + priors, frames.stop + priors)
+
+
 def part_losses(
-    model: Starter, batch: dict[str, Tensor], stage: Stage, frames: slice, state: Remembered | None,
-    recent: int, rng: np.random.Generator,
+    model: Starter, batch: dict[str, Tensor], true_memory: float, frames: slice, state: Remembered | None,
+    recent: int, groups: Groups,
 ) -> tuple[Losses, Remembered]:  # fmt: skip
     """Return the losses of some frames of a batch's clips and what is remembered after them.
 
-    Without a state the clips begin, and the prior pictures are seen as well.
+    Without a state the clips begin, and the prior pictures are seen as well. `groups` says which of the seen
+    pictures have how many points.
     """
     sam, device = model.sam, model.readout.weight.device
     before = batch["own"].shape[1]
     length, priors = frames.stop - frames.start, 0 if state else before
-    seen = slice(frames.start + before - priors, frames.stop + before)
-    part = {key: batch[key][:, seen] for key in ("pictures", "points", "labels", "count", "target", "asked")}
-    count = len(part["pictures"])
+    seen = in_pictures(frames, before, state is None)
+    part = {key: batch[key][:, seen] for key in ("pictures", "points", "labels", "target", "asked")}
+    count, side = len(part["pictures"]), FINE * part["target"].shape[-1]
     with torch.set_grad_enabled(not is_frozen(sam)):
-        embedding, finer = sam.image_features(to_pixels(part.pop("pictures")))
+        embedding, finer = sam.image_features(to_pixels(part.pop("pictures"), side))
     losses = Losses(torch.zeros((), device=device), {})
 
     # 1. clicks on every picture
     asking = {key: value.flatten(0, 1) for key, value in part.items()}
-    prompted = prompt_losses(losses, sam, embedding, finer, asking, rng)
+    prompted = prompt_losses(losses, sam, embedding, finer, asking, groups)
     embedding = embedding.unflatten(0, (count, priors + length))
     fine = tuple(x.unflatten(0, (count, priors + length))[:, priors:] for x in finer)
     if state is None:
-        state = remember_priors(sam, batch, stage, embedding[:, :priors], prompted, rng)
+        state = remember_priors(sam, batch, true_memory, embedding[:, :priors], prompted)
 
     # 2. the frames with the prior's memory alone
     flat = embedding[:, priors:].flatten(0, 1)
@@ -438,7 +459,6 @@ def part_losses(
     truth = batch["truth"][:, before:][:, frames].flatten(0, 1)
     present, sure = (batch[key][:, frames].flatten() for key in ("present", "sure"))
     target, coarse = shares(truth), shares(truth, COARSE)
-    side = FINE * target.shape[1]
     tracked = decode_tracked(sam, recalled, tuple(x.flatten(0, 1) for x in fine), side)
     decoded_loss(losses, "track", tracked, target, present, sure)
     read = model.readout(recalled.permute(0, 2, 3, 1))[..., 0].float()
@@ -455,15 +475,14 @@ def part_losses(
 
 
 def remember_priors(
-    sam: Sam2, batch: dict[str, Tensor], stage: Stage, embedding: Tensor, prompted: Prompted,
-    rng: np.random.Generator,
-) -> Remembered:  # fmt: skip
-    """Return the memories of the prior pictures (B, P, D, h, w)."""
+    sam: Sam2, batch: dict[str, Tensor], true_memory: float, embedding: Tensor, prompted: Prompted
+) -> Remembered:
+    """Return the memories of the prior pictures (B, P, D, h, w), of a share of them with the true masks."""
     own, shape = batch["own"], batch["own"].shape
     covered = batch["truth"][:, : shape[1]].flatten(0, 1)
     truth = shares(covered) * 20 - 10
     # a click on another thing makes a memory of that other thing: only the true mask may be remembered then
-    given = own & torch.from_numpy(rng.random(shape) >= stage.true_memory).to(own.device)
+    given = own & (torch.rand(shape, device=own.device) >= true_memory)
     logits, pointers = (
         x.unflatten(0, (shape[0], -1))[:, : shape[1]] for x in (prompted.logits, prompted.pointer)
     )
@@ -604,14 +623,16 @@ def take_step(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Change the weights by one batch of `prompts.with_prompts`; return the figures of its log line."""
     rng, device = np.random.default_rng(seed), model.readout.weight.device
-    here = to_device(batch, device)
-    length = here["present"].shape[1]
+    here, counts = to_device(batch, device), np.asarray(batch["count"])
+    length, priors = here["present"].shape[1], here["own"].shape[1]
     parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
     recent, state, sums = int(rng.choice(stage.recent)), None, {}
     model.zero_grad(set_to_none=True)
     for part in parts:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            losses, state = part_losses(model, here, stage, part, state, recent, rng)
+            seen = in_pictures(part, priors, state is None)
+            groups = by_count(counts[:, seen].ravel(), rng, device)
+            losses, state = part_losses(model, here, stage.true_memory, part, state, recent, groups)
         (losses.total / len(parts)).backward()
         state = state.detached()
         for key, value in losses.figures.items():

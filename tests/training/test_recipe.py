@@ -64,6 +64,11 @@ def drawn(parts, stage, step=0):
     return parts["feed"].Plan([stage]).draw(step, 0)
 
 
+def groups(train, batch, pictures, device="cpu"):
+    counts = np.asarray(batch["count"])[:, pictures].ravel()
+    return train.by_count(counts, np.random.default_rng(0), torch.device(device))
+
+
 def fresh(train, seed=0):
     model = train.Starter()
     train.initialise(model, seed)
@@ -133,14 +138,16 @@ def test_the_bank_passes_over_lost_frames_and_falls_back_on_the_prior(train):
 
 def test_gradients_end_where_a_part_of_a_clip_does(train, parts, tiny):
     model, _ = fresh(train)
-    rng, batch = np.random.default_rng(0), train.to_device(drawn(parts, tiny), torch.device("cpu"))
-    _, state = train.part_losses(model, batch, tiny, slice(0, 2), None, 2, rng)
+    batch = train.to_device(drawn(parts, tiny), torch.device("cpu"))
+    _, state = train.part_losses(model, batch, 0.5, slice(0, 2), None, 2, groups(train, batch, slice(0, 4)))
     assert len(state.past) == 2 and len(state.spatial) == 2
     assert state.spatial[0].requires_grad
     state = state.detached()
     assert not state.spatial[0].requires_grad
     before = state.past[0][0].clone()
-    losses, after = train.part_losses(model, batch, tiny, slice(2, 4), state, 2, rng)
+    losses, after = train.part_losses(
+        model, batch, 0.5, slice(2, 4), state, 2, groups(train, batch, slice(4, 6))
+    )
     losses.total.backward()
     assert len(after.past) == 4 and torch.equal(after.past[0][0], before)
 
@@ -149,12 +156,12 @@ def test_losses_and_gradients_never_wait_for_the_device(train, parts, tiny):
     """A tensor without data cannot be read: nothing between the batch and the gradients looks at a number."""
     away = torch.device("meta")
     model = train.Starter().to(away)
-    batch = train.to_device(drawn(parts, tiny), away)
-    losses, state = train.part_losses(model, batch, tiny, slice(0, 2), None, 2, np.random.default_rng(0))
+    here = drawn(parts, tiny)
+    batch = train.to_device(here, away)
+    first, second = (groups(train, here, pictures, away) for pictures in (slice(0, 4), slice(4, 6)))
+    losses, state = train.part_losses(model, batch, 0.5, slice(0, 2), None, 2, first)
     losses.total.backward()
-    losses, _ = train.part_losses(
-        model, batch, tiny, slice(2, 4), state.detached(), 2, np.random.default_rng(0)
-    )
+    losses, _ = train.part_losses(model, batch, 0.5, slice(2, 4), state.detached(), 2, second)
     losses.total.backward()
     assert {figure.device for figure in losses.figures.values()} == {away}
     assert model.readout.weight.grad.device == away
