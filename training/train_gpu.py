@@ -36,8 +36,7 @@ from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START
 THINGS = 64  # numbers that things of a picture can have; those beyond are never asked for
 SMALLEST = 0.001  # share of a picture that a thing covers to be asked for
 TRIES = 8  # places of which the one with most of the thing around it is clicked on
-QUEUED = 24  # messages with scenes that wait to be copied to the device
-WARM_UPS = 2  # steps before one is recorded
+QUEUED = 200  # messages with scenes that wait to be copied to the device
 SHAPE_TURNS = tuple(itertools.product((False, True), repeat=3))
 COLOUR_TURNS = tuple(itertools.permutations(range(3)))
 ROUND = len(SHAPE_TURNS) * len(COLOUR_TURNS) // 2  # examples after which shapes and colours turn as before
@@ -103,7 +102,7 @@ def turn_of(share: float, step: int) -> int:
         return 0 if step % 5 else 1
     if share < 0.75:
         return step % 2
-    return (1, 3, 0)[step % 3]
+    return (1, 3, 1)[step % 3]
 
 
 # ------------------------------------------------------------------------------------------- scenes
@@ -381,8 +380,7 @@ class Step:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
-                self._compute()
+            self._compute()
         torch.cuda.current_stream().wait_stream(aside)
         torch.cuda.synchronize()
         self.figures = {}
@@ -413,7 +411,7 @@ class Step:
         self.model.zero_grad(set_to_none=True)
         kind, device = self.asking.kind, self.asking.places.device
         batch = self.asking.batch()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             losses, _ = train.part_losses(
                 self.model,
                 batch,
@@ -486,6 +484,7 @@ def run(args: argparse.Namespace) -> None:
     """Train for some minutes and write the state and the averaged weights."""
     device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles for every size anew
     torch.manual_seed(args.seed + args.skip)
     args.run.mkdir(parents=True, exist_ok=True)
     clock = train.Clock(None, args.minutes, started=time.monotonic())
@@ -508,6 +507,7 @@ def run(args: argparse.Namespace) -> None:
             warm([step.asking for step in steps])
             for step in steps:
                 step.warm_up()
+                print(f"warmed {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
             memory = None
             for step in steps:
                 memory = step.record(memory)
