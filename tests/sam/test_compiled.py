@@ -196,7 +196,10 @@ def test_recorded_parts_give_the_same_run(models: dict[str, Any], monkeypatch: p
         assert part._start is not None  # it was recorded
     for one, other in zip(expected, found):
         np.testing.assert_array_equal(one.labels, other.labels)
-        assert one.scores == other.scores
+        for label, score in one.scores.items():
+            # on some processors the last digit of a product depends on where in memory its factors are
+            found_one = other.scores[label]
+            assert (found_one.presence, found_one.iou) == pytest.approx((score.presence, score.iou), abs=1e-5)
 
 
 def test_fused_blocks_give_the_same_run_and_are_what_is_recorded(

@@ -336,3 +336,25 @@ def test_positions_are_encoded_once_for_a_grid(monkeypatch: pytest.MonkeyPatch) 
     with torch.inference_mode(False):
         encoder.pe_layer.positional_encoding_gaussian_matrix = torch.randn(2, 8)
     assert not torch.equal(encoder.grid((3, 4)), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "grids"),
+    [
+        ("sam2.1_hiera_tiny", [(4, 6)] * 3),
+        ("sam2.1_hiera_tiny", [(4, 6), (5, 5)]),  # one after the other
+        ("sam2.1_hiera_tiny", []),
+        ("edgetam", [(4, 6)] * 3),
+    ],
+    ids=str,
+)
+def test_keys_of_memories_turned_together(name: str, grids: list[tuple[int, int]]) -> None:
+    cross = build(VARIANTS[name]).memory_attention.layers[0].cross_attn_image.to_empty(device="cpu")
+    for parameter in cross.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    length = sum(len(cross.rope_of_memory(grid, torch.device("cpu"))[0]) for grid in grids)
+    keys = torch.randn(2, length + 8, cross.k_proj.in_features)
+    apart = cross.turned_keys(keys, grids)
+    with torch.inference_mode(False), torch.enable_grad():
+        together = cross.turned_keys(keys.clone(), grids)
+    _close(together, apart)

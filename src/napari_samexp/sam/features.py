@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,16 @@ def prepare_on(
 
 def _prepare_sam2(rgb: Tensor, placement: Placement) -> Tensor:
     pixels = _resized(rgb, placement)
-    mean, std = (torch.tensor(values, device=rgb.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = _mean_and_deviation(rgb.device)
     return (pixels - mean) / std
+
+
+@lru_cache(maxsize=8)
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept, since a GPU would be waited for at each copy."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+        return mean, std
 
 
 def _resized(rgb: Tensor, placement: Placement) -> Tensor:

@@ -109,7 +109,7 @@ class Hiera(nn.Module):
                 bands.append([_from_cells(part, len(some), columns) for part in (x, *outputs)])
             batches.append([_joined(parts, 1) for parts in zip(*bands)])
         first, *finished = (_joined(parts, 0) for parts in zip(*batches))
-        return first, finished
+        return first, list(finished)
 
     def _position_of(self, grid_hw: tuple[int, int]) -> Tensor:
         """`position_map`, kept for the grid that was used last unless it is being trained."""

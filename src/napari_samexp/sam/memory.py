@@ -207,6 +207,11 @@ class RotaryAttention(Attention):
     def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
         """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
         k = self.k_proj(k)
+        if len(set(grids)) == 1 and not is_cut(k):  # one after the other would be many launches for a GPU
+            rope = self.rope_of_memory(grids[0], k.device)
+            spatial, pointers = k.tensor_split([len(grids) * len(rope[0])], dim=1)
+            each = rotate(spatial.unflatten(1, (len(grids), -1)), rope)
+            return torch.cat((each.flatten(1, 2), pointers), dim=1)
         ropes = [self.rope_of_memory(grid, k.device) for grid in grids]
         lengths = [len(cos) for cos, _ in ropes]
         if torch.is_grad_enabled():
