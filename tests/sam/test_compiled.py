@@ -286,3 +286,4 @@ def test_a_recording_that_breaks_off_harms_nothing() -> None:
             assert part(ones).tolist() == [1.0] * 3
         assert part(-ones).tolist() == []
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert len(torch.rand(3, device=device)) == 3  # a generator can be left as if it were still recorded

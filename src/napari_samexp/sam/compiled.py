@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -247,9 +248,20 @@ def _record_graph(device: torch.device, pool: Any, run: Callable[[], Any]) -> tu
             # other threads may go on working
             with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
                 out = run()
+        except BaseException:
+            _end_recording(device)
+            raise
         finally:
             torch.cuda.set_stream(current)  # a recording that fails leaves the other one
     return graph.replay, out
+
+
+def _end_recording(device: torch.device) -> None:
+    """Let random numbers be drawn on a device again, which takes a recording that failed for one that goes on."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    with suppress(AttributeError, RuntimeError):  # earlier releases of torch have no such states
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 def _layout(value: Any) -> Any:
