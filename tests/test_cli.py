@@ -422,6 +422,12 @@ def expected(originals):
         return list(Tracker(model, prior, TrackSettings()).run(video))
 
 
+def test_graphs_can_be_asked_for_and_change_nothing_on_a_cpu(shell, place, expected):
+    assert shell(f"{TRACK} --graphs --json")[0] == 0
+    labels, done = _labels(place / "labels.zarr")
+    assert done.all() and (labels == np.stack([result.labels for result in expected])).all()
+
+
 def test_track_writes_what_python_gives(shell, place, expected):
     status, out, err = shell(f"{TRACK} --scores s.csv --overlay o.mp4 --json")
     facts = json.loads(out)

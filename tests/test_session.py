@@ -203,6 +203,17 @@ def result(index: int, score: ObjectScore = GOOD) -> FrameResult:
 # ---- the model
 
 
+def test_graphs_are_a_setting_of_the_model(sitting: Sitting, tmp_path: Path) -> None:
+    sitting.session.load_model(graphs=True)
+    number, request = sitting.engine.last(LoadModel)
+    assert request == LoadModel("starter", "auto", "float32", graphs=True)
+    sitting.say(Loaded(number, INFO, PriorState(), ""))
+    kept, _ = load_preferences(settings_file(tmp_path / "home"))
+    assert kept.graphs
+    sitting.session.load_model(dtype="bfloat16")
+    assert sitting.engine.last(LoadModel)[1].graphs
+
+
 def test_a_model_is_loaded_with_progress_and_kept_in_the_settings(sitting: Sitting, tmp_path: Path) -> None:
     states = []
     sitting.session.models.changed.connect(states.append)

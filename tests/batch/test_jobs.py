@@ -25,7 +25,7 @@ def test_frames_are_a_slice_in_the_order_of_tracking(job):
 
 def test_the_key_is_that_of_what_would_change_labels(job, place):
     key = job_key(job)
-    same = replace(job, name="x", store="elsewhere", device="cuda", threads=3)
+    same = replace(job, name="x", store="elsewhere", device="cuda", threads=3, graphs=True)
     assert job_key(same) == key
     (place / "copy.mp4").write_bytes((place / "a.mp4").read_bytes())
     assert job_key(replace(job, video=str(place / "copy.mp4"))) == key

@@ -35,7 +35,7 @@ from napari_samexp.types import ObjectScore, RunIdentity
 NAMES = [
     *("model", "image", "role", "label", "mask_choice", "record", "recordings", "save_prior", "load_prior"),
     *("open_video", "video", "frames", "track", "pause", "cancel", "remember_frame", "reset_memory"),
-    *("progress", "timeline", "estimate", "use_side", "device", "dtype", "show_scores", "hover"),
+    *("progress", "timeline", "estimate", "use_side", "device", "dtype", "graphs", "show_scores", "hover"),
     *TrackSettings.__dataclass_fields__,
 ]
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_run
 import torch
+from safetensors.torch import save_file
 from torch.utils._pytree import tree_leaves
 
+from napari_samexp.sam import compiled, loading
 from napari_samexp.sam.compiled import (
     MOST_SHAPES,
     PARTS,
@@ -23,6 +27,7 @@ from napari_samexp.sam.compiled import (
     compile_model,
     fuse,
 )
+from napari_samexp.sam.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
 from napari_samexp.types import Prompt, SettingsError
 
@@ -256,6 +261,23 @@ def test_graphs_on_a_gpu_give_the_same_run(models: dict[str, Any], graphs_only: 
     for one, other in zip(expected, found):
         assert (one.labels != other.labels).mean() < 1e-3
         assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-2)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_model_is_loaded_for_graphs_where_there_is_a_device_for_them(
+    graphs: bool, models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "tiny.safetensors", []
+    save_file(models["SAM 2.1"].state_dict(), path, metadata_for(models["SAM 2.1"].variant))
+    monkeypatch.setattr(compiled, "compile_model", lambda model, **options: asked.append(options))
+    load_model(path, device="cpu", graphs=graphs)
+    assert asked == []
+    # as on a machine with such a device, which this one may not have
+    monkeypatch.setattr(loading, "choose_device", lambda name: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, where: self)
+    monkeypatch.setattr(loading, "choose_dtype", lambda *_: torch.float32)
+    load_model(path, device="cuda", graphs=graphs)
+    assert asked == [{"graphs_only": True}] * graphs
 
 
 @pytest.mark.gpu

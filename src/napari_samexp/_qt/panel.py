@@ -255,7 +255,9 @@ class Panel(QWidget):
     def _settings(self) -> Section:
         section = Section("Settings", "Every knob, with its default; hover for what it does.", folded=True)
         self.own_settings = SettingsForm(
-            Preferences, ("device", "dtype", "show_scores", "hover"), {"device": DEVICES, "dtype": DTYPES}
+            Preferences,
+            ("device", "dtype", "graphs", "show_scores", "hover"),
+            {"device": DEVICES, "dtype": DTYPES},
         )
         self.track_settings = SettingsForm(TrackSettings)
         section.rows.addWidget(self.own_settings)

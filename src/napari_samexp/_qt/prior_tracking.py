@@ -254,7 +254,7 @@ class PriorTracking(Dock):
 
     def _setting_edited(self, name: str, value: Any) -> None:
         try:
-            if name in ("device", "dtype"):
+            if name in ("device", "dtype", "graphs"):
                 self.session.load_model(**{name: value})
             else:
                 self.session.change_settings(**{name: value})

@@ -61,6 +61,8 @@ class Job:
         Of torch on a CPU; None leaves them as they are.
     part : Part or None
         For a piece of a long video.
+    graphs : bool
+        As `load_model` takes it.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Job:
     repeat: int = 1
     threads: int | None = None
     part: Part | None = None
+    graphs: bool = False
 
     def frames(self, count: int) -> range:
         """Return the frames to track of a video of `count` frames, in the order of tracking."""
@@ -140,6 +143,7 @@ def job_key(job: Job) -> str:
         If the prior or the video cannot be read.
     """
     what = asdict(replace(job, name="", store="", device="", threads=None))
+    del what["graphs"]  # as the device: rounding
     for name in ("prior", "video", "model"):
         what[name] = _digest(Path(getattr(job, name)))
     what["pictures"] = [_digest(Path(picture)) for picture in job.pictures]

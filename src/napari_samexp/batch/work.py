@@ -27,7 +27,7 @@ __all__ = ["run_job", "used_prior"]
 CACHE_BYTES = 2**26  # frames are read once and in order
 BACKWARD_CACHE_BYTES = 2**28  # the other way round, a group of pictures has to be kept
 
-_model: dict[tuple[str, str, str], Sam2] = {}  # one, the last
+_model: dict[tuple[str, str, str, bool], Sam2] = {}  # one, the last
 _prior: dict[tuple[Any, ...], PriorMemory] = {}
 
 
@@ -96,11 +96,11 @@ def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
 
 
 def _loaded(job: Job) -> Sam2:
-    key = (job.model, job.device, job.dtype)
+    key = (job.model, job.device, job.dtype, job.graphs)
     if key not in _model:
         _model.clear()  # two large models may not fit
         _prior.clear()
-        model = load_model(job.model, device=job.device, dtype=job.dtype)
+        model = load_model(job.model, device=job.device, dtype=job.dtype, graphs=job.graphs)
         if isinstance(model, Sam1):
             model.remember()  # says that it cannot
             raise AssertionError

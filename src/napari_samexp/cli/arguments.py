@@ -17,7 +17,7 @@ from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import PriorError, Prompt, PromptError, SettingsError, VideoError
 
 __all__ = [
-    "DEFAULTS", "Device", "Dtype", "Json", "KeepAspect", "Sha256", "Side", "frame_numbers", "frame_slice", "knob",
+    "DEFAULTS", "Device", "Dtype", "Graphs", "Json", "KeepAspect", "Sha256", "Side", "frame_numbers", "frame_slice", "knob",
     "prompt_of", "require_memory", "require_one_of", "require_output",
 ]  # fmt: skip
 
@@ -43,6 +43,12 @@ Dtype = Annotated[
     typer.Option(
         metavar="T",
         help="auto, float32, fast, bfloat16 or float16; auto is fast on a GPU, exact on a CPU; fast tries the CPU.",
+    ),
+]
+Graphs = Annotated[
+    bool,
+    typer.Option(
+        "--graphs", help="On an NVIDIA GPU: record a frame's work and start it as one piece, which is faster."
     ),
 ]
 Sha256 = Annotated[

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_samexp import __version__
-from napari_samexp.cli.arguments import DEFAULTS, Device, Dtype, Json, KeepAspect, Side, frame_slice, knob
+from napari_samexp.cli.arguments import (
+    DEFAULTS,
+    Device,
+    Dtype,
+    Graphs,
+    Json,
+    KeepAspect,
+    Side,
+    frame_slice,
+    knob,
+)
 from napari_samexp.cli.many import (
     MANIFEST,
     Asked,
@@ -81,6 +91,7 @@ def batch(
     keep_aspect: KeepAspect = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    graphs: Graphs = False,
     recent: Annotated[int, knob("recent", "--recent")] = DEFAULTS.recent,
     pointers: Annotated[int, knob("pointers", "--pointers")] = DEFAULTS.pointers,
     prior_time: Annotated[Literal["fixed", "elapsed"], knob("prior_time", "--prior-time")] = "fixed",
@@ -102,7 +113,13 @@ def batch(
     if split is not None and (backward or frames):
         raise SettingsError("--split goes forward through whole videos; leave out --backward and --frames.")
     asked = Asked(
-        settings, frame_slice(frames), () if model is None else (model,), tuple(picture or ()), device, dtype
+        settings,
+        frame_slice(frames),
+        () if model is None else (model,),
+        tuple(picture or ()),
+        device,
+        dtype,
+        graphs,
     )
     paths = video_list(videos or ())
     runner = runner_for(workers, scheduler)

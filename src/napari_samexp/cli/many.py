@@ -84,6 +84,7 @@ class Asked:
     pictures: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
+    graphs: bool = False
 
 
 @dataclass(slots=True)
@@ -169,7 +170,7 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
                 raise SettingsError(f"Two of the --model have the name {called}; give each once.")
             rows[name] = Job(
                 name, str(path), "", "", _absolute(used), asked.device, asked.dtype, asked.settings,
-                asked.frames.start, asked.frames.stop, tuple(map(_absolute, asked.pictures)),
+                asked.frames.start, asked.frames.stop, tuple(map(_absolute, asked.pictures)), graphs=asked.graphs,
             )  # fmt: skip
     return rows
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "name_for", "pinned"]
 
 
-def load(name: str, *, device: str, dtype: str, quiet: bool) -> Sam2:
+def load(name: str, *, device: str, dtype: str, quiet: bool, graphs: bool = False) -> Sam2:
     """Return a model that can remember.
 
     Raises
@@ -34,7 +34,7 @@ def load(name: str, *, device: str, dtype: str, quiet: bool) -> Sam2:
     choose_dtype(dtype, choose_device(device))
     with progress(f"Downloading {one_line(name)}", "bytes", quiet=quiet) as update:
         fetch(name, progress=update)
-    model = load_model(name, device=device, dtype=dtype)
+    model = load_model(name, device=device, dtype=dtype, graphs=graphs)
     if isinstance(model, Sam1):
         model.remember()  # says that it cannot
         raise AssertionError

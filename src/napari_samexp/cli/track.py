@@ -17,6 +17,7 @@ from napari_samexp.cli.arguments import (
     DEFAULTS,
     Device,
     Dtype,
+    Graphs,
     Json,
     KeepAspect,
     Sha256,
@@ -71,6 +72,7 @@ def track(
     keep_aspect: KeepAspect = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    graphs: Graphs = False,
     recent: Annotated[int, knob("recent", "--recent")] = DEFAULTS.recent,
     pointers: Annotated[int, knob("pointers", "--pointers")] = DEFAULTS.pointers,
     prior_time: Annotated[Literal["fixed", "elapsed"], knob("prior_time", "--prior-time")] = "fixed",
@@ -124,7 +126,7 @@ def track(
         chosen = frame_numbers(wanted, len(source), backward=backward)
         name = name_for(recorded, model, again=bool(image))
         pictures = _pictures(image or ())
-        ready = load(name, device=device, dtype=dtype, quiet=json)
+        ready = load(name, device=device, dtype=dtype, graphs=graphs, quiet=json)
         usable = _usable(recorded, ready, pictures)
         tracker = Tracker(ready, usable, settings)  # the last to find fault before anything is written
         with open_store(out, ready, usable, settings, source, resume=resume, overwrite=overwrite) as store:

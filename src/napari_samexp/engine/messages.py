@@ -152,6 +152,7 @@ class LoadModel(Request):
     name: str
     device: str = "auto"
     dtype: str = "float32"
+    graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

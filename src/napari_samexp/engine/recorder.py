@@ -57,7 +57,13 @@ class Recorder:
 
     def load(self, request: LoadModel, progress: Progress) -> ModelInfo:
         """Take another model in the place of the one in use, which stays if that fails."""
-        model = load_model(request.name, device=request.device, dtype=request.dtype, progress=progress)
+        model = load_model(
+            request.name,
+            device=request.device,
+            dtype=request.dtype,
+            graphs=request.graphs,
+            progress=progress,
+        )
         self.model = model
         self.free()
         return ModelInfo(

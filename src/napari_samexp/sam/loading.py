@@ -47,6 +47,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "float32",
+    graphs: bool = False,
     variant: Variant | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Sam1 | Sam2:
@@ -64,6 +65,9 @@ def load_model(
         ``"float32"``, ``"bfloat16"``, ``"float16"``; ``"auto"``: bfloat16 on a GPU that computes in it, else
         float32; ``"fast"``: as auto, and bfloat16 also on a CPU that was measured to multiply in it much
         faster. On a CPU, bfloat16 multiplies in it and keeps the rest float32; see `mixed.mix`.
+    graphs : bool
+        On a CUDA device, record CUDA graphs of a SAM 2's parts, which spares most of what a frame costs the
+        processor; see `compiled.compile_model`. Elsewhere nothing changes.
     variant : Variant or mapping, optional
         The sizes of a model that is no official one, where the file itself does not say.
     progress : callable, optional
@@ -102,6 +106,12 @@ def load_model(
     # an official file was verified when it came: hashing gigabytes again would only cost time
     pinned = official.sha256 if official else ""
     model.hash_weights = lambda: pinned or file.sha256
+    if graphs and where.type == "cuda" and isinstance(model, Sam2):
+        from napari_samexp.sam.compiled import (
+            compile_model,
+        )  # a slow module, for those who have such a device
+
+        compile_model(model, graphs_only=True)
     return model
 
 

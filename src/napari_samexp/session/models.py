@@ -126,10 +126,12 @@ class Models:
         self._held = ModelState()  # the model that the worker has, or a new worker is loading again
         self.state = ModelState()
 
-    def load(self, name: str, device: str = "auto", dtype: str = "float32") -> None:
+    def load(self, name: str, device: str = "auto", dtype: str = "float32", graphs: bool = False) -> None:
         """Load a model; the one in use stays until that has succeeded."""
         self._set(ModelState("loading", name, self._held.info))
-        self._asked = self._exchange.ask(LoadModel(name, device, dtype), partial(self._on_reply, name))
+        self._asked = self._exchange.ask(
+            LoadModel(name, device, dtype, graphs), partial(self._on_reply, name)
+        )
 
     def cancel(self) -> None:
         """Stop loading."""

@@ -124,13 +124,18 @@ class Session:
         threading.Thread(target=_import_early, name="napari-samexp imports", daemon=True).start()
 
     def load_model(
-        self, name: str | None = None, *, device: str | None = None, dtype: str | None = None
+        self,
+        name: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        graphs: bool | None = None,
     ) -> None:
         """Load a model by name or path; what is not given is as in the settings."""
-        given = {"model": name, "device": device, "dtype": dtype}
+        given = {"model": name, "device": device, "dtype": dtype, "graphs": graphs}
         settings = self.settings.changed({key: value for key, value in given.items() if value is not None})
         self._wished = settings
-        self.models.load(settings.model, settings.device, settings.dtype)
+        self.models.load(settings.model, settings.device, settings.dtype, settings.graphs)
 
     def change_settings(self, **values: Any) -> None:
         """Set what is named, by the fields of `Preferences` and `TrackSettings`, and keep it for next time.
@@ -250,7 +255,9 @@ class Session:
             self.tracking.on_model_again()
             return
         wished = self._wished
-        self.change_settings(model=wished.model, device=wished.device, dtype=wished.dtype)
+        self.change_settings(
+            model=wished.model, device=wished.device, dtype=wished.dtype, graphs=wished.graphs
+        )
         self.prompting.ask_preview()
 
     def _on_job(self, job: JobState) -> None:
