@@ -336,12 +336,15 @@ def test_exported_weights_can_be_averaged_with_earlier_ones(train, parts, quick,
 
     train.train(train.parse([*quick, "--steps", "1"]))
     words = ["export.py", str(tmp_path / "state.pt"), "--out"]
-    made, bundled = {}, parts["export"].BUNDLED
-    for name, more in (("plain", []), ("mixed", ["--blend", str(bundled), "--share", "0.25"])):
+    made, bundled, presence = {}, parts["export"].BUNDLED, parts["export"].PRESENCE
+    mixed = ["--blend", str(bundled), "--share", "0.25"]
+    for name, more in (("plain", []), ("mixed", mixed), ("shifted", ["--presence", "1.5"])):
         monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / name), *more])
         parts["export"].main()
         made[name] = load_file(tmp_path / name)
+    assert float(made["shifted"][presence] - made["plain"][presence]) == pytest.approx(1.5, abs=0.01)
     for key, earlier in load_file(bundled).items():
+        assert key == presence or torch.equal(made["shifted"][key], made["plain"][key])
         between = 0.75 * made["plain"][key].float() + 0.25 * earlier.float()
         assert torch.allclose(made["mixed"][key].float(), between, rtol=1e-3, atol=1e-6)
 
