@@ -79,13 +79,11 @@ class Tracker:
             self._first = index
         features = self.model.encode(frame, side=self.settings.side, square=self.settings.square)
         tracked = self._find(features, index)
-        numbers = torch.stack((tracked.presence, tracked.iou))
-        # a GPU is waited for when something is read: once, and not for the memory
-        painted = self._paint(features, tracked)
-        presence, iou = numbers.tolist()
+        # all numbers at once: a GPU is waited for each time that some are read
+        presence, iou = torch.stack((tracked.presence, tracked.iou)).tolist()
         scores = {label: ObjectScore(*both) for label, *both in zip(self.labels, presence, iou)}
         self._remember(features, index, tracked, presence)
-        return FrameResult(index, painted, scores)
+        return FrameResult(index, self._paint(features, tracked, presence), scores)
 
     def add_prior(self, label: int, memory: Memory) -> None:
         """Let the frames from here on see one more memory of a label, as if it had been in the prior.
@@ -187,12 +185,16 @@ class Tracker:
                 self.last_memories[self.labels[i]] = memory
                 self._banks[self.labels[i]].store(index, memory)
 
-    def _paint(self, features: ImageFeatures, tracked: Tracked) -> npt.NDArray[np.uint16]:
+    def _paint(
+        self, features: ImageFeatures, tracked: Tracked, presence: Sequence[float]
+    ) -> npt.NDArray[np.uint16]:
         """Return the labels at the frame's size; where objects overlap, the higher logit wins."""
         height, width = features.placement.image_hw
         highest = torch.zeros(height, width, device=self.model.device)
         labels = torch.zeros(height, width, dtype=torch.int32, device=self.model.device)
-        for label, logits in zip(self.labels, tracked.logits):  # far below 0 where an object is absent
+        for label, logits, there in zip(self.labels, tracked.logits, presence):
+            if there <= 0:
+                continue
             full = features.placement.to_image(logits[None])[0]
             wins = full > highest
             labels = torch.where(wins, label, labels)
