@@ -21,9 +21,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from napari_samexp.sam.features import MEAN, STD
+from napari_samexp.sam.features import mean_and_deviation
 from napari_samexp.sam.mask_decoder import Decoded
 from napari_samexp.sam.models import PRIOR_SLOT, Sam2
 from napari_samexp.sam.prompt_encoder import NO_POINT
@@ -242,16 +242,10 @@ def decoded_loss(
 # -------------------------------------------------------------------------------------------- steps
 
 
-@cache
-def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
-    return mean, std
-
-
 def to_pixels(images: Tensor, side: int) -> Tensor:
     """(..., H, W, 3) uint8 to (N, 3, side, side) normalised, as `prepare` does."""
     x = images.flatten(0, -4).permute(0, 3, 1, 2).float() / 255
-    mean, std = _constants(x.device)
+    mean, std = mean_and_deviation(x.device)
     x = (x - mean) / std
     if x.shape[2] == side:
         return x
@@ -639,11 +633,17 @@ def take_step(
             sums[key] = [*sums.get(key, []), value]
     if distributed.is_initialized():
         average_gradients(model)
+    norm = change(model, optimisers)
+    return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
+
+
+def change(model: Starter, optimisers: list[torch.optim.Optimizer]) -> Tensor:
+    """Change the weights by their gradients, unless these are no numbers; return the norm of the gradients."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if torch.isfinite(norm):
         for optimiser in optimisers:
             optimiser.step()
-    return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
+    return norm
 
 
 def average_gradients(model: nn.Module) -> None:
@@ -665,6 +665,17 @@ def agree(share: float, go_on: bool) -> tuple[float, bool]:
     return share, go_on
 
 
+def set_rate(optimisers: list[torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in (group for each in optimisers for group in each.param_groups):
+        group["lr"] = rate
+
+
+def decay_at(step: int, decay: float) -> float:
+    """Return the decay of the averaged weights, which is short while there is little to average."""
+    return min(decay, step / (step + 19))
+
+
 @torch.no_grad()
 def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Move averaged weights towards the model's."""
@@ -680,11 +691,27 @@ def write_line(log: Path, clock: Clock, stage: int, sums: dict[str, list[Tensor]
     print(json.dumps(line), flush=True)
 
 
-def save(state_file: Path, parts: dict[str, Any]) -> None:
+def save(
+    state_file: Path, model: Starter, average: dict[str, Tensor], optimisers: list[torch.optim.Optimizer],
+    clock: Clock,
+) -> None:  # fmt: skip
     """Replace the state as a whole, so that a kill leaves the one before or this one."""
     part = state_file.with_suffix(".part")
-    torch.save(parts, part)
+    torch.save({"model": model.state_dict(), "average": average, "step": clock.step,
+                "optimisers": [each.state_dict() for each in optimisers],
+                "seconds": clock.spent()}, part)  # fmt: skip
     part.replace(state_file)
+
+
+@contextmanager
+def stoppable() -> Iterator[list[int]]:
+    """Give a list that is no more empty once SIGTERM has come."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -719,13 +746,10 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
     recipe = stages(args.side, args.long_from)[args.stage :]
     sums: dict[str, list[Tensor]] = {}
     first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
-    asked_to_stop: list[int] = []
 
     def keep() -> None:
         if place == 0:
-            save(state_file, {"model": model.state_dict(), "average": average, "step": clock.step,
-                              "optimisers": [each.state_dict() for each in optimisers],
-                              "seconds": clock.spent()})  # fmt: skip
+            save(state_file, model, average, optimisers, clock)
 
     def told() -> None:
         if place == 0:
@@ -735,8 +759,7 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
     plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes), args.uses)
     pinned = device.type == "cuda"
     with feed.Feed(plan, first, args.workers, stage_at, clock.share(), pinned) as batches:
-        before = signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
-        try:
+        with stoppable() as asked_to_stop:
             while True:
                 share = clock.share()
                 share, go_on = agree(share, share < 1 and clock.spent() < ends and not asked_to_stop)
@@ -745,13 +768,12 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
                 batches.share.value = share
                 k, batch = batches.get()
                 rate = learning_rate(share, clock.step - first, args.lr)
-                for group in (group for each in optimisers for group in each.param_groups):
-                    group["lr"] = rate
+                set_rate(optimisers, rate)
                 figures = take_step(
                     model, optimisers, batch, recipe[k], (args.seed, args.skip + clock.step), args.bfloat16
                 )
                 clock.step += 1
-                blend(average, model, min(args.average, clock.step / (clock.step + 19)))
+                blend(average, model, decay_at(clock.step, args.average))
                 for key, value in figures.items():
                     sums.setdefault(key, []).append(value)
                 if clock.step % args.every == 0:
@@ -760,8 +782,6 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
                 if clock.spent() - saved > 60 * args.keep:
                     keep()
                     saved = clock.spent()
-        finally:
-            signal.signal(signal.SIGTERM, before)
         if clock.step > first:
             if sums:
                 told()

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import signal
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ import torch
 import train
 from prompts import FINE, MOST, SURE, Arrays
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START
@@ -160,8 +158,9 @@ class Pool:
 
     def __init__(self, drawn: Drawn, device: torch.device) -> None:
         scene = drawn.scene
-        self.priors, self.frames, self.room = scene.priors, scene.frames, drawn.room
-        shape = (drawn.room, scene.priors + scene.frames)
+        self.priors, self.frames = scene.priors, scene.frames
+        self.room = drawn.room - drawn.room % drawn.at_once  # no message is split
+        shape = (self.room, scene.priors + scene.frames)
         self.arrays = {
             "pictures": torch.zeros(*shape, scene.side, scene.side, 3, dtype=torch.uint8, device=device),
             "things": torch.zeros(*shape, scene.side, scene.side, dtype=torch.uint8, device=device),
@@ -179,12 +178,9 @@ class Pool:
         return arrays["pictures"].shape[1] == self.priors + self.frames
 
     def put(self, arrays: dict[str, Tensor]) -> None:
-        """Add scenes; none is split between the pool's end and its beginning."""
+        """Add the scenes of one message."""
         count = len(arrays["pictures"])
         place = self.drawn % self.room
-        if place + count > self.room:
-            self.drawn += self.room - place
-            place = 0
         for name, array in arrays.items():
             pinned = array.pin_memory() if self.arrays[name].is_cuda else array
             self.arrays[name][place : place + count].copy_(pinned, non_blocking=True)
@@ -425,10 +421,9 @@ class Step:
         self.figures = losses.figures
 
 
-def warm(places: list[Asking]) -> None:
+def warm(pools: list[Pool]) -> None:
     """Fill the pools' first places with noise, so that steps can be recorded before scenes are there."""
-    for asking in places:
-        arrays = asking.pool.arrays
+    for arrays in (pool.arrays for pool in pools):
         arrays["pictures"][:1].random_(0, 256)
         arrays["things"][:1].random_(0, 3)
         arrays["areas"][:1, :, :3] = arrays["things"][0, 0].numel() // 3
@@ -462,24 +457,6 @@ class Source:
             raise RuntimeError("The processes that draw scenes have drawn nothing in time.")
 
 
-def change(
-    model: train.Starter,
-    optimisers: list[torch.optim.Optimizer],
-    average: dict[str, Tensor],
-    rate: float,
-    decay: float,
-) -> Tensor:
-    """Change the weights by their gradients; return the gradients' norm."""
-    for group in (group for each in optimisers for group in each.param_groups):
-        group["lr"] = rate
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    if torch.isfinite(norm):
-        for optimiser in optimisers:
-            optimiser.step()
-    train.blend(average, model, decay)
-    return norm.detach()
-
-
 def run(args: argparse.Namespace) -> None:
     """Train for some minutes and write the state and the averaged weights."""
     device = torch.device(args.device)
@@ -493,18 +470,19 @@ def run(args: argparse.Namespace) -> None:
     model.to(device)
     optimisers = train.make_optimisers(model, args.lr)
     average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start)
-    first, asked_to_stop = clock.step, []
+    first, examples = clock.step, 0
     drawn, kinds = recipe(tuple(args.room), args.batch_factor)
-    counts: Counter[str] = Counter()
     sums: dict[str, list[Tensor]] = {}
     drawing = Drawing(drawn, args.skip)
-    with feed.Feed(drawing, first, args.workers, lambda *_: 0, clock.share(), ahead=QUEUED) as batches:
-        signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
+    with (
+        feed.Feed(drawing, first, args.workers, lambda *_: 0, clock.share(), ahead=QUEUED) as batches,
+        train.stoppable() as asked_to_stop,
+    ):
         pools = [Pool(each, device) for each in drawn]
         source = Source(batches, pools)
         steps = [Step(model, Asking(kind, pools[kind.pool]), args.true_memory) for kind in kinds]
         if device.type == "cuda":
-            warm([step.asking for step in steps])
+            warm(pools)
             for step in steps:
                 step.warm_up()
                 print(f"warmed {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
@@ -521,19 +499,20 @@ def run(args: argparse.Namespace) -> None:
             name = step.asking.kind.name
             figures = step.run()
             source.drain()
-            rate = train.learning_rate(share, clock.step - first, args.lr)
+            train.set_rate(optimisers, train.learning_rate(share, clock.step - first, args.lr))
+            norm = train.change(model, optimisers)
             clock.step += 1
-            norm = change(model, optimisers, average, rate, min(args.average, clock.step / (clock.step + 19)))
+            train.blend(average, model, train.decay_at(clock.step, args.average))
             # figures of a recorded step are overwritten by the next one
             now = torch.stack([*figures.values(), norm])
             for key, value in zip((*figures, "norm"), now.unbind()):
                 sums.setdefault(key, []).append(value)
             sums.setdefault(f"{name}_J", []).append(now[list(figures).index("track_J")])
-            counts["examples"] += step.asking.kind.batch
+            examples += step.asking.kind.batch
             if clock.step % args.every == 0:
                 for key, pool in zip(("scenes", "long_scenes"), pools):
                     sums[key] = [torch.tensor(float(pool.drawn))]
-                sums["examples"] = [torch.tensor(float(counts["examples"]))]
+                sums["examples"] = [torch.tensor(float(examples))]
                 train.write_line(args.run / "log.jsonl", clock, 2, sums)
                 sums = {}
             if clock.spent() - saved > 60 * args.keep:
@@ -542,7 +521,14 @@ def run(args: argparse.Namespace) -> None:
     write(args.run, model, average, optimisers, clock)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
     print(
-        json.dumps({"step": clock.step, "seconds": round(clock.spent(), 1), "GiB": round(peak, 1), **counts})
+        json.dumps(
+            {
+                "step": clock.step,
+                "seconds": round(clock.spent(), 1),
+                "GiB": round(peak, 1),
+                "examples": examples,
+            }
+        )
     )
 
 
@@ -551,9 +537,7 @@ def write(
     clock: train.Clock,
 ) -> None:  # fmt: skip
     """Write the state of `train.py`, and its weights alone, for where files must be small."""
-    train.save(folder / "state.pt", {"model": model.state_dict(), "average": average, "step": clock.step,
-                                     "optimisers": [each.state_dict() for each in optimisers],
-                                     "seconds": clock.spent()})  # fmt: skip
+    train.save(folder / "state.pt", model, average, optimisers, clock)
     for name, weights in (("average", average), ("latest", model.state_dict())):
         save_file(
             {key[4:]: value.cpu().contiguous() for key, value in weights.items() if key.startswith("sam.")},

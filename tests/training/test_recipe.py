@@ -1,6 +1,5 @@
 """How the starter is trained and measured: prompts, long clips in parts, resumable runs, figures."""
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -15,19 +14,6 @@ import pytest
 import torch
 
 TRAINING = Path(__file__).parents[2] / "training"
-
-
-@pytest.fixture(scope="module")
-def parts():
-    """The training scripts, which import one another as files of one folder."""
-    names = ("scenes", "prompts", "feed", "muon", "train", "evaluate", "learning_curve", "export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TRAINING))
-        for name in names:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in names}
-        for name in names:
-            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ __all__ = [
     "Memory",
     "Placement",
     "check_side",
+    "mean_and_deviation",
     "place",
     "prepare",
     "prepare_on",
@@ -151,13 +152,13 @@ def prepare_on(
 
 def _prepare_sam2(rgb: Tensor, placement: Placement) -> Tensor:
     pixels = _resized(rgb, placement)
-    mean, std = _mean_and_deviation(rgb.device)
+    mean, std = mean_and_deviation(rgb.device)
     return (pixels - mean) / std
 
 
 @lru_cache(maxsize=8)
-def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept, since a GPU would be waited for at each copy."""
+def mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `MEAN` and `STD` on a device, each (3, 1, 1); kept, since a GPU would be waited for at each copy."""
     with torch.inference_mode(False):
         mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
         return mean, std
