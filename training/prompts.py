@@ -6,6 +6,7 @@ reaches the process that trains is a few arrays, so that a GPU does not wait for
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START
 
 MOST = 3  # tokens of a prompt: up to three points, or the two corners of a box and a point
 FINE, COARSE = 4, 16  # pixels of the picture in one of the decoder's masks and of the encoder's features
+OWN = 0.75  # share of first priors whose prompt asks for the object
+SMALLEST = 0.001  # share of a picture that a thing covers to be asked for
+KIND_ENDS = (
+    0.5,
+    0.57,
+    0.7,
+    0.85,
+    1.0,
+)  # summed shares of one, two and three clicks, of a box, and of a box and a click
 SURE = 0.0003  # share of a picture; with less of it in view, whether an object is there is not asked
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -55,11 +65,11 @@ def box_around(target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def draw_prompt(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return points (K, 2) and labels (K,) that ask for a mask; box corners are labelled 2 and 3."""
-    kind = rng.random()
-    if kind < 0.7:
-        return clicks(target, 1 if kind < 0.5 else 2 if kind < 0.57 else 3, rng)
+    kind = bisect_right(KIND_ENDS, rng.random()) + 1
+    if kind <= 3:
+        return clicks(target, kind, rng)
     xy, labels = box_around(target, rng), np.array([BOX_START, BOX_END])
-    if kind < 0.85:
+    if kind == 4:
         return xy, labels
     more, kinds = clicks(target, 1, rng)
     return np.concatenate((xy, more)), np.concatenate((labels, kinds))
@@ -68,7 +78,7 @@ def draw_prompt(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 def any_thing(things: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """Return the mask of a random thing that is large enough to click on, None if there is none."""
     areas = np.bincount(things.ravel())
-    ids = [i for i in range(1, len(areas)) if areas[i] >= 0.001 * things.size]
+    ids = [i for i in range(1, len(areas)) if areas[i] >= SMALLEST * things.size]
     return things == rng.choice(ids) if ids else None
 
 
@@ -121,6 +131,12 @@ def turned(batch: Arrays, rng: np.random.Generator) -> Arrays:
     return {name: again(name, array) for name, array in batch.items()}
 
 
+def in_view(share: Any) -> tuple[Any, Any]:
+    """Return, for the share of each frame that shows the object, whether it is there and whether that is clear."""
+    present = share > SURE
+    return present, present | (share == 0)
+
+
 def with_prompts(batch: Arrays, rng: np.random.Generator) -> Arrays:
     """Return what a training step needs of a batch of scenes, prior pictures before the frames of the clip.
 
@@ -139,7 +155,7 @@ def with_prompts(batch: Arrays, rng: np.random.Generator) -> Arrays:
         shows the object and whether that is clear.
     """
     priors = 1 + batch["more_priors"].shape[1]
-    own = rng.random((len(batch["prior"]), priors)) < 0.75
+    own = rng.random((len(batch["prior"]), priors)) < OWN
     own[:, 1:] = True  # further priors have no map of other things
     targets, asked = choose_targets(batch, own, rng)
     points = np.zeros((*asked.shape, MOST, 2), np.float32)
@@ -149,7 +165,7 @@ def with_prompts(batch: Arrays, rng: np.random.Generator) -> Arrays:
         count[place] = len(kinds)
         points[place][: len(kinds)], labels[place][: len(kinds)] = xy, kinds
     truth = np.concatenate((batch["prior_mask"][:, None], batch["more_prior_masks"], batch["masks"]), 1)
-    share = batch["masks"].mean((2, 3))
+    present, sure = in_view(batch["masks"].mean((2, 3)))
     return {
         "pictures": np.concatenate((batch["prior"][:, None], batch["more_priors"], batch["frames"]), 1),
         "own": own,
@@ -159,6 +175,6 @@ def with_prompts(batch: Arrays, rng: np.random.Generator) -> Arrays:
         "count": count,
         "target": covered(targets),
         "truth": covered(truth),
-        "present": share > SURE,
-        "sure": (share > SURE) | (share == 0),
+        "present": present,
+        "sure": sure,
     }

@@ -24,7 +24,7 @@ import numpy as np
 import scenes
 import torch
 import train
-from prompts import FINE, MOST, SURE, Arrays
+from prompts import FINE, KIND_ENDS, MOST, OWN, SMALLEST, Arrays, in_view
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -32,7 +32,6 @@ from torch.nn import functional
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START
 
 THINGS = 64  # numbers that things of a picture can have; those beyond are never asked for
-SMALLEST = 0.001  # share of a picture that a thing covers to be asked for
 TRIES = 8  # places of which the one with most of the thing around it is clicked on
 QUEUED = 200  # messages with scenes that wait to be copied to the device
 SHAPE_TURNS = tuple(itertools.product((False, True), repeat=3))
@@ -259,8 +258,7 @@ def draw_boxes(target: Tensor) -> Tensor:
 
 def draw_kinds(count: int) -> np.ndarray:
     """Return which prompt each of some pictures gets: one to three clicks (1-3), a box (4), or both (5)."""
-    shares = (0.5, 0.07, 0.13, 0.15, 0.15)
-    ends = np.round(np.cumsum(shares) * count).astype(int)
+    ends = np.round(np.array(KIND_ENDS) * count).astype(int)
     return np.random.default_rng(5).permutation(1 + np.searchsorted(ends, np.arange(count), side="right"))
 
 
@@ -321,7 +319,7 @@ class Asking:
         )
         pixels = things.shape[2] * things.shape[3]
 
-        own = torch.rand(kind.batch, priors, device=areas.device) < 0.75
+        own = torch.rand(kind.batch, priors, device=areas.device) < OWN
         own = own | (
             torch.arange(priors, device=areas.device) > 0
         )  # further priors have no map of other things
@@ -340,7 +338,7 @@ class Asking:
         labels = torch.where(box, self.labels_of_box, labels)
         scale = kind.side / things.shape[2]
         shape = asked.shape
-        share = areas[:, priors:, scenes.OBJECT_ID] / pixels
+        present, sure = in_view(areas[:, priors:, scenes.OBJECT_ID] / pixels)
         return {
             "pictures": pictures,
             "own": own,
@@ -349,8 +347,8 @@ class Asking:
             "labels": labels.unflatten(0, shape),
             "target": self._covered(target),
             "truth": self._covered(things == scenes.OBJECT_ID),
-            "present": share > SURE,
-            "sure": (share > SURE) | (share == 0),
+            "present": present,
+            "sure": sure,
         }
 
     def _covered(self, masks: Tensor) -> Tensor:

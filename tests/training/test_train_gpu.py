@@ -125,11 +125,11 @@ def test_examples_are_turned_alike_and_each_in_another_way(gpu):
     assert all(sorted(x.flatten().tolist()) == [1, 2, 3] for x in colours)
 
 
-def test_what_is_asked_fits_the_scenes(gpu, asking):
+def test_what_is_asked_fits_the_scenes(parts, asking):
     batch = asking.batch()
     truth = batch["truth"] / 16
     assert batch["pictures"].shape == (48, 4, 64, 64, 3) and truth.shape == (48, 4, 16, 16)
-    assert torch.equal(batch["present"], truth[:, 2:].mean((2, 3)) > gpu.SURE)
+    assert torch.equal(batch["present"], truth[:, 2:].mean((2, 3)) > parts["prompts"].SURE)
     assert batch["own"][:, 1].all() and 0.5 < batch["own"][:, 0].float().mean() < 0.95
     own, target = batch["own"][..., None, None], batch["target"][:, :2] / 16
     there = (truth[:, :2].sum((2, 3)) > 0)[..., None, None]
