@@ -74,6 +74,7 @@ class Stage:
     priors: tuple[int, ...] = (1,)  # prior pictures, one of these numbers a step
     part: int = 4  # frames between which gradients flow
     sides: tuple[int, ...] = ()  # sides of the pictures, one a step; empty for the scene's own
+    soft: float = 0.0  # share of the steps whose pictures are enlarged from two thirds of their side
 
     def at(self, step: int, factor: float = 1) -> tuple[scenes.SceneConfig, int]:
         """Return what the scenes of one step look like and how many there are."""
@@ -86,10 +87,13 @@ class Stage:
         return replace(self.scene, frames=frames, priors=priors, side=side), min(count, feed.SEEDS_A_STEP)
 
 
-def stages(side: int | None = None, long_from: float = 0.75) -> list[Stage]:
+def stages(
+    side: int | None = None, long_from: float = 0.75, longest: int = 24, soft: float = 0.0
+) -> list[Stage]:
     """Return the recipe: from small motions of the prior's own scene to unrelated, crowded pictures and long clips.
 
-    `side` replaces the side of the pictures of every stage; `long_from` is the share of the run from which clips are long.
+    `side` replaces the side of the pictures of every stage; `long_from` is the share of the run from which clips are
+    long, and `longest` how long they may be; `soft` is the share of the steps whose pictures come from smaller ones.
     """
     calm = scenes.SceneConfig(side=128, small=0.0, hiding=0.0, leaving=0.0, deform=0.0, effects=0.3)
     easy = replace(calm, distractors=(1, 2), unrelated=0.5, absent=0.05, occlusion=0.1, appearance=0.3,
@@ -112,9 +116,12 @@ def stages(side: int | None = None, long_from: float = 0.75) -> list[Stage]:
     ]  # fmt: skip
     if side:
         recipe = [replace(stage, scene=replace(stage.scene, side=side), sides=()) for stage in recipe]
-    return recipe
+    return [
+        replace(stage, soft=soft, lengths=tuple(n for n in stage.lengths if n <= longest)) for stage in recipe
+    ]
 
 
+SHARPNESS = 0.1  # difference of predicted IoU at which one mask is clearly taken before another
 Groups = list[tuple[int, Tensor]]  # numbers of points, each with the pictures that have so many
 
 
@@ -227,6 +234,10 @@ def decoded_loss(
     losses.add(f"{name}_mask", (per_item * shown).sum() / total, weight)
     truth = overlap(masks.detach(), target[:, None].expand_as(masks))
     losses.add(f"{name}_iou", ((iou - truth).abs().mean(1) * shown).sum() / total, 0.8 * weight)
+    if not plain:
+        # an error of the predicted IoU matters most where it changes which mask is taken
+        taken = ((iou[:, 1:] / SHARPNESS).softmax(1) * truth[:, 1:]).sum(1)
+        losses.add(f"{name}_choice", ((truth[:, 1:].amax(1) - taken) * shown).sum() / total, 0.5 * weight)
     if name.startswith("click"):
         losses.add(f"{name}_presence", functional.softplus(-presence).mean(), 0.3 * weight)
     else:
@@ -250,6 +261,18 @@ def to_pixels(images: Tensor, side: int) -> Tensor:
     if x.shape[2] == side:
         return x
     return functional.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+
+
+def softened(images: Tensor) -> Tensor:
+    """Return pictures (..., H, W, 3) uint8 as if they had been enlarged from two thirds of their side.
+
+    A model meets many pictures that are smaller than its encode side.
+    """
+    height, width = images.shape[-3:-1]
+    x = images.flatten(0, -4).permute(0, 3, 1, 2).float()
+    small = functional.interpolate(x, (height * 2 // 3, width * 2 // 3), mode="bilinear", antialias=True)
+    large = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)
+    return large.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(images.shape)
 
 
 def to_device(batch: Mapping[str, Tensor | np.ndarray], device: torch.device) -> dict[str, Tensor]:
@@ -601,6 +624,8 @@ def begin(
     if source.suffix == ".safetensors":
         # exported weights have neither the optimiser's state nor the two read-outs
         model.sam.load_state_dict({key: value.float() for key, value in load_file(source).items()})
+        # a read-out that knows nothing must not teach the features that it reads
+        nn.init.zeros_(model.readout.weight)
         return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
     saved = torch.load(source, weights_only=True, map_location=device)
     model.load_state_dict(saved["model"])
@@ -621,6 +646,8 @@ def take_step(
     length, priors = here["present"].shape[1], here["own"].shape[1]
     parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
     recent, state, sums = int(rng.choice(stage.recent)), None, {}
+    if stage.soft and rng.random() < stage.soft:
+        here["pictures"] = softened(here["pictures"])
     model.zero_grad(set_to_none=True)
     for part in parts:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
@@ -732,6 +759,8 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
     if device.type == "cpu":
         functional.scaled_dot_product_attention = plain_attention
         torch.set_num_threads(args.threads)
+        # sharp attention gives weights below float32's normal range, with which products take ten times as long
+        torch.set_flush_denormal(True)
     else:
         torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may be rounded a little
     args.run.mkdir(parents=True, exist_ok=True)
@@ -743,7 +772,7 @@ def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
         freeze_encoder(model.sam)
     optimisers = make_optimisers(model, args.lr)
     average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start)
-    recipe = stages(args.side, args.long_from)[args.stage :]
+    recipe = stages(args.side, args.long_from, args.longest, args.soft)[args.stage :]
     sums: dict[str, list[Tensor]] = {}
     first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
 
@@ -812,6 +841,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--side", type=int, help="side of all pictures, by default what the recipe says")
     parser.add_argument(
         "--long-from", type=float, default=0.75, help="share of the run from which clips are long"
+    )
+    parser.add_argument("--longest", type=int, default=24, help="most frames of a clip")
+    parser.add_argument(
+        "--soft", type=float, default=0.0, help="share of the steps whose pictures come from smaller ones"
     )
     parser.add_argument("--stage", type=int, default=0, help="first stage of the recipe")
     parser.add_argument(

@@ -89,6 +89,36 @@ def test_scores_beyond_the_range_are_computed_as_usual(monkeypatch: pytest.Monke
     assert asked
 
 
+def test_one_query_beyond_the_range_among_many() -> None:
+    q, k, memory, project = (
+        torch.randn(1, 50, 4),
+        torch.randn(1, 30, 4),
+        torch.randn(1, 30, 3),
+        nn.Linear(3, 4),
+    )
+    q[:, 3] *= 1000  # none of those that are probed
+    wanted = project(_softmax(q.double() @ k.double().transpose(1, 2) / 2, memory))
+    _close(attend_to_memory(q, k, memory, project), wanted)
+
+
+def test_a_model_whose_scores_are_large_is_not_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    divide = attention._divide
+    monkeypatch.setattr(attention, "_divide", lambda *some: tried.append(1) or divide(*some))
+    q, k, memory, project = torch.randn(1, 60, 4), torch.randn(1, 9, 4), torch.randn(1, 9, 3), nn.Linear(3, 4)
+    attend_to_memory(1000 * q, k, memory, project)
+    assert not tried
+    attend_to_memory(q, k, memory, project)
+    assert tried
+
+
+def test_no_weight_is_in_the_range_that_slows_a_processor() -> None:
+    q, k = torch.randn(1, 40, 4), torch.randn(1, 400, 4)
+    weights = attend_to_memory(60 * q, k, torch.eye(400)[None], nn.Identity())  # type: ignore[arg-type]
+    assert float((torch.softmax(30 * q @ k.transpose(1, 2), -1) < 2.0**-126).float().mean()) > 0.1
+    assert not bool(((weights > 0) & (weights < 2.0**-126)).any())
+
+
 def _seen_precision(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     weighed = attention._weighed

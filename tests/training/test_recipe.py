@@ -245,7 +245,7 @@ def test_processes_share_a_batch(parts, tiny):
 @pytest.fixture
 def quick(train, tiny, tmp_path, monkeypatch):
     """Words of a command that trains on tiny scenes in a moment."""
-    monkeypatch.setattr(train, "stages", lambda side, long_from: [replace(tiny, until=0.5), tiny])
+    monkeypatch.setattr(train, "stages", lambda *_: [replace(tiny, until=0.5), tiny])
     monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
     return ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
 
@@ -297,6 +297,9 @@ def test_the_clock_decides_stage_and_learning_rate(train):
     shares = (0, 0.1, 0.3, 0.7, 0.8, 0.9, 1.0)
     assert [train.stage_at(recipe, share) for share in shares] == [0, 1, 2, 2, 3, 4, 4]
     assert [stage.until for stage in train.stages(long_from=0.5)[2:]] == [0.5, 0.75, 1.01]
+    short = train.stages(longest=8, soft=0.5)
+    assert [stage.lengths for stage in short] == [(2,), (3,), (4,), (4, 8), (4, 8)]
+    assert {stage.soft for stage in short} == {0.5} and {stage.soft for stage in recipe} == {0.0}
     clock = train.Clock(None, 30, seconds=900, started=train.time.monotonic())
     assert clock.share() == pytest.approx(0.5, abs=0.01)
     assert train.Clock(10, None, step=4).share() == 0.4
@@ -315,6 +318,7 @@ def test_a_run_begins_from_exported_weights(train, parts, tmp_path):
     assert step == 0 and seconds == 0
     assert torch.equal(model.sam.state_dict()[name], load_file(bundled)[name].float())
     assert torch.equal(average["sam." + name], model.sam.state_dict()[name])
+    assert not model.readout.weight.any()  # what is not in the weights begins to learn before it teaches
 
 
 def test_exported_weights_can_be_averaged_with_earlier_ones(train, parts, quick, tmp_path, monkeypatch):
@@ -412,6 +416,35 @@ def test_the_mask_that_will_be_taken_learns_also_where_another_is_better(train):
     losses.total.backward()
     trusted, neither = logits.grad[0, 2].abs().sum(), logits.grad[0, 3].abs().sum()
     assert trusted > 5 * neither > 0  # both are as wrong
+
+
+def test_the_best_mask_shall_be_taken(train):
+    target = torch.zeros(1, 8, 8)
+    target[:, :4] = 1
+    logits = (target * 4 - 2)[:, None] * torch.tensor([1.0, 1.0, -1.0, -1.0]).reshape(1, 4, 1, 1)
+    iou = torch.tensor([[0.5, 0.8, 0.9, 0.2]], requires_grad=True)  # the first is right, the second would be taken
+    there = torch.ones(1, dtype=torch.bool)
+    grads = {}
+    for name in ("track", "click_2"):
+        losses = train.Losses(torch.zeros(()), {})
+        train.decoded_loss(losses, name, train.Decoded(logits, iou, torch.zeros(1, 4, 2), torch.zeros(1)), target,
+                           there, there)  # fmt: skip
+        assert (f"{name}_choice" in losses.figures) == (name == "track")  # several points have one mask
+        grads[name] = torch.autograd.grad(losses.total, iou)[0][0]
+    more = grads["track"] - grads["click_2"]
+    assert more[1] < 0 < more[2] and abs(more[3]) < 0.1 * more[2]
+
+
+def test_softened_pictures_are_those_of_a_smaller_one(train):
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.integers(0, 256, (2, 3, 48, 48, 3), np.uint8))
+    plain = torch.full_like(noise, 77)
+    assert torch.equal(train.softened(plain), plain)
+    soft = train.softened(noise)
+    assert soft.shape == noise.shape and soft.dtype == torch.uint8
+    fine = [x.float().diff(dim=3).abs().mean() for x in (noise, soft)]
+    assert fine[1] < 0.5 * fine[0]
+    assert soft.float().mean() == pytest.approx(float(noise.float().mean()), abs=1)
 
 
 def test_no_more_batches_is_an_error(train, parts, tiny):

@@ -7,6 +7,7 @@ in: weighing the memories first and projecting the few outcomes gives the same v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ LANES = 2  # chunks of queries that are multiplied in one batch: two threads sha
 BLOCK = 512  # keys whose scores are held at a time, where blocks of keys add up
 LEAST, MOST = 2.0**-60, 2.0**120  # between them a sum of powers is as exact as float32 is
 LOG2_E = 1.4426950408889634
+NOTHING = 2.0**-100  # a weight too small to change a sum: those of a row add up to one
+PROBED = 16  # queries whose scores tell whether all are to be weighed without their largest taken from them
 MANY = 1024  # keys from which a grid's terms are added to the scores of some queries at a time
 SHORT = 32  # tokens; below, matrix products are too small to pay
 FEW_SCORES = 2**22  # scores that are held at a time for many small windows
@@ -157,9 +160,11 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -> 
 
     The largest score of a row is not taken from the others before they become powers: float32 holds powers
     up to 2^127, so that a block of keys is done with once it was seen. Where a row's powers leave that range
-    or vanish, which takes scores beyond what trained models have, its chunk is computed anew as usual.
+    or vanish its chunk is computed anew as usual; of a model whose scores do so, some queries tell beforehand.
     """
     powers_of, values = q * LOG2_E, _with_one(v).T.contiguous()
+    if not _fits(powers_of[:: -(-len(q) // PROBED)] @ k.T):
+        return _chunked(q, k, v)
     out = q.new_empty(len(q), v.shape[1])
     room = q.new_empty(min(BLOCK, len(k)) * min(at_once, len(q)))
     for start in range(0, len(q), at_once):
@@ -175,6 +180,12 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -> 
         if not _divide(mixed.transpose(1, 2), out[chunk].unflatten(0, (lanes, -1))):
             out[chunk] = _chunked(q[chunk], k, v)
     return out
+
+
+def _fits(scores: Tensor) -> bool:
+    """Whether the powers of two of scores (L, S) have sums that `_divide` accepts,"""
+    highest = scores.amax(dim=1)
+    return bool(((highest > math.log2(LEAST)) & (highest < math.log2(MOST))).all())
 
 
 def _with_one(v: Tensor) -> Tensor:
@@ -196,5 +207,9 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for start in range(0, len(q), CHUNK):
         part = q[start : start + CHUNK]
         scores = torch.mm(part, k.T, out=room[: len(part)])
-        torch.mm(torch.softmax(scores, -1, out=scores), v, out=out[start : start + CHUNK])
+        torch.softmax(scores, -1, out=scores)
+        if scores.dtype == torch.float32:
+            # sharp attention has weights below the range in which a CPU multiplies at full speed
+            functional.threshold_(scores, NOTHING, 0.0)
+        torch.mm(scores, v, out=out[start : start + CHUNK])
     return out
