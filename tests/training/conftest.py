@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 TRAINING = Path(__file__).parents[2] / "training"
-NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export")
+NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export",
+         "fit_heads")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -422,7 +422,9 @@ def test_the_best_mask_shall_be_taken(train):
     target = torch.zeros(1, 8, 8)
     target[:, :4] = 1
     logits = (target * 4 - 2)[:, None] * torch.tensor([1.0, 1.0, -1.0, -1.0]).reshape(1, 4, 1, 1)
-    iou = torch.tensor([[0.5, 0.8, 0.9, 0.2]], requires_grad=True)  # the first is right, the second would be taken
+    iou = torch.tensor(
+        [[0.5, 0.8, 0.9, 0.2]], requires_grad=True
+    )  # the first is right, the second would be taken
     there = torch.ones(1, dtype=torch.bool)
     grads = {}
     for name in ("track", "click_2"):
