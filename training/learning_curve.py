@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,11 @@ PANELS = {
     "presence right": {"prior alone": ("track_presence_right",), "with recent frames": ("recent_presence_right",)},
     "predicted IoU, mean error": {"prior alone": ("track_iou_error", "track_iou"), "one point": ("click_1_iou_error",)},
 }  # fmt: skip
+
+
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """Return what sorts names by the numbers in them: the tenth after the ninth."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -62,7 +68,7 @@ def main() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    logs = [read_log(path) for path in args.logs]
+    logs = [read_log(path) for path in sorted(args.logs, key=in_order)]
     ends = np.cumsum([log[-1]["step"] for log in logs])
     figure, axes = pyplot.subplots(1, len(PANELS), figsize=(12, 3.6), layout="constrained")
     for axis, (title, lines) in zip(axes, PANELS.items()):

@@ -618,3 +618,5 @@ def test_logs_join_and_later_lines_of_a_step_hold(parts, tmp_path):
     assert steps.tolist() == [10, 20, 25]
     assert values.tolist() == [0.1, 0.3, 0.7]
     assert module.smooth(np.array([1.0, np.nan, 3.0]), 3)[0] == 1.0
+    names = ["run-10-b.jsonl", "run-9.jsonl", "run-1-c.jsonl", "run-1-a.jsonl"]
+    assert sorted(map(Path, names), key=module.in_order) == [Path(names[k]) for k in (3, 2, 1, 0)]

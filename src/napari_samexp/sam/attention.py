@@ -210,6 +210,6 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         torch.softmax(scores, -1, out=scores)
         if scores.dtype == torch.float32:
             # sharp attention has weights below the range in which a CPU multiplies at full speed
-            functional.threshold_(scores, NOTHING, 0.0)
+            torch.threshold_(scores, NOTHING, 0.0)
         torch.mm(scores, v, out=out[start : start + CHUNK])
     return out
