@@ -183,7 +183,7 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -> 
 
 
 def _fits(scores: Tensor) -> bool:
-    """Whether the powers of two of scores (L, S) have sums that `_divide` accepts,"""
+    """Whether powers of two of scores (L, S) have sums over S that `_divide` accepts, as their largest tell."""
     highest = scores.amax(dim=1)
     return bool(((highest > math.log2(LEAST)) & (highest < math.log2(MOST))).all())
 
