@@ -39,7 +39,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_the_starters_own_grid_is_the_default(shell: Shell) -> None:
     status, out, err = shell("posenc --out maps.npy")
     assert (status, err) == (0, "")
-    assert "starter: absolute, 40 channels of 64 x 64, float32" in out and "Saved to maps.npy" in out
+    assert "starter: absolute, 40 channels of 96 x 96, float32" in out and "Saved to maps.npy" in out
     np.testing.assert_array_equal(np.load("maps.npy"), position_encoding("starter").values)
 
 

@@ -206,6 +206,6 @@ def test_from_a_name_to_a_map() -> None:
     assert (made.model, made.part, made.grid_hw, made.dtype) == ("starter", "absolute", (10, 12), "bfloat16")
     assert made.title == "starter · absolute, no window tile · 10 × 12 · bfloat16"
     whole = position_encoding("starter", part="rotary", window_tile=False)
-    assert whole.grid_hw == (16, 16) and whole.window_tile  # it has no tile to leave out
+    assert whole.grid_hw == (24, 24) and whole.window_tile  # it has no tile to leave out
     with pytest.raises(CheckpointError, match="no model of that name"):
         position_encoding("nobody")
