@@ -25,6 +25,12 @@ def averaged(source: Path, model: nn.Module) -> dict[str, Tensor]:
     return {key: saved[f"sam.{key}"] for key in model.state_dict()}
 
 
+def write(weights: dict[str, Tensor], path: Path, notes: dict[str, str]) -> None:
+    """Write a weights file; safetensors by itself writes files that only their owner can read."""
+    save_file(weights, path, notes)
+    path.chmod(0o644)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="state.pt of a training run, or weights that one left")
@@ -45,8 +51,7 @@ def main() -> None:
         }
     weights[PRESENCE] = (weights[PRESENCE].float() + args.presence).half()
     notes = {"licence": "Apache-2.0", "made_by": "training/train.py"}
-    save_file(weights, args.out, metadata_for(variant) | notes)
-    args.out.chmod(0o644)  # safetensors writes files that only their owner can read
+    write(weights, args.out, metadata_for(variant) | notes)
     parameters = sum(p.numel() for p in load_model(args.out, device="cpu").parameters())
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {parameters / 1e6:.2f} M parameters")
 

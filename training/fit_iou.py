@@ -22,11 +22,12 @@ import feed
 import numpy as np
 import scenes
 import torch
+from export import write
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from train import SHARPNESS
+from train import choice_loss, set_rate
 
 from napari_samexp.sam import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
@@ -121,8 +122,7 @@ def loss_of(iou: Tensor, met: Met) -> Tensor:
     """Return the loss of N predicted IoUs (N, 4): their errors, the taken mask's most, and which one is taken."""
     choice = torch.where(met.several, 1 + iou.detach()[:, 1:].argmax(1), 0)
     errors, weight = (iou - met.truth).abs(), torch.where(met.tracked, 1.0, CLICK)
-    taken = ((iou[:, 1:] / SHARPNESS).softmax(1) * met.truth[:, 1:]).sum(1)
-    missed = (met.truth[:, 1:].amax(1) - taken) * met.several
+    missed = choice_loss(iou, met.truth) * met.several
     each = errors[torch.arange(len(iou)), choice] + 0.3 * errors.mean(1) + 0.5 * missed
     return (each * weight).sum() / weight.sum()
 
@@ -163,8 +163,7 @@ def fitted(head: nn.Module, met: Met, epochs: int = 30, lr: float = 3e-4) -> nn.
             best, lowest = copy.deepcopy(head), now
         if epoch == epochs:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = lr * (1 - epoch / epochs)
+        set_rate([optimiser], lr * (1 - epoch / epochs))
         for rows in torch.randperm(len(here.clip), generator=shuffle).split(512):
             optimiser.zero_grad()
             loss_of(head(here.tokens[rows]).sigmoid(), here.part(rows)).backward()
@@ -209,8 +208,7 @@ def main(words: list[str] | None = None) -> None:
     for key, value in head.state_dict().items():
         name = f"sam_mask_decoder.{HEAD}.{key}"
         weights[name] = value.to(weights[name].dtype)
-    save_file(weights, args.out, notes)
-    args.out.chmod(0o644)
+    write(weights, args.out, notes)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,15 @@ def overlap(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(union > 0, (a & b).sum((-2, -1)) / union.clamp(min=1), 1.0)
 
 
+def choice_loss(iou: Tensor, truth: Tensor) -> Tensor:
+    """(N, 4) predicted and true IoU to (N,): what taking one of the masks from the second on gives away.
+
+    An error of the predicted IoU matters most where it changes which mask is taken.
+    """
+    taken = ((iou[:, 1:] / SHARPNESS).softmax(1) * truth[:, 1:]).sum(1)
+    return truth[:, 1:].amax(1) - taken
+
+
 @dataclass
 class Losses:
     """A sum of losses and the figures worth a line in the log, which stay on the device until one is written."""
@@ -235,9 +244,7 @@ def decoded_loss(
     truth = overlap(masks.detach(), target[:, None].expand_as(masks))
     losses.add(f"{name}_iou", ((iou - truth).abs().mean(1) * shown).sum() / total, 0.8 * weight)
     if not plain:
-        # an error of the predicted IoU matters most where it changes which mask is taken
-        taken = ((iou[:, 1:] / SHARPNESS).softmax(1) * truth[:, 1:]).sum(1)
-        losses.add(f"{name}_choice", ((truth[:, 1:].amax(1) - taken) * shown).sum() / total, 0.5 * weight)
+        losses.add(f"{name}_choice", (choice_loss(iou, truth) * shown).sum() / total, 0.5 * weight)
     if name.startswith("click"):
         losses.add(f"{name}_presence", functional.softplus(-presence).mean(), 0.3 * weight)
     else:
@@ -842,7 +849,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--long-from", type=float, default=0.75, help="share of the run from which clips are long"
     )
-    parser.add_argument("--longest", type=int, default=24, help="most frames of a clip")
+    parser.add_argument(
+        "--longest", type=int, default=24, choices=(4, 8, 16, 24), help="most frames of a clip"
+    )
     parser.add_argument(
         "--soft", type=float, default=0.0, help="share of the steps whose pictures come from smaller ones"
     )

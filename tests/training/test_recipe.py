@@ -247,7 +247,8 @@ def quick(train, tiny, tmp_path, monkeypatch):
     """Words of a command that trains on tiny scenes in a moment."""
     monkeypatch.setattr(train, "stages", lambda *_: [replace(tiny, until=0.5), tiny])
     monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
-    return ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
+    yield ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
+    torch.set_flush_denormal(False)  # as the other tests of this process have it
 
 
 def state_and_log(run):

@@ -162,9 +162,10 @@ def _weighed(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -> 
     up to 2^127, so that a block of keys is done with once it was seen. Where a row's powers leave that range
     or vanish its chunk is computed anew as usual; of a model whose scores do so, some queries tell beforehand.
     """
-    powers_of, values = q * LOG2_E, _with_one(v).T.contiguous()
+    powers_of = q * LOG2_E
     if not _fits(powers_of[:: -(-len(q) // PROBED)] @ k.T):
         return _chunked(q, k, v)
+    values = _with_one(v).T.contiguous()
     out = q.new_empty(len(q), v.shape[1])
     room = q.new_empty(min(BLOCK, len(k)) * min(at_once, len(q)))
     for start in range(0, len(q), at_once):
