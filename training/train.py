@@ -21,7 +21,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -475,27 +475,50 @@ def part_losses(
     if state is None:
         state = remember_priors(sam, batch, true_memory, embedding[:, :priors], prompted)
 
-    # 2. the frames with the prior's memory alone
-    flat = embedding[:, priors:].flatten(0, 1)
-    each = torch.arange(count, device=device).repeat_interleave(length)
-    alone = replace(state, past=[]).bank(0)
-    recalled = sam.recall(flat, [memory[each] for memory in alone[0]], *(rest[each] for rest in alone[1:]))
-    truth = batch["truth"][:, before:][:, frames].flatten(0, 1)
-    present, sure = (batch[key][:, frames].flatten() for key in ("present", "sure"))
-    target, coarse = shares(truth), shares(truth, COARSE)
-    tracked = decode_tracked(sam, recalled, tuple(x.flatten(0, 1) for x in fine), side)
-    decoded_loss(losses, "track", tracked, target, present, sure)
-    read = model.readout(recalled.permute(0, 2, 3, 1))[..., 0].float()
-    shown = present.sum().clamp(min=1)
-    losses.add("readout", (mask_loss(read, coarse) * present).sum() / shown, 0.5)
-    alike = (functional.normalize(flat.float(), dim=1) * state.token[each][:, :, None, None]).sum(1)
-    logits = alike * model.token_scale[0] + model.token_scale[1]
-    losses.add("tokens", (mask_loss(logits, coarse) * present).sum() / shown, 0.4)
+    tracked_losses(losses, model, batch, frames, state, embedding[:, priors:], fine, recent)
+    return losses, state
+
+
+def tracked_losses(
+    losses: Losses, model: Starter, batch: dict[str, Tensor], frames: slice, state: Remembered,
+    embedding: Tensor, fine: tuple[Tensor, ...], recent: int, alone: int | None = None,
+) -> None:  # fmt: skip
+    """Add the losses of some encoded frames (B, T, ...) of a batch's clips, and their memories to the state.
+
+    The first `alone` frames, or all, are also found with the prior's memories alone.
+    """
+    sam, side, before = model.sam, COARSE * embedding.shape[-1], batch["own"].shape[1]
+    count, length = embedding.shape[:2]
+    truth, present, sure = (
+        batch["truth"][:, before:][:, frames],
+        batch["present"][:, frames],
+        batch["sure"][:, frames],
+    )
+    first = slice(0, length if alone is None else alone)
+    tracked = None
+
+    # 2. frames with the prior's memory alone
+    if alone != 0:
+        flat = embedding[:, first].flatten(0, 1)
+        each = torch.arange(count, device=flat.device).repeat_interleave(len(flat) // count)
+        bank = replace(state, past=[]).bank(0)
+        recalled = sam.recall(flat, [memory[each] for memory in bank[0]], *(rest[each] for rest in bank[1:]))
+        covered, there = truth[:, first].flatten(0, 1), present[:, first].flatten()
+        tracked = decode_tracked(sam, recalled, tuple(x[:, first].flatten(0, 1) for x in fine), side)
+        decoded_loss(losses, "track", tracked, shares(covered), there, sure[:, first].flatten())
+        read, coarse = model.readout(recalled.permute(0, 2, 3, 1))[..., 0].float(), shares(covered, COARSE)
+        shown = there.sum().clamp(min=1)
+        losses.add("readout", (mask_loss(read, coarse) * there).sum() / shown, 0.5)
+        alike = (functional.normalize(flat.float(), dim=1) * state.token[each][:, :, None, None]).sum(1)
+        logits = alike * model.token_scale[0] + model.token_scale[1]
+        losses.add("tokens", (mask_loss(logits, coarse) * there).sum() / shown, 0.4)
 
     # 3. one after the other, with the memories of those before
     if recent:
-        follow(losses, sam, embedding[:, priors:], fine, tracked, state, target, present, sure, recent)
-    return losses, state
+        target = shares(truth.flatten(0, 1))
+        follow(
+            losses, sam, embedding, fine, tracked, state, target, present.flatten(), sure.flatten(), recent
+        )
 
 
 def remember_priors(
@@ -531,12 +554,12 @@ def decode_tracked(sam: Sam2, recalled: Tensor, fine: tuple[Tensor, ...], side: 
 
 
 def follow(
-    losses: Losses, sam: Sam2, embedding: Tensor, fine: tuple[Tensor, ...], alone: Decoded,
+    losses: Losses, sam: Sam2, embedding: Tensor, fine: tuple[Tensor, ...], alone: Decoded | None,
     state: Remembered, target: Tensor, present: Tensor, sure: Tensor, recent: int,
 ) -> None:  # fmt: skip
     """Track the frames (B, T, D, h, w) in their order and add their memories to the state.
 
-    A clip's first frame has no past: what the prior alone gave (`alone`, of B T frames) holds for it.
+    A clip's first frame has no past: what the prior alone gave (`alone`, of its first frames) holds for it.
     """
     count, length = embedding.shape[:2]
     side = 16 * embedding.shape[-1]
@@ -549,7 +572,8 @@ def follow(
             again.append(now)
             order.append(rows * length + t)
         else:
-            now = Decoded(*(part[rows * length + t] for part in alone))
+            assert alone is not None  # where a clip begins
+            now = Decoded(*(part.unflatten(0, (count, -1))[:, t] for part in alone))
         best = 1 + now.iou[:, 1:].argmax(1)
         kept = now.presence.detach() > 0
         logits = torch.where(kept[:, None, None], now.masks[rows, best].float(), -1024.0)
@@ -748,19 +772,20 @@ def stoppable() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def train(args: argparse.Namespace) -> None:
+def together(work: Callable[..., None], args: argparse.Namespace) -> None:
+    """Do `work(args, place, processes)` as one of the processes that torchrun started, or as the only one."""
     place, processes = 0, 1
     if "RANK" in os.environ:  # torchrun says so
         distributed.init_process_group("gloo")
         place, processes = distributed.get_rank(), distributed.get_world_size()
     try:
-        train_as(args, place, processes)
+        work(args, place, processes)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
-def train_as(args: argparse.Namespace, place: int, processes: int) -> None:
+def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
     """Train as one of some processes that train together; the first writes the log and the state."""
     device = torch.device(args.device)
     if device.type == "cpu":
@@ -881,4 +906,4 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    train(parse())
+    together(train, parse())
