@@ -2,7 +2,7 @@
 
 A training step on a CPU spends most of its time on encoding pictures and on clicks. With the encoder and the mask
 decoder as they are, pictures stay encoded: what a clip's frames and priors are to the memory is kept, and a
-step costs a tenth. Clicks give exactly the masks that they gave before. Each process draws a few new scenes, says
+clip costs a third. Clicks give exactly the masks that they gave before. Each process draws a few new scenes, says
 how well they are followed before they were ever shown, and takes some steps on all that it keeps.
 
 `--soften` multiplies the queries of the layers that look at memories first. After long training with large
@@ -114,8 +114,9 @@ def clip_losses(
 ) -> dict[str, Tensor]:
     """Return the figures of a batch of encoded examples; where `learn`, with its gradients."""
     priors, length = batch["own"].shape[1], batch["present"].shape[1]
-    recent, state, sums = int(rng.choice(stage.recent)), None, {}
-    parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
+    recent, state = int(rng.choice(stage.recent)), None
+    sums: dict[str, list[Tensor]] = {}
+    parts = train.parts_of(length, stage.part)
     for frames in parts:
         with torch.set_grad_enabled(learn):
             losses = train.Losses(torch.zeros(()), {})
@@ -132,9 +133,8 @@ def clip_losses(
         if learn:
             (losses.total / len(parts)).backward()
         state = state.detached()
-        for key, value in losses.figures.items():
-            sums[key] = [*sums.get(key, []), value]
-    return {key: torch.stack(values).mean() for key, values in sums.items()}
+        train.gather(sums, losses.figures)
+    return train.means(sums)
 
 
 class Pool:
@@ -203,8 +203,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
                 new = encoded(model, batch, rng, drawn["count"])
                 met = clip_losses(model, together(new), STAGE, rng, learn=False)
                 pool.add(new)
-                for key, value in met.items():
-                    sums.setdefault(FRESH + key, []).append(value)
+                train.gather(sums, {FRESH + key: value for key, value in met.items()})
             train.set_rate(optimisers, train.learning_rate(share, step - first, args.lr, warm_up=40))
             model.zero_grad(set_to_none=True)
             shown = swapped(pool.draw(args.pictures, chance), SWAPPED, rng)
@@ -214,8 +213,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             figures["norm"] = train.change(model, optimisers)
             clock.step, turn = step + 1, turn + 1
             train.blend(average, model, train.decay_at(clock.step, args.average))
-            for key, value in figures.items():
-                sums.setdefault(key, []).append(value)
+            train.gather(sums, figures)
             if place:
                 sums = {}
             elif clock.step % args.every == 0:
@@ -256,4 +254,4 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    train.together(fit, parse())
+    train.in_processes(fit, parse())

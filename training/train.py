@@ -667,6 +667,21 @@ def begin(
     return saved["average"], 0, 0.0
 
 
+def parts_of(length: int, part: int) -> list[slice]:
+    """Return the parts of a clip, between which gradients do not flow."""
+    return [slice(k, min(k + part, length)) for k in range(0, length, part)]
+
+
+def gather(sums: dict[str, list[Tensor]], figures: Mapping[str, Tensor]) -> None:
+    """Add figures to those of their names."""
+    for key, value in figures.items():
+        sums.setdefault(key, []).append(value)
+
+
+def means(sums: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack(values).mean() for key, values in sums.items()}
+
+
 def take_step(
     model: Starter, optimisers: list[torch.optim.Optimizer], batch: Mapping[str, Tensor | np.ndarray], stage: Stage,
     seed: tuple[int, int], bfloat16: bool,
@@ -675,8 +690,8 @@ def take_step(
     rng, device = np.random.default_rng(seed), model.readout.weight.device
     here, counts = to_device(batch, device), np.asarray(batch["count"])
     length, priors = here["present"].shape[1], here["own"].shape[1]
-    parts = [slice(k, min(k + stage.part, length)) for k in range(0, length, stage.part)]
-    recent, state, sums = int(rng.choice(stage.recent)), None, {}
+    parts, sums = parts_of(length, stage.part), dict[str, list[Tensor]]()
+    recent, state = int(rng.choice(stage.recent)), None
     if stage.soft and rng.random() < stage.soft:
         here["pictures"] = softened(here["pictures"])
     model.zero_grad(set_to_none=True)
@@ -687,12 +702,11 @@ def take_step(
             losses, state = part_losses(model, here, stage.true_memory, part, state, recent, groups)
         (losses.total / len(parts)).backward()
         state = state.detached()
-        for key, value in losses.figures.items():
-            sums[key] = [*sums.get(key, []), value]
+        gather(sums, losses.figures)
     if distributed.is_initialized():
         average_gradients(model)
     norm = change(model, optimisers)
-    return {key: torch.stack(values).mean() for key, values in sums.items()} | {"norm": norm}
+    return means(sums) | {"norm": norm}
 
 
 def change(model: Starter, optimisers: list[torch.optim.Optimizer]) -> Tensor:
@@ -772,7 +786,7 @@ def stoppable() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def together(work: Callable[..., None], args: argparse.Namespace) -> None:
+def in_processes(work: Callable[..., None], args: argparse.Namespace) -> None:
     """Do `work(args, place, processes)` as one of the processes that torchrun started, or as the only one."""
     place, processes = 0, 1
     if "RANK" in os.environ:  # torchrun says so
@@ -835,8 +849,7 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
                 )
                 clock.step += 1
                 blend(average, model, decay_at(clock.step, args.average))
-                for key, value in figures.items():
-                    sums.setdefault(key, []).append(value)
+                gather(sums, figures)
                 if clock.step % args.every == 0:
                     told()
                     sums = {}
@@ -906,4 +919,4 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    together(train, parse())
+    in_processes(train, parse())

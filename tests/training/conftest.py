@@ -21,3 +21,8 @@ def parts():
         yield {name: importlib.import_module(name) for name in NAMES}
         for name in NAMES:
             sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def train(parts):
+    return parts["train"]

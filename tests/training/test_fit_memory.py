@@ -16,11 +16,6 @@ def fit_memory(parts):
     return parts["fit_memory"]
 
 
-@pytest.fixture(scope="module")
-def train(parts):
-    return parts["train"]
-
-
 @pytest.fixture
 def small(train, fit_memory, monkeypatch):
     """The stage, on small pictures and always of the same shape."""

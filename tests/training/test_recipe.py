@@ -17,11 +17,6 @@ TRAINING = Path(__file__).parents[2] / "training"
 
 
 @pytest.fixture(scope="module")
-def train(parts):
-    return parts["train"]
-
-
-@pytest.fixture(scope="module")
 def prompts(parts):
     return parts["prompts"]
 
