@@ -5,9 +5,7 @@ decoder as they are, pictures stay encoded: what a clip's frames and priors are 
 clip costs a third. Clicks give exactly the masks that they gave before. Each process draws a few new scenes, says
 how well they are followed before they were ever shown, and takes some steps on all that it keeps.
 
-`--soften` multiplies the queries of the layers that look at memories first. After long training with large
-steps their scores lay so far apart that every place looked at a single one of memory's, and neither queries
-nor keys had a gradient any more.
+`--soften` multiplies the queries of the layers that look at memories first: see `train.soften`.
 """
 
 from __future__ import annotations
@@ -45,21 +43,6 @@ def freeze(model: train.Starter) -> None:
     """Let the memory's parameters alone learn, and the head that says whether the object is there."""
     for name, value in model.sam.named_parameters():
         value.requires_grad_(name.startswith(LEARNING))
-
-
-@torch.no_grad()
-def soften(model: train.Starter, factors: Sequence[float]) -> None:
-    """Multiply the queries of each layer that looks at memories.
-
-    Raises
-    ------
-    ValueError
-        If there is not one factor for each layer.
-    """
-    for layer, factor in zip(model.sam.memory_attention.layers, factors, strict=True):
-        project = layer.cross_attn_image.q_proj
-        project.weight.mul_(factor)
-        project.bias.mul_(factor)
 
 
 @torch.no_grad()
@@ -173,11 +156,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     model, state_file = train.Starter(), args.run / "state.pt"
     train.initialise(model, args.seed)
     optimisers = train.make_optimisers(model, args.lr)
-    begun = not state_file.exists()
-    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start)
-    if begun:
-        soften(model, args.soften)
-        average = {key: value.clone() for key, value in model.state_dict().items()}
+    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
     freeze(model)
     plan = feed.Plan(
         [replace(STAGE, scene=replace(SCENE, side=args.side))],
@@ -232,7 +211,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of log and state")
     parser.add_argument("--start", type=Path, required=True, help="weights to begin from")
-    parser.add_argument("--soften", type=float, nargs=2, default=(1.0, 1.0), metavar="FACTOR")
+    train.offer_softening(parser)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--side", type=int, default=train.STARTER.image_size)

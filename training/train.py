@@ -21,7 +21,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -644,10 +644,49 @@ def make_optimisers(model: Starter, lr: float) -> list[torch.optim.Optimizer]:
     return [Muon(matrices, lr=lr, weight_decay=0.02), adam]
 
 
+@torch.no_grad()
+def soften(model: Starter, factors: Sequence[float]) -> None:
+    """Multiply the queries of each layer that looks at memories.
+
+    They begin so large (`wire_memory`) that every place looks at a single one of memory's; neither queries nor
+    keys nor the features that are compared get a gradient through that, and they stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If there is not one factor for each layer.
+    """
+    for layer, factor in zip(model.sam.memory_attention.layers, factors, strict=True):
+        project = layer.cross_attn_image.q_proj
+        project.weight.mul_(factor)
+        project.bias.mul_(factor)
+
+
+def offer_softening(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--soften", type=float, nargs=2, metavar="FACTOR",
+        help="by which queries of the layers that look at memories are multiplied where the run begins",
+    )  # fmt: skip
+
+
 def begin(
+    model: Starter, optimisers: list[torch.optim.Optimizer], state_file: Path, start: Path | None,
+    factors: Sequence[float] | None = None,
+) -> tuple[dict[str, Tensor], int, float]:  # fmt: skip
+    """Load the run's own state or the one to start from; return the averaged weights, the first step and seconds.
+
+    Where the run begins, its attention to memories is softened by the factors.
+    """
+    weights, step, seconds = _loaded(model, optimisers, state_file, start)
+    if factors and not state_file.exists():
+        soften(model, factors)
+        weights = {key: value.clone() for key, value in model.state_dict().items()}
+    return weights, step, seconds
+
+
+def _loaded(
     model: Starter, optimisers: list[torch.optim.Optimizer], state_file: Path, start: Path | None
 ) -> tuple[dict[str, Tensor], int, float]:
-    """Load the run's own state or the one to start from; return the averaged weights, the first step and seconds."""
     source = state_file if state_file.exists() else start
     device = model.readout.weight.device
     if source is None:
@@ -817,7 +856,7 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
     if args.freeze_encoder:
         freeze_encoder(model.sam)
     optimisers = make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start)
+    average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start, args.soften)
     recipe = stages(args.side, args.long_from, args.longest, args.soft)[args.stage :]
     sums: dict[str, list[Tensor]] = {}
     first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
@@ -893,6 +932,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--soft", type=float, default=0.0, help="share of the steps whose pictures come from smaller ones"
     )
+    offer_softening(parser)
     parser.add_argument("--stage", type=int, default=0, help="first stage of the recipe")
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"

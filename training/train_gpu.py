@@ -467,7 +467,7 @@ def run(args: argparse.Namespace) -> None:
     train.initialise(model, args.seed)
     model.to(device)
     optimisers = train.make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start)
+    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
     first, examples = clock.step, 0
     drawn, kinds = recipe(tuple(args.room), args.batch_factor)
     sums: dict[str, list[Tensor]] = {}
@@ -549,6 +549,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--run", type=Path, default=Path(__file__).parent / "runs" / "gpu")
     parser.add_argument("--start", type=Path, help="a state.pt or a .safetensors file to begin from")
+    train.offer_softening(parser)
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"

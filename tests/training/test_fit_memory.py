@@ -98,7 +98,7 @@ def test_a_step_changes_the_memory_and_no_click(parts, train, fit_memory, small,
 
 
 def test_steps_lower_the_loss_of_what_they_see(parts, train, fit_memory, small, model):
-    fit_memory.soften(model, (0.1, 0.05))
+    train.soften(model, (0.1, 0.05))
     fit_memory.freeze(model)
     batch, optimisers, seen = (
         fit_memory.together(kept(parts, model, small)),
@@ -115,16 +115,6 @@ def test_steps_lower_the_loss_of_what_they_see(parts, train, fit_memory, small, 
         )
         train.change(model, optimisers)
     assert seen[-1]["recent_mask"] < seen[0]["recent_mask"]
-
-
-def test_softened_attention_looks_at_more_places(fit_memory, model):
-    layers = model.sam.memory_attention.layers
-    before = [layer.cross_attn_image.q_proj.weight.clone() for layer in layers]
-    fit_memory.soften(model, (0.5, 0.25))
-    for layer, weight, factor in zip(layers, before, (0.5, 0.25)):
-        assert torch.allclose(layer.cross_attn_image.q_proj.weight, factor * weight)
-    with pytest.raises(ValueError, match="shorter"):
-        fit_memory.soften(model, (0.5,))
 
 
 def test_a_swapped_example_looks_for_what_is_not_there(parts, fit_memory, small, model):

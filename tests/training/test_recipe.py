@@ -262,6 +262,22 @@ def test_a_run_is_resumed_where_it_stopped(train, quick, tmp_path):
     assert not torch.equal(first["model"]["readout.weight"], state["model"]["readout.weight"])
 
 
+def test_attention_is_softened_where_a_run_begins_and_not_again(train, tmp_path):
+    model, state = train.Starter(), tmp_path / "state.pt"
+    before = [layer.cross_attn_image.q_proj.weight.clone() for layer in model.sam.memory_attention.layers]
+    average, _, _ = train.begin(model, [], state, None, (0.5, 0.25))
+    for k, (weight, factor) in enumerate(zip(before, (0.5, 0.25))):
+        name = f"sam.memory_attention.layers.{k}.cross_attn_image.q_proj.weight"
+        assert torch.equal(average[name], factor * weight)
+        assert torch.equal(model.state_dict()[name], factor * weight)
+    train.save(state, model, average, [], train.Clock(10, None, step=3))
+    again = train.Starter()
+    average, step, _ = train.begin(again, [], state, None, (0.5, 0.25))
+    assert step == 3 and all(torch.equal(average[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="shorter"):
+        train.soften(model, (0.5,))
+
+
 def test_a_run_ends_by_the_clock_and_a_longer_one_goes_on(train, quick, tmp_path):
     train.train(train.parse([*quick, "--minutes", "0.03"]))
     first, log = state_and_log(tmp_path)
