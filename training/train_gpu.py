@@ -91,8 +91,12 @@ def recipe(room: tuple[int, int], factor: float) -> tuple[list[Drawn], list[Kind
     ]
 
 
-def turn_of(share: float, step: int) -> int:
-    """Return which kind of step comes: pictures as they are drawn first, then more and more enlarged and longer ones."""
+def turn_of(share: float, step: int, begin: float = 0.0) -> int:
+    """Return which kind of step comes: pictures as they are drawn first, then more and more enlarged and longer ones.
+
+    A run of weights that know the first part passes it over up to `begin`, a share of it all.
+    """
+    share = begin + (1 - begin) * share
     if step % 10 == 9:
         return 2
     if share < 0.45:
@@ -493,7 +497,7 @@ def run(args: argparse.Namespace) -> None:
         saved = clock.spent()
         while clock.share() < 1 and not asked_to_stop:
             share = batches.share.value = clock.share()
-            step = steps[turn_of(share, clock.step)]
+            step = steps[turn_of(share, clock.step, args.begin)]
             name = step.asking.kind.name
             figures = step.run()
             source.drain()
@@ -551,6 +555,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="a state.pt or a .safetensors file to begin from")
     train.offer_softening(parser)
     parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument(
+        "--begin", type=float, default=0.0, help="share of what is shown in turn that is passed over"
+    )
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
     )

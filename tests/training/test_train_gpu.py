@@ -195,6 +195,10 @@ def test_every_kind_of_step_comes(gpu):
     early, late = (Counter(gpu.turn_of(share, step) for step in range(300)) for share in (0.1, 0.9))
     assert early[0] > 200 and set(early) == {0, 1, 2}
     assert set(late) == {1, 2, 3} and min(late[1], late[3]) > 80
+    assert [gpu.turn_of(0.0, step, 0.9) for step in range(300)] == [
+        gpu.turn_of(0.9, step) for step in range(300)
+    ]
+    assert gpu.turn_of(1.0, 1, 0.6) == gpu.turn_of(1.0, 1)
     drawn, kinds = gpu.recipe((8, 8), 1)
     for kind in kinds:
         scene = drawn[kind.pool].scene
