@@ -21,6 +21,7 @@ from napari_samexp.sam import weights
 from napari_samexp.sam.weights import Connection
 from napari_samexp.types import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("cache")
 QUICK = Connection(stall_s=20.0, tries=3, pause_s=0.0)
 Answer = Callable[["Handler"], None]
 
@@ -118,15 +119,6 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     authority.cert_pem.write_to_path(path)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NAPARI_SAMEXP_CACHE", str(folder))
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
 
 
 @pytest.fixture

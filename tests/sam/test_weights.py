@@ -23,6 +23,7 @@ from napari_samexp.sam import weights
 from napari_samexp.sam.weights import Connection, OfficialFile
 from napari_samexp.types import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("cache")
 BODY = bytes(range(256)) * 2000  # 512,000 bytes: more than one read
 SHA256 = hashlib.sha256(BODY).hexdigest()
 QUICK = Connection(stall_s=20.0, tries=3, pause_s=0.0, allow_http=True)
@@ -154,15 +155,6 @@ def redirect(to: str) -> Answer:
         h.server.over.wait(30)
 
     return answer
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NAPARI_SAMEXP_CACHE", str(folder))
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
 
 
 @pytest.fixture
