@@ -648,8 +648,8 @@ def make_optimisers(model: Starter, lr: float) -> list[torch.optim.Optimizer]:
 def soften(model: Starter, factors: Sequence[float]) -> None:
     """Multiply the queries of each layer that looks at memories.
 
-    They begin so large (`wire_memory`) that every place looks at a single one of memory's; neither queries nor
-    keys nor the features that are compared get a gradient through that, and they stay as they are.
+    They begin so large (`wire_memory`) that every place looks at a single one of memory's, and what is compared
+    gets next to no gradient through that.
 
     Raises
     ------
@@ -663,6 +663,7 @@ def soften(model: Starter, factors: Sequence[float]) -> None:
 
 
 def offer_softening(parser: argparse.ArgumentParser) -> None:
+    """Let a program's run begin with `soften`."""
     parser.add_argument(
         "--soften", type=float, nargs=2, metavar="FACTOR",
         help="by which queries of the layers that look at memories are multiplied where the run begins",
@@ -677,33 +678,26 @@ def begin(
 
     Where the run begins, its attention to memories is softened by the factors.
     """
-    weights, step, seconds = _loaded(model, optimisers, state_file, start)
-    if factors and not state_file.exists():
-        soften(model, factors)
-        weights = {key: value.clone() for key, value in model.state_dict().items()}
-    return weights, step, seconds
-
-
-def _loaded(
-    model: Starter, optimisers: list[torch.optim.Optimizer], state_file: Path, start: Path | None
-) -> tuple[dict[str, Tensor], int, float]:
-    source = state_file if state_file.exists() else start
-    device = model.readout.weight.device
-    if source is None:
-        return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
-    if source.suffix == ".safetensors":
+    resumed = state_file.exists()
+    source, average = state_file if resumed else start, None
+    if source is not None and source.suffix == ".safetensors":
         # exported weights have neither the optimiser's state nor the two read-outs
         model.sam.load_state_dict({key: value.float() for key, value in load_file(source).items()})
         # a read-out that knows nothing must not teach the features that it reads
         nn.init.zeros_(model.readout.weight)
-        return {key: value.clone() for key, value in model.state_dict().items()}, 0, 0.0
-    saved = torch.load(source, weights_only=True, map_location=device)
-    model.load_state_dict(saved["model"])
-    for optimiser, state in zip(optimisers, saved["optimisers"]):
-        optimiser.load_state_dict(state)
-    if state_file.exists():
-        return saved["average"], saved["step"], saved.get("seconds", 0.0)
-    return saved["average"], 0, 0.0
+    elif source is not None:
+        saved = torch.load(source, weights_only=True, map_location=model.readout.weight.device)
+        model.load_state_dict(saved["model"])
+        for optimiser, state in zip(optimisers, saved["optimisers"]):
+            optimiser.load_state_dict(state)
+        average = saved["average"]
+        if resumed:
+            return average, saved["step"], saved.get("seconds", 0.0)
+    if factors:
+        soften(model, factors)
+    if factors or average is None:
+        average = {key: value.clone() for key, value in model.state_dict().items()}
+    return average, 0, 0.0
 
 
 def parts_of(length: int, part: int) -> list[slice]:
