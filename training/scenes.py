@@ -31,6 +31,7 @@ __all__ = [
     "SceneConfig",
     "make_batch",
     "make_example",
+    "make_shared",
     "render_sheet",
 ]
 
@@ -1332,6 +1333,86 @@ def make_example(config: SceneConfig, seed: int) -> Example:
             "texture": target.surface.kind,
         },
     )
+
+
+def _draw_family(
+    rng: np.random.Generator,
+    config: SceneConfig,
+    target: _Thing,
+    grounds: np.ndarray,
+    count: int,
+    vivid: float,
+) -> list[_Thing]:
+    """The object and others, all different; a hard share have the surface or the outline of one before."""
+    things = [target]
+    for _ in range(count):
+        copied, model = rng.random() < config.hard, things[int(rng.integers(len(things)))]
+        if copied and rng.random() < 0.55:
+            surface, outline = model.surface, _draw_outline(rng, avoid=model.outline.kind)
+        else:
+            avoid = np.concatenate([grounds, model.surface.colours])
+            surface = _draw_surface(rng, avoid, model.surface.kind, vivid=vivid)
+            outline = model.outline if copied else _draw_outline(rng, avoid=model.outline.kind)
+        large = rng.random() < 0.6
+        size = _prior_size(rng, config, outline, 0.36) if large else _draw_size(rng, config, 0.36)
+        things.append(_Thing(outline, surface, size))
+    return things
+
+
+def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a picture and a clip elsewhere that show the same things, so that each of them can be looked for.
+
+    Parameters
+    ----------
+    config
+        What scenes look like. In place of `distractors` there are three to six things, `hard` is the share of them that
+        copy the surface or the outline of another, and some are missing in the picture or, more often, in the clip.
+        Cells go on from the picture to the clip, as in `make_example`.
+    seed
+        As of `make_example`.
+    frames
+        Number of frames of the clip.
+
+    Returns
+    -------
+    pictures : numpy.ndarray, shape (1 + frames, H, W, 3), uint8
+        The picture, then the clip.
+    instances : numpy.ndarray, shape (1 + frames, H, W), uint8
+        0 is ground; a number is the same thing wherever it is.
+    """
+    rng = np.random.default_rng(seed)
+    if rng.random() < config.microscopy:
+        gap = int(rng.integers(1, 6))
+        only = replace(config, microscopy=1.0, absent=0.0, frames=gap + frames)
+        cells = make_example(only, seed)
+        seen = [0, *range(gap, gap + frames)]
+        return cells.frames[seen], cells.frame_instances[seen]
+    vivid = _vividness(rng, config)
+    target = _draw_target(rng, config, vivid)
+    target.size = _prior_size(rng, config, target.outline, 0.6)
+    grounds = _draw_grounds(rng, target, vivid)
+    things = _draw_family(rng, config, target, _colours_of(grounds), int(rng.integers(2, 6)), vivid)
+    painted = []
+    for elsewhere in (False, True):
+        if elsewhere:
+            grounds = _draw_grounds(rng, target, vivid)
+        length = frames if elsewhere else 1
+        scene = _draw_stage(rng, config, length, grounds, not vivid)
+        shown = [_finish(rng, config, _Thing(each.outline, each.surface, each.size)) for each in things]
+        if elsewhere:
+            for each in shown:
+                each.size = _size_again(rng, config, each, each.size)
+        order = rng.permutation(len(things))
+        if len(order) > 2 and rng.random() < (0.6 if elsewhere else 0.3):
+            missing = int(rng.integers(1, len(order))) if elsewhere else 1
+            order = order[: len(order) - missing]
+        _cast(rng, config, scene, None, 0.0, [shown[k] for k in order], 0, 1.0, None)
+        numbers = np.zeros(256, np.uint8)
+        numbers[OBJECT_ID + 1 : OBJECT_ID + 1 + len(order)] = order + 1
+        for t in range(length):
+            picture, ids, _ = _paint(scene, t)
+            painted.append((picture, numbers[ids]))
+    return np.stack([picture for picture, _ in painted]), np.stack([ids for _, ids in painted])
 
 
 _ARRAYS = (

@@ -670,6 +670,13 @@ def offer_softening(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def load_exported(model: Starter, source: Path) -> None:
+    """Load exported weights, which have neither the optimiser's state nor the two read-outs."""
+    model.sam.load_state_dict({key: value.float() for key, value in load_file(source).items()})
+    # a read-out that knows nothing must not teach the features that it reads
+    nn.init.zeros_(model.readout.weight)
+
+
 def begin(
     model: Starter, optimisers: list[torch.optim.Optimizer], state_file: Path, start: Path | None,
     factors: Sequence[float] | None = None,
@@ -681,10 +688,7 @@ def begin(
     resumed = state_file.exists()
     source, average = state_file if resumed else start, None
     if source is not None and source.suffix == ".safetensors":
-        # exported weights have neither the optimiser's state nor the two read-outs
-        model.sam.load_state_dict({key: value.float() for key, value in load_file(source).items()})
-        # a read-out that knows nothing must not teach the features that it reads
-        nn.init.zeros_(model.readout.weight)
+        load_exported(model, source)
     elif source is not None:
         saved = torch.load(source, weights_only=True, map_location=model.readout.weight.device)
         model.load_state_dict(saved["model"])

@@ -8,7 +8,7 @@ import pytest
 
 TRAINING = Path(__file__).parents[2] / "training"
 NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export",
-         "fit_iou", "fit_memory")  # fmt: skip
+         "fit_iou", "fit_memory", "train_pairs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

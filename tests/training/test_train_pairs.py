@@ -1,0 +1,180 @@
+"""The training that looks for every thing of a picture."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def pairs(parts):
+    return parts["train_pairs"]
+
+
+@pytest.fixture
+def small(pairs, train, monkeypatch):
+    """Steps with small pictures: a single frame, and a clip every second time."""
+    monkeypatch.setattr(
+        pairs.Kind,
+        "at",
+        classmethod(lambda cls, step, clips: cls(SIDE, SIDE, 3 if clips and step % 2 else 1)),
+    )
+    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
+    yield
+    torch.set_flush_denormal(False)  # as the other tests of this process have it
+
+
+def tokens_of(things, seed=0):
+    """Return tokens (1, 8, h, w) of length one that depend on the thing at each place alone."""
+    table = functional.normalize(torch.randn(9, 8, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return table[torch.from_numpy(things).long()][None].permute(0, 3, 1, 2)
+
+
+def picture(*corners):
+    """Return (16, 16) numbers of things: a square of four for each corner given."""
+    things = np.zeros((16, 16), np.uint8)
+    for number, (y, x) in enumerate(corners, 1):
+        things[y : y + 4, x : x + 4] = number
+    return things
+
+
+def test_things_have_one_number_in_all_pictures(parts, pairs):
+    scenes = parts["scenes"]
+    config, both, differ = replace(pairs.SCENE, side=SIDE, microscopy=0.0), 0, 0
+    for seed in range(500, 540):
+        pictures, things = scenes.make_shared(config, seed, 2)
+        assert pictures.shape == (3, SIDE, SIDE, 3) and pictures.dtype == np.uint8
+        assert things.shape == (3, SIDE, SIDE) and things.dtype == np.uint8
+        first, later = (set(np.unique(each)) - {0} for each in things[:2])
+        both += len(first & later)
+        differ += len(later - first) + len(first - later)
+        assert max(first | later) <= 6
+    assert both > 60  # most are in both
+    assert differ > 20  # and some are missing
+    again = scenes.make_shared(config, 539, 2)
+    assert np.array_equal(again[0], pictures) and np.array_equal(again[1], things)
+
+
+def test_a_thing_keeps_its_surface_from_the_picture_to_the_clip(parts, pairs):
+    """In colour without other light, a thing's mean colour is nearer to its own than to another's."""
+    scenes = parts["scenes"]
+    config = replace(pairs.SCENE, side=SIDE, microscopy=0.0, appearance=0.0, effects=0.0, gray=0.0, hard=0.0)
+    right = []
+    for seed in range(600, 640):
+        pictures, things = scenes.make_shared(config, seed)
+        large = [k for k in range(1, 7) if min((things == k).sum((1, 2))) > 40]
+        means = [[p[t == k].mean(0) for k in large] for p, t in zip(pictures.astype(float), things)]
+        for k in range(len(large)):
+            far = [np.linalg.norm(means[1][k] - other) for other in means[0]]
+            right.append(int(np.argmin(far)) == k)
+    assert len(right) > 60 and np.mean(right) > 0.9
+
+
+def test_cells_go_on_from_the_picture(parts, pairs):
+    pictures, things = parts["scenes"].make_shared(replace(pairs.SCENE, side=SIDE, microscopy=1.0), 7, 3)
+    assert pictures.shape[0] == 4
+    shared = set(np.unique(things[0])) & set(np.unique(things[1])) - {0}
+    assert len(shared) >= 2
+    for k in shared:  # each moves a little only
+        at = [np.argwhere(things[t] == k).mean(0) for t in (0, 1)]
+        assert np.linalg.norm(at[0] - at[1]) < SIDE / 3
+
+
+def test_likeness_is_lost_where_things_are_mistaken(pairs):
+    known, seen = picture((0, 0), (8, 8)), picture((4, 8), (10, 0))
+    there = [pairs.shares(each[None], 16) for each in (known, seen)]
+    right = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(seen), there[1])
+    swapped = np.array([0, 2, 1], np.uint8)[seen]
+    wrong = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(swapped), there[1])
+    assert right < 0.2
+    assert wrong > right + 1
+
+
+def test_a_thing_that_is_not_known_counts_as_ground(pairs):
+    known, seen = (
+        picture((0, 0), (16, 16)),
+        picture((4, 8), (10, 0)),
+    )  # the second lies outside of the first picture
+    there = [pairs.shares(each[None], 16) for each in (known, seen)]
+    there[0] = functional.pad(there[0], (0, 0, 0, 0, 0, there[1].shape[1] - there[0].shape[1]))
+    apart = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(seen), there[1])
+    alike = np.array([0, 1, 1], np.uint8)[seen]  # it looks like the one that is known
+    same = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(alike), there[1])
+    assert apart < 0.2
+    assert same > apart + 0.3
+
+
+def test_things_of_other_scenes_are_no_match(pairs):
+    """The same tokens in two scenes cannot be told from one another, and that costs."""
+    things = np.stack([picture((0, 0)), picture((8, 8))])
+    there = pairs.shares(things, 16)
+    differ = torch.cat((tokens_of(things[0]), tokens_of(things[1], seed=1)))
+    alike = torch.cat((tokens_of(things[0]), tokens_of(things[1])))
+    assert (
+        pairs.likeness_loss(alike, there, alike, there)
+        > pairs.likeness_loss(differ, there, differ, there) + 0.05
+    )
+
+
+def test_memory_may_change_what_it_keeps_more_than_the_rest(pairs, train):
+    model = train.Starter()
+    train.initialise(model, 0)
+    torch.manual_seed(1)
+    before = (torch.randn(2, 128, 4, 4), (torch.randn(2, 32, 16, 16), torch.randn(2, 16, 8, 8)))
+    assert pairs.change_loss(model.sam, before, before) == 0
+    basis = torch.linalg.qr(pairs.memory_part(model.sam).T)[0]
+    step = torch.randn(2, 128, 4, 4)
+    inside = torch.einsum("ndhw,de,fe->nfhw", step, basis, basis)
+    outside = step - inside
+    inside, outside = (each * 4 / each.norm() for each in (inside, outside))
+    moved = [
+        pairs.change_loss(model.sam, (before[0] + each, before[1]), before) for each in (inside, outside)
+    ]
+    # sixty times the weight, and of the variance 24 parts of 128 in place of 104
+    assert 0 < moved[0] < moved[1] / 10
+
+
+def settings(pairs, parts, run, *words):
+    start = str(parts["export"].BUNDLED)
+    return pairs.parse(
+        ["--run", str(run), "--start", start, "--pairs", "1", "--every", "1", "--lr", "1e-3", *words]
+    )
+
+
+def weights(run):
+    return torch.load(run / "state.pt", weights_only=True)["model"]
+
+
+def test_the_encoder_learns_alone_and_then_everything(pairs, parts, train, small, tmp_path):
+    model = train.Starter()
+    train.load_exported(model, parts["export"].BUNDLED)
+    begun = {key: value.clone() for key, value in model.state_dict().items()}
+    pairs.fit(settings(pairs, parts, tmp_path, "--steps", "2", "--alone", "1"), 0, 1)
+    after = weights(tmp_path)
+    changed = {key for key in begun if key.startswith("sam.") and not torch.equal(begun[key], after[key])}
+    encoding = ("sam.image_encoder.", "sam.sam_mask_decoder.conv_s")
+    assert changed and all(key.startswith(encoding) for key in changed)
+
+    pairs.fit(settings(pairs, parts, tmp_path, "--steps", "4", "--alone", "0.5"), 0, 1)  # goes on
+    later = weights(tmp_path)
+    changed = {key for key in after if not torch.equal(after[key], later[key])}
+    assert any(key.startswith("sam.memory_attention.") for key in changed)
+    assert any(key.startswith("sam.sam_mask_decoder.transformer.") for key in changed)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all("change" in line and "track_mask" not in line for line in lines[:2])
+    assert all("track_mask" in line and "likeness" in line for line in lines[2:])
+    assert any("recent_mask" in line for line in lines[2:])  # a clip was among them
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+    exported = tmp_path / "out.safetensors"
+    parts["export"].write(
+        {k: v.half() for k, v in parts["export"].averaged(tmp_path / "state.pt", model.sam).items()},
+        exported,
+        {},
+    )
+    assert exported.stat().st_size < 9e6

@@ -1,0 +1,323 @@
+"""Train a starter to tell things apart: each picture is encoded once, and all that it shows is looked for.
+
+`train.py` follows one object a clip. Here a picture and a clip elsewhere show the same three to six things, many of which
+have the surface or the outline of another (`scenes.make_shared`), and up to three of them are clicked on,
+remembered and found again, so that an example costs a third. A loss asks besides that the encoder's tokens of each
+thing be like those of that thing in the other picture, more than like those of anything else; it is
+taken of the part of the features that memory keeps.
+
+For its first share (`--alone`) a run trains the encoder with that loss by itself, while what memory does not keep, and
+the finer features, stay near those of the weights that the run began with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import feed
+import numpy as np
+import prompts
+import scenes
+import torch
+import train
+from torch import Tensor, distributed
+from torch.nn import functional
+
+from napari_samexp.sam.models import Sam2
+
+FIRST = 8_000_000  # steps that other runs have not come to
+SCENE = scenes.SceneConfig(side=256, halos=0.5, hard=0.6)
+OBJECTS = 3  # most things of a picture that are looked for
+SMALLEST = 0.002  # share of a picture that such a thing covers
+RECENT = 6
+SEEN = 0.35  # tokens that a thing covers, from which on it is taken as shown
+SCALE = 10.0  # logit of a thing whose tokens have a cosine of 1
+NOTHING = 6.0  # logit of ground
+OTHERS = -2.0  # added to the logits of things of other scenes
+# Weights of how far features move from where they were: memory's part may, the rest and the finer ones shall not.
+OUTSIDE, FINER, INSIDE = 3.0, 2.0, 0.05
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Pictures of one step: their side, that at which they are drawn, and the frames of a clip."""
+
+    side: int
+    drawn: int
+    frames: int
+
+    @classmethod
+    def at(cls, step: int, clips: float) -> Kind:
+        """Return the kind of a step: most pictures are enlarged, as small ones are in use; a share are clips."""
+        rng = np.random.default_rng((step, 5))
+        frames, kind = 3 if rng.random() < clips else 1, rng.random()
+        side, drawn = (384, 256) if kind < 0.6 else (384, 384) if kind < 0.72 else (256, 256)
+        return cls(side, drawn, frames)
+
+    def count(self, pairs: int) -> int:
+        """Return the number of scenes that take as long as `pairs` of a single frame at side 256."""
+        return max(2, round(pairs * (256 / self.side) ** 2 * (0.45 if self.frames > 1 else 1)))
+
+
+@dataclass
+class Shared:
+    """Scenes of one step: pictures (N, 1 + T, H, W, 3) uint8 and their things (N, 1 + T, h, w) uint8 at the side asked for."""
+
+    pictures: Tensor
+    things: np.ndarray
+
+    @classmethod
+    def draw(cls, kind: Kind, seeds: range) -> Shared:
+        config = replace(SCENE, side=kind.drawn)
+        drawn = [scenes.make_shared(config, seed, kind.frames) for seed in seeds]
+        things = np.stack([ids for _, ids in drawn])
+        if kind.side != kind.drawn:
+            middle = (np.arange(kind.side) * kind.drawn) // kind.side
+            things = things[..., middle[:, None], middle]
+        return cls(torch.from_numpy(np.stack([pictures for pictures, _ in drawn])), things)
+
+    def wanted(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Return the scene and the number of some things that each first picture shows."""
+        found = []
+        for scene, things in enumerate(self.things[:, 0]):
+            areas = np.bincount(things.ravel(), minlength=2)
+            large = [k for k in range(1, len(areas)) if areas[k] >= SMALLEST * things.size]
+            found += [(scene, int(k)) for k in rng.permutation(large)[:OBJECTS]]
+        return found
+
+
+def shares(things: np.ndarray, size: int) -> Tensor:
+    """(N, H, W) numbers of things to (N, K, size, size), the share of each place that each covers, ground first."""
+    each = functional.one_hot(torch.from_numpy(things).long()).permute(0, 3, 1, 2).float()
+    return functional.adaptive_avg_pool2d(each, size)
+
+
+def likeness_loss(known: Tensor, known_shares: Tensor, seen: Tensor, seen_shares: Tensor) -> Tensor:
+    """Return how badly the tokens of one picture say which thing of another picture they are.
+
+    Parameters
+    ----------
+    known, seen : Tensor, shape (N, D, h, w)
+        Tokens of length one of the picture whose things are known, and of the one that is asked.
+    known_shares, seen_shares : Tensor, shape (N, K, h, w)
+        What `shares` gives.
+
+    Returns
+    -------
+    Tensor, shape ()
+        A cross entropy, in which every thing counts alike and ground as two. What is not in the known picture is
+        ground there, and so are the things of other scenes.
+    """
+    count, kinds = known_shares.shape[:2]
+    known_shares, seen_shares, tokens = known_shares.flatten(2), seen_shares.flatten(2), seen.flatten(2)
+    means = functional.normalize(known_shares @ known.flatten(2).transpose(1, 2), dim=2)  # (N, K, D)
+    shown = known_shares.sum(2) > SEEN
+    shown[:, 0] = False
+    logits = (SCALE * means @ tokens).masked_fill(~shown[:, :, None], -1e4)
+    owner = torch.arange(count)[:, None].expand(-1, kinds)[shown]
+    others = SCALE * torch.einsum("md,ndp->nmp", means[shown], tokens)
+    others = others.masked_fill((owner == torch.arange(count)[:, None])[:, :, None], -1e4)
+    nothing = torch.cat((others + OTHERS, torch.full_like(others[:, :1], NOTHING)), 1).logsumexp(
+        1, keepdim=True
+    )
+    spoken = torch.cat((nothing, logits[:, 1:]), 1).log_softmax(1)
+    unknown = ~shown[:, :, None]
+    unknown[:, 0] = False
+    truth = seen_shares.masked_fill(unknown, 0)
+    truth[:, 0] += (seen_shares * unknown).sum(1)
+    weight = seen_shares / seen_shares.sum(2, keepdim=True).clamp(min=2)
+    weight[:, 0] *= 2
+    weight = weight.sum(1)
+    return -((truth * spoken).sum(1) * weight).sum() / weight.sum()
+
+
+def memory_part(sam: Sam2) -> Tensor:
+    """Return the map (3/4 mem_dim, d_model) from features to what memory keeps of them, without gradients."""
+    encoder = sam.memory_encoder
+    kept = encoder.out_proj.weight.shape[0] * 3 // 4
+    return (encoder.out_proj.weight[:kept, :, 0, 0] @ encoder.pix_feat_proj.weight[..., 0, 0]).detach()
+
+
+def likeness(sam: Sam2, embedding: Tensor, shown: Shared) -> Tensor:
+    """Return the loss between the first two pictures of each scene, both ways; the embedding is (N, 1 + T, D, h, w)."""
+    two = embedding[:, :2].float()
+    tokens = torch.einsum("ed,ntdhw->ntehw", memory_part(sam), two)
+    tokens = functional.normalize(tokens - tokens.mean((0, 1, 3, 4), keepdim=True), dim=2)
+    things = shown.things[:, :2]
+    there = shares(things.reshape(-1, *things.shape[2:]), two.shape[-1]).unflatten(0, things.shape[:2])
+    ways = ((0, 1), (1, 0))
+    losses = [likeness_loss(tokens[:, a], there[:, a], tokens[:, b], there[:, b]) for a, b in ways]
+    return torch.stack(losses).mean()
+
+
+Features = tuple[Tensor, tuple[Tensor, Tensor]]
+
+
+def change_loss(sam: Sam2, now: Features, before: Features) -> Tensor:
+    """Return how far features have moved, relative to their variance: little may what memory does not keep."""
+    basis = torch.linalg.qr(memory_part(sam).T)[0]
+    kept = [torch.einsum("ndhw,de,fe->nfhw", each[0].float(), basis, basis) for each in (now, before)]
+    pairs = [(now[0] - kept[0], before[0] - kept[1]), *zip(now[1], before[1]), (kept[0], kept[1])]
+    moved = [((a.float() - b.float()) ** 2).mean() / b.float().var((0, 2, 3)).mean() for a, b in pairs]
+    return torch.stack([weight * each for weight, each in zip((OUTSIDE, FINER, FINER, INSIDE), moved)]).sum()
+
+
+def found_losses(
+    losses: train.Losses, model: train.Starter, shown: Shared, features: Features, rng: np.random.Generator
+) -> None:
+    """Add the losses of clicking on things of each first picture and of finding them in the clip."""
+    wanted = shown.wanted(rng)
+    if not wanted:
+        return
+    sam, embedding = model.sam, features[0]
+    masks = np.stack([shown.things[scene] == number for scene, number in wanted])
+    points = np.zeros((len(masks), prompts.MOST, 2), np.float32)
+    labels = np.zeros(points.shape[:2], np.int64)
+    count = np.zeros(len(masks), np.int64)
+    for k, mask in enumerate(masks[:, 0]):
+        xy, kinds = prompts.draw_prompt(mask, rng)
+        count[k] = len(kinds)
+        points[k, : len(kinds)], labels[k, : len(kinds)] = xy, kinds
+    truth = torch.from_numpy(prompts.covered(masks))
+    present, sure = prompts.in_view(masks[:, 1:].mean((2, 3)))
+    batch = {
+        "own": torch.ones(len(masks), 1, dtype=torch.bool),
+        "truth": truth,
+        "present": torch.from_numpy(present),
+        "sure": torch.from_numpy(sure),
+    }
+    asking = {
+        "points": torch.from_numpy(points),
+        "labels": torch.from_numpy(labels),
+        "target": truth[:, 0],
+        "asked": torch.ones(len(masks), dtype=torch.bool),
+    }
+    rows = torch.tensor([scene for scene, _ in wanted])
+    embedding, finer = embedding[rows], tuple(x[rows] for x in features[1])
+    first = tuple(x[:, 0] for x in finer)
+    groups = train.by_count(count, rng, embedding.device)
+    prompted = train.prompt_losses(losses, sam, embedding[:, 0], first, asking, groups)
+    state = train.remember_priors(sam, batch, 0.3, embedding[:, :1], prompted)
+    frames = embedding.shape[1] - 1
+    recent, alone = (RECENT, 1) if frames > 1 else (0, None)
+    rest = tuple(x[:, 1:] for x in finer)
+    train.tracked_losses(losses, model, batch, slice(0, frames), state, embedding[:, 1:], rest, recent, alone)
+
+
+def step_losses(
+    model: train.Starter, before: train.Starter | None, shown: Shared, side: int, rng: np.random.Generator
+) -> train.Losses:
+    """Return the losses of some scenes; with the model that the run began with, those of the encoder alone."""
+    sam, shape = model.sam, shown.pictures.shape[:2]
+    pixels = train.to_pixels(shown.pictures, side)
+    embedding, finer = sam.image_features(pixels)
+    apart = embedding.unflatten(0, shape)
+    losses = train.Losses(torch.zeros(()), {})
+    losses.add("likeness", likeness(sam, apart, shown))
+    if before is None:
+        found_losses(losses, model, shown, (apart, tuple(x.unflatten(0, shape) for x in finer)), rng)
+        return losses
+    some = torch.from_numpy(rng.permutation(len(pixels))[: max(2, len(pixels) // 4)])
+    with torch.no_grad():
+        was = before.sam.image_features(pixels[some])
+    losses.add("change", change_loss(sam, (embedding[some], tuple(x[some] for x in finer)), was))
+    return losses
+
+
+def learn_alone(model: train.Starter, alone: bool) -> None:
+    """Let the encoder learn, and the rest too unless it is alone."""
+    model.requires_grad_(not alone)
+    for part in (
+        model.sam.image_encoder,
+        model.sam.sam_mask_decoder.conv_s0,
+        model.sam.sam_mask_decoder.conv_s1,
+    ):
+        part.requires_grad_(True)
+
+
+def fit(args: argparse.Namespace, place: int, processes: int) -> None:
+    """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
+    functional.scaled_dot_product_attention = train.plain_attention
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    args.run.mkdir(parents=True, exist_ok=True)
+    clock = train.Clock(args.steps, args.minutes, started=time.monotonic())
+    model, before, state_file = train.Starter(), train.Starter(), args.run / "state.pt"
+    train.initialise(model, args.seed)
+    optimisers = train.make_optimisers(model, args.lr)
+    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
+    train.load_exported(before, args.start)
+    before.requires_grad_(False)
+    sums: dict[str, list[Tensor]] = {}
+    first, saved = clock.step, clock.spent()
+    with train.stoppable() as asked_to_stop:
+        while True:
+            share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
+            if not go_on:
+                break
+            alone, step = share < args.alone, FIRST + args.skip + clock.step
+            learn_alone(model, alone)
+            kind = Kind.at(step, 0 if alone else args.clips)
+            count = kind.count(args.pairs)
+            seed = step * feed.SEEDS_A_STEP + place * count
+            rng = np.random.default_rng((args.seed, step, place))
+            torch.manual_seed(int(rng.integers(2**31)))
+            train.set_rate(optimisers, train.learning_rate(share, clock.step - first, args.lr, warm_up=30))
+            model.zero_grad(set_to_none=True)
+            shown = Shared.draw(kind, range(seed, seed + count))
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+                losses = step_losses(model, before if alone else None, shown, kind.side, rng)
+            losses.total.backward()
+            if distributed.is_initialized():
+                train.average_gradients(model)
+            losses.figures["norm"] = train.change(model, optimisers)
+            clock.step += 1
+            train.blend(average, model, train.decay_at(clock.step, args.average))
+            train.gather(sums, losses.figures)
+            if place:
+                sums = {}
+            elif clock.step % args.every == 0:
+                train.write_line(args.run / "log.jsonl", clock, 0, sums)
+                sums = {}
+            if clock.spent() - saved > 60 * args.keep and place == 0:
+                train.save(state_file, model, average, optimisers, clock)
+                saved = clock.spent()
+    if place == 0 and clock.step > first:
+        train.save(state_file, model, average, optimisers, clock)
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of log and state")
+    parser.add_argument("--start", type=Path, required=True, help="exported weights to begin from")
+    train.offer_softening(parser)
+    parser.add_argument("--minutes", type=float, help="length of the whole run, all calls together")
+    parser.add_argument(
+        "--steps", type=int, default=1000, help="the same in steps, where no minutes are given"
+    )
+    parser.add_argument(
+        "--alone", type=float, default=0.3, help="share of the run that trains the encoder by itself"
+    )
+    parser.add_argument(
+        "--clips", type=float, default=0.5, help="share of the other steps that show clips of three frames"
+    )
+    parser.add_argument("--pairs", type=int, default=10, help="scenes of a step and process, at side 256")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
+    )
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--average", type=float, default=0.99)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=20, help="steps between lines of the log")
+    parser.add_argument("--keep", type=float, default=3, help="minutes between saved states")
+    parser.add_argument("--bfloat16", action="store_true", help="slower on a CPU without bfloat16 units")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    train.in_processes(fit, parse())
