@@ -164,7 +164,8 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
         args.batch_factor,
         share=(place, processes),
     )
-    pool, sums, first, saved = Pool(args.room // processes), {}, clock.step, clock.spent()
+    pool, first = Pool(args.room // processes), clock.step
+    course = train.Course(args, place, clock, model, optimisers, average)
     chance, turn = random.Random(f"{args.seed} {args.skip} {clock.step} {place}"), 0
     with train.stoppable() as asked_to_stop:
         while True:
@@ -182,7 +183,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
                 new = encoded(model, batch, rng, drawn["count"])
                 met = clip_losses(model, together(new), STAGE, rng, learn=False)
                 pool.add(new)
-                train.gather(sums, {FRESH + key: value for key, value in met.items()})
+                train.gather(course.sums, {FRESH + key: value for key, value in met.items()})
             train.set_rate(optimisers, train.learning_rate(share, step - first, args.lr, warm_up=40))
             model.zero_grad(set_to_none=True)
             shown = swapped(pool.draw(args.pictures, chance), SWAPPED, rng)
@@ -190,19 +191,9 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             if distributed.is_initialized():
                 train.average_gradients(model)
             figures["norm"] = train.change(model, optimisers)
-            clock.step, turn = step + 1, turn + 1
-            train.blend(average, model, train.decay_at(clock.step, args.average))
-            train.gather(sums, figures)
-            if place:
-                sums = {}
-            elif clock.step % args.every == 0:
-                train.write_line(args.run / "log.jsonl", clock, 0, sums)
-                sums = {}
-            if clock.spent() - saved > 60 * args.keep and place == 0:
-                train.save(state_file, model, average, optimisers, clock)
-                saved = clock.spent()
-    if place == 0 and clock.step > first:
-        train.save(state_file, model, average, optimisers, clock)
+            turn += 1
+            course.add(figures)
+    course.end()
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

@@ -23,7 +23,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -812,6 +812,55 @@ def save(
     part.replace(state_file)
 
 
+@dataclass
+class Course:
+    """A run under way. After each step weights are averaged; the first of some processes writes log and state.
+
+    Attributes
+    ----------
+    args
+        With `run`, the folder, `average`, the decay, `every`, steps between lines, and `keep`, minutes between states.
+    """
+
+    args: argparse.Namespace
+    place: int
+    clock: Clock
+    model: Starter
+    optimisers: list[torch.optim.Optimizer]
+    average: dict[str, Tensor]
+    sums: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.first, self._saved = self.clock.step, self.clock.spent()
+
+    def add(self, figures: Mapping[str, Tensor], stage: int = 0) -> None:
+        """Count a step, whose figures these are."""
+        self.clock.step += 1
+        blend(self.average, self.model, decay_at(self.clock.step, self.args.average))
+        gather(self.sums, figures)
+        if self.clock.step % self.args.every == 0:
+            self._tell(stage)
+        if self.clock.spent() - self._saved > 60 * self.args.keep:
+            self._keep()
+
+    def end(self, stage: int = 0) -> None:
+        """Write what is left, if any step was taken."""
+        if self.clock.step > self.first:
+            if self.sums:
+                self._tell(stage)
+            self._keep()
+
+    def _tell(self, stage: int) -> None:
+        if self.place == 0:
+            write_line(self.args.run / "log.jsonl", self.clock, stage, self.sums)
+        self.sums.clear()
+
+    def _keep(self) -> None:
+        if self.place == 0:
+            save(self.args.run / "state.pt", self.model, self.average, self.optimisers, self.clock)
+        self._saved = self.clock.spent()
+
+
 @contextmanager
 def stoppable() -> Iterator[list[int]]:
     """Give a list that is no more empty once SIGTERM has come."""
@@ -856,17 +905,8 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
     optimisers = make_optimisers(model, args.lr)
     average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start, args.soften)
     recipe = stages(args.side, args.long_from, args.longest, args.soft)[args.stage :]
-    sums: dict[str, list[Tensor]] = {}
-    first, saved, ends = clock.step, clock.spent(), clock.spent() + 60 * args.stop_after
-
-    def keep() -> None:
-        if place == 0:
-            save(state_file, model, average, optimisers, clock)
-
-    def told() -> None:
-        if place == 0:
-            write_line(args.run / "log.jsonl", clock, args.stage + k, sums)
-
+    course = Course(args, place, clock, model, optimisers, average)
+    first, ends = clock.step, clock.spent() + 60 * args.stop_after
     steps = args.steps if args.minutes is None else None
     plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes), args.uses)
     pinned = device.type == "cuda"
@@ -884,19 +924,9 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
                 figures = take_step(
                     model, optimisers, batch, recipe[k], (args.seed, args.skip + clock.step), args.bfloat16
                 )
-                clock.step += 1
-                blend(average, model, decay_at(clock.step, args.average))
-                gather(sums, figures)
-                if clock.step % args.every == 0:
-                    told()
-                    sums = {}
-                if clock.spent() - saved > 60 * args.keep:
-                    keep()
-                    saved = clock.spent()
+                course.add(figures, args.stage + k)
         if clock.step > first:
-            if sums:
-                told()
-            keep()
+            course.end(args.stage + k)
     if place == 0:
         print(
             f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run"

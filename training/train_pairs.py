@@ -251,8 +251,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
     train.load_exported(before, args.start)
     before.requires_grad_(False)
-    sums: dict[str, list[Tensor]] = {}
-    first, saved = clock.step, clock.spent()
+    first, course = clock.step, train.Course(args, place, clock, model, optimisers, average)
     with train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
@@ -274,19 +273,8 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             if distributed.is_initialized():
                 train.average_gradients(model)
             losses.figures["norm"] = train.change(model, optimisers)
-            clock.step += 1
-            train.blend(average, model, train.decay_at(clock.step, args.average))
-            train.gather(sums, losses.figures)
-            if place:
-                sums = {}
-            elif clock.step % args.every == 0:
-                train.write_line(args.run / "log.jsonl", clock, 0, sums)
-                sums = {}
-            if clock.spent() - saved > 60 * args.keep and place == 0:
-                train.save(state_file, model, average, optimisers, clock)
-                saved = clock.spent()
-    if place == 0 and clock.step > first:
-        train.save(state_file, model, average, optimisers, clock)
+            course.add(losses.figures)
+    course.end()
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
