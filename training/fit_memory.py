@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +23,6 @@ import scenes
 import torch
 import train
 from torch import Tensor, distributed
-from torch.nn import functional
 
 LEARNING = ("memory_attention.", "memory_encoder.", "maskmem_tpos_enc", "obj_ptr_tpos_proj.", "no_obj_",
             "sam_mask_decoder.pred_obj_score_head.")  # fmt: skip
@@ -148,15 +146,8 @@ def _shape(example: Example) -> tuple[int, int]:
 
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    functional.scaled_dot_product_attention = train.plain_attention
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    args.run.mkdir(parents=True, exist_ok=True)
-    clock = train.Clock(args.steps, args.minutes, started=time.monotonic())
-    model, state_file = train.Starter(), args.run / "state.pt"
-    train.initialise(model, args.seed)
-    optimisers = train.make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
+    course = train.Course.on_cpu(args, place)
+    clock, model, optimisers = course.clock, course.model, course.optimisers
     freeze(model)
     plan = feed.Plan(
         [replace(STAGE, scene=replace(SCENE, side=args.side))],
@@ -164,8 +155,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
         args.batch_factor,
         share=(place, processes),
     )
-    pool, first = Pool(args.room // processes), clock.step
-    course = train.Course(args, place, clock, model, optimisers, average)
+    pool = Pool(args.room // processes)
     chance, turn = random.Random(f"{args.seed} {args.skip} {clock.step} {place}"), 0
     with train.stoppable() as asked_to_stop:
         while True:
@@ -184,7 +174,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
                 met = clip_losses(model, together(new), STAGE, rng, learn=False)
                 pool.add(new)
                 train.gather(course.sums, {FRESH + key: value for key, value in met.items()})
-            train.set_rate(optimisers, train.learning_rate(share, step - first, args.lr, warm_up=40))
+            train.set_rate(optimisers, train.learning_rate(share, step - course.first, args.lr, warm_up=40))
             model.zero_grad(set_to_none=True)
             shown = swapped(pool.draw(args.pictures, chance), SWAPPED, rng)
             figures = clip_losses(model, shown, STAGE, rng, learn=True)

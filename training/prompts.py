@@ -75,6 +75,18 @@ def draw_prompt(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     return np.concatenate((xy, more)), np.concatenate((labels, kinds))
 
 
+def draw_prompts(targets: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points (..., 3, 2), labels (..., 3) and how many of them hold (...) for masks (..., H, W)."""
+    shape = targets.shape[:-2]
+    points = np.zeros((*shape, MOST, 2), np.float32)
+    labels, count = np.zeros((*shape, MOST), np.int64), np.zeros(shape, np.int64)
+    for place in np.ndindex(*shape):
+        xy, kinds = draw_prompt(targets[place], rng)
+        count[place] = len(kinds)
+        points[place][: len(kinds)], labels[place][: len(kinds)] = xy, kinds
+    return points, labels, count
+
+
 def any_thing(things: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """Return the mask of a random thing that is large enough to click on, None if there is none."""
     areas = np.bincount(things.ravel())
@@ -158,12 +170,7 @@ def with_prompts(batch: Arrays, rng: np.random.Generator) -> Arrays:
     own = rng.random((len(batch["prior"]), priors)) < OWN
     own[:, 1:] = True  # further priors have no map of other things
     targets, asked = choose_targets(batch, own, rng)
-    points = np.zeros((*asked.shape, MOST, 2), np.float32)
-    labels, count = np.zeros((*asked.shape, MOST), np.int64), np.zeros(asked.shape, np.int64)
-    for place in np.ndindex(*asked.shape):
-        xy, kinds = draw_prompt(targets[place], rng)
-        count[place] = len(kinds)
-        points[place][: len(kinds)], labels[place][: len(kinds)] = xy, kinds
+    points, labels, count = draw_prompts(targets, rng)
     truth = np.concatenate((batch["prior_mask"][:, None], batch["more_prior_masks"], batch["masks"]), 1)
     present, sure = in_view(batch["masks"].mean((2, 3)))
     return {

@@ -1067,6 +1067,22 @@ def _prior_size(rng: np.random.Generator, config: SceneConfig, outline: _Outline
     return max(size, 0.5 * config.side * max(least, 2 * _SMALLEST))
 
 
+def _draw_beside(
+    rng: np.random.Generator,
+    model: _Thing,
+    grounds: np.ndarray,
+    same_surface: bool,
+    same_outline: bool,
+    vivid: float,
+) -> tuple[_Surface, _Outline]:
+    """A surface and an outline, one of which may be another thing's; the rest is unlike it."""
+    if same_surface:
+        return model.surface, _draw_outline(rng, avoid=model.outline.kind)
+    avoid = np.concatenate([grounds, model.surface.colours])
+    surface = _draw_surface(rng, avoid, model.surface.kind, vivid=vivid)
+    return surface, model.outline if same_outline else _draw_outline(rng, avoid=model.outline.kind)
+
+
 def _draw_others(
     rng: np.random.Generator, config: SceneConfig, target: _Thing, grounds: np.ndarray, count: int,
     vivid: float = 1.0,
@@ -1081,12 +1097,9 @@ def _draw_others(
         copied = rng.random() < config.hard
         if things and rng.random() < 0.15:
             surface, outline = things[-1].surface, things[-1].outline
-        elif copied and rng.random() < 0.5:
-            surface, outline = target.surface, _draw_outline(rng, avoid=target.outline.kind)
         else:
-            avoid = np.concatenate([grounds, target.surface.colours])
-            surface = _draw_surface(rng, avoid, target.surface.kind, vivid=vivid)
-            outline = target.outline if copied else _draw_outline(rng, avoid=target.outline.kind)
+            same_surface = copied and rng.random() < 0.5
+            surface, outline = _draw_beside(rng, target, grounds, same_surface, copied, vivid)
         things.append(_finish(rng, config, _Thing(outline, surface, size)))
     return things
 
@@ -1347,12 +1360,8 @@ def _draw_family(
     things = [target]
     for _ in range(count):
         copied, model = rng.random() < config.hard, things[int(rng.integers(len(things)))]
-        if copied and rng.random() < 0.55:
-            surface, outline = model.surface, _draw_outline(rng, avoid=model.outline.kind)
-        else:
-            avoid = np.concatenate([grounds, model.surface.colours])
-            surface = _draw_surface(rng, avoid, model.surface.kind, vivid=vivid)
-            outline = model.outline if copied else _draw_outline(rng, avoid=model.outline.kind)
+        same_surface = copied and rng.random() < 0.55
+        surface, outline = _draw_beside(rng, model, grounds, same_surface, copied, vivid)
         large = rng.random() < 0.6
         size = _prior_size(rng, config, outline, 0.36) if large else _draw_size(rng, config, 0.36)
         things.append(_Thing(outline, surface, size))

@@ -433,9 +433,14 @@ class Remembered:
         return spatial, torch.cat(slots, 1), torch.cat(pointers, 1), torch.cat(times, 1) / MAX_POINTERS
 
 
+def encoder_of(sam: Sam2) -> tuple[nn.Module, ...]:
+    """Return the modules that pictures are encoded with."""
+    return sam.image_encoder, sam.sam_mask_decoder.conv_s0, sam.sam_mask_decoder.conv_s1
+
+
 def freeze_encoder(sam: Sam2) -> None:
     """Keep what pictures are encoded with as it is: a clip's frames then cost a CPU half as much."""
-    for module in (sam.image_encoder, sam.sam_mask_decoder.conv_s0, sam.sam_mask_decoder.conv_s1):
+    for module in encoder_of(sam):
         module.requires_grad_(False)
 
 
@@ -628,6 +633,14 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = 
     """Attention by matrix products: on a CPU and with gradients, faster than torch's own."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.softmax(-1).to(v.dtype) @ v
+
+
+def prepare_cpu(threads: int) -> None:
+    """Let this process train on a CPU with so many threads."""
+    functional.scaled_dot_product_attention = plain_attention
+    torch.set_num_threads(threads)
+    # sharp attention gives weights below float32's normal range, with which products take ten times as long
+    torch.set_flush_denormal(True)
 
 
 def make_optimisers(model: Starter, lr: float) -> list[torch.optim.Optimizer]:
@@ -833,6 +846,18 @@ class Course:
     def __post_init__(self) -> None:
         self.first, self._saved = self.clock.step, self.clock.spent()
 
+    @classmethod
+    def on_cpu(cls, args: argparse.Namespace, place: int) -> Course:
+        """Begin a run of one thread a process, or go on with it."""
+        prepare_cpu(1)
+        args.run.mkdir(parents=True, exist_ok=True)
+        clock, model = Clock(args.steps, args.minutes, started=time.monotonic()), Starter()
+        initialise(model, args.seed)
+        optimisers = make_optimisers(model, args.lr)
+        begun = begin(model, optimisers, args.run / "state.pt", args.start, args.soften)
+        average, clock.step, clock.seconds = begun
+        return cls(args, place, clock, model, optimisers, average)
+
     def add(self, figures: Mapping[str, Tensor], stage: int = 0) -> None:
         """Count a step, whose figures these are."""
         self.clock.step += 1
@@ -889,10 +914,7 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
     """Train as one of some processes that train together; the first writes the log and the state."""
     device = torch.device(args.device)
     if device.type == "cpu":
-        functional.scaled_dot_product_attention = plain_attention
-        torch.set_num_threads(args.threads)
-        # sharp attention gives weights below float32's normal range, with which products take ten times as long
-        torch.set_flush_denormal(True)
+        prepare_cpu(args.threads)
     else:
         torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may be rounded a little
     args.run.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ the finer features, stay near those of the weights that the run began with.
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -174,13 +173,7 @@ def found_losses(
         return
     sam, embedding = model.sam, features[0]
     masks = np.stack([shown.things[scene] == number for scene, number in wanted])
-    points = np.zeros((len(masks), prompts.MOST, 2), np.float32)
-    labels = np.zeros(points.shape[:2], np.int64)
-    count = np.zeros(len(masks), np.int64)
-    for k, mask in enumerate(masks[:, 0]):
-        xy, kinds = prompts.draw_prompt(mask, rng)
-        count[k] = len(kinds)
-        points[k, : len(kinds)], labels[k, : len(kinds)] = xy, kinds
+    points, labels, count = prompts.draw_prompts(masks[:, 0], rng)
     truth = torch.from_numpy(prompts.covered(masks))
     present, sure = prompts.in_view(masks[:, 1:].mean((2, 3)))
     batch = {
@@ -230,28 +223,16 @@ def step_losses(
 def learn_alone(model: train.Starter, alone: bool) -> None:
     """Let the encoder learn, and the rest too unless it is alone."""
     model.requires_grad_(not alone)
-    for part in (
-        model.sam.image_encoder,
-        model.sam.sam_mask_decoder.conv_s0,
-        model.sam.sam_mask_decoder.conv_s1,
-    ):
+    for part in train.encoder_of(model.sam):
         part.requires_grad_(True)
 
 
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    functional.scaled_dot_product_attention = train.plain_attention
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    args.run.mkdir(parents=True, exist_ok=True)
-    clock = train.Clock(args.steps, args.minutes, started=time.monotonic())
-    model, before, state_file = train.Starter(), train.Starter(), args.run / "state.pt"
-    train.initialise(model, args.seed)
-    optimisers = train.make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
+    course, before = train.Course.on_cpu(args, place), train.Starter()
+    clock, model, optimisers = course.clock, course.model, course.optimisers
     train.load_exported(before, args.start)
     before.requires_grad_(False)
-    first, course = clock.step, train.Course(args, place, clock, model, optimisers, average)
     with train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
@@ -264,7 +245,9 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             seed = step * feed.SEEDS_A_STEP + place * count
             rng = np.random.default_rng((args.seed, step, place))
             torch.manual_seed(int(rng.integers(2**31)))
-            train.set_rate(optimisers, train.learning_rate(share, clock.step - first, args.lr, warm_up=30))
+            train.set_rate(
+                optimisers, train.learning_rate(share, clock.step - course.first, args.lr, warm_up=30)
+            )
             model.zero_grad(set_to_none=True)
             shown = Shared.draw(kind, range(seed, seed + count))
             with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TRAINING = Path(__file__).parents[2] / "training"
 NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export",
@@ -26,3 +27,11 @@ def parts():
 @pytest.fixture(scope="module")
 def train(parts):
     return parts["train"]
+
+
+@pytest.fixture
+def on_cpu(train, monkeypatch):
+    """Training on a CPU changes how this process computes: afterwards it is as other tests have it."""
+    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
+    yield
+    torch.set_flush_denormal(False)

@@ -17,15 +17,13 @@ def fit_memory(parts):
 
 
 @pytest.fixture
-def small(train, fit_memory, monkeypatch):
+def small(fit_memory, monkeypatch, on_cpu):
     """The stage, on small pictures and always of the same shape."""
     scene = replace(fit_memory.SCENE, side=SIDE)
     stage = replace(fit_memory.STAGE, scene=scene, batch=4, lengths=(4,), priors=(1,), recent=(2,), soft=0.0)
     monkeypatch.setattr(fit_memory, "SCENE", scene)
     monkeypatch.setattr(fit_memory, "STAGE", stage)
-    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
-    yield stage
-    torch.set_flush_denormal(False)  # as the other tests of this process have it
+    return stage
 
 
 @pytest.fixture

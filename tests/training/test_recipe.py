@@ -238,12 +238,10 @@ def test_processes_share_a_batch(parts, tiny):
 
 
 @pytest.fixture
-def quick(train, tiny, tmp_path, monkeypatch):
+def quick(train, tiny, tmp_path, monkeypatch, on_cpu):
     """Words of a command that trains on tiny scenes in a moment."""
     monkeypatch.setattr(train, "stages", lambda *_: [replace(tiny, until=0.5), tiny])
-    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
-    yield ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
-    torch.set_flush_denormal(False)  # as the other tests of this process have it
+    return ["--run", str(tmp_path), "--threads", "1", "--every", "1", "--workers", "2"]
 
 
 def state_and_log(run):

@@ -17,16 +17,13 @@ def pairs(parts):
 
 
 @pytest.fixture
-def small(pairs, train, monkeypatch):
+def small(pairs, monkeypatch, on_cpu):
     """Steps with small pictures: a single frame, and a clip every second time."""
     monkeypatch.setattr(
         pairs.Kind,
         "at",
         classmethod(lambda cls, step, clips: cls(SIDE, SIDE, 3 if clips and step % 2 else 1)),
     )
-    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
-    yield
-    torch.set_flush_denormal(False)  # as the other tests of this process have it
 
 
 def tokens_of(things, seed=0):
@@ -96,10 +93,8 @@ def test_likeness_is_lost_where_things_are_mistaken(pairs):
 
 
 def test_a_thing_that_is_not_known_counts_as_ground(pairs):
-    known, seen = (
-        picture((0, 0), (16, 16)),
-        picture((4, 8), (10, 0)),
-    )  # the second lies outside of the first picture
+    # the second lies outside of the first picture
+    known, seen = picture((0, 0), (16, 16)), picture((4, 8), (10, 0))
     there = [pairs.shares(each[None], 16) for each in (known, seen)]
     there[0] = functional.pad(there[0], (0, 0, 0, 0, 0, there[1].shape[1] - there[0].shape[1]))
     apart = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(seen), there[1])
