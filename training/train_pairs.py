@@ -2,7 +2,7 @@
 
 `train.py` follows one object a clip. Here a picture and a clip elsewhere show the same three to six things, many of which
 have the surface or the outline of another (`scenes.make_shared`), and up to three of them are clicked on,
-remembered and found again, so that an example costs a third. A loss asks besides that the encoder's tokens of each
+remembered and found again, so that they share the cost of encoding. A loss asks besides that the encoder's tokens of each
 thing be like those of that thing in the other picture, more than like those of anything else; it is
 taken of the part of the features that memory keeps.
 
