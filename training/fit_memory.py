@@ -146,7 +146,7 @@ def _shape(example: Example) -> tuple[int, int]:
 
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    course = train.Course.on_cpu(args, place)
+    course = train.Course.start(args, place)
     clock, model, optimisers = course.clock, course.model, course.optimisers
     freeze(model)
     plan = feed.Plan(

@@ -847,12 +847,18 @@ class Course:
         self.first, self._saved = self.clock.step, self.clock.spent()
 
     @classmethod
-    def on_cpu(cls, args: argparse.Namespace, place: int) -> Course:
-        """Begin a run of one thread a process, or go on with it."""
-        prepare_cpu(1)
+    def start(cls, args: argparse.Namespace, place: int, on: str = "cpu", threads: int = 1) -> Course:
+        """Begin a run on a device, with so many threads of a CPU for each process, or go on with it."""
+        device = torch.device(on)
+        if device.type == "cpu":
+            prepare_cpu(threads)
+        else:
+            # what autocast leaves in float32 may be rounded a little
+            torch.set_float32_matmul_precision("high")
         args.run.mkdir(parents=True, exist_ok=True)
         clock, model = Clock(args.steps, args.minutes, started=time.monotonic()), Starter()
         initialise(model, args.seed)
+        model.to(device)
         optimisers = make_optimisers(model, args.lr)
         begun = begin(model, optimisers, args.run / "state.pt", args.start, args.soften)
         average, clock.step, clock.seconds = begun
@@ -912,26 +918,15 @@ def in_processes(work: Callable[..., None], args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
     """Train as one of some processes that train together; the first writes the log and the state."""
-    device = torch.device(args.device)
-    if device.type == "cpu":
-        prepare_cpu(args.threads)
-    else:
-        torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may be rounded a little
-    args.run.mkdir(parents=True, exist_ok=True)
-    clock = Clock(args.steps, args.minutes, started=time.monotonic())
-    model, state_file = Starter(), args.run / "state.pt"
-    initialise(model, args.seed)
-    model.to(device)
+    course = Course.start(args, place, args.device, args.threads)
+    clock, model, optimisers, first = course.clock, course.model, course.optimisers, course.first
     if args.freeze_encoder:
         freeze_encoder(model.sam)
-    optimisers = make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = begin(model, optimisers, state_file, args.start, args.soften)
     recipe = stages(args.side, args.long_from, args.longest, args.soft)[args.stage :]
-    course = Course(args, place, clock, model, optimisers, average)
-    first, ends = clock.step, clock.spent() + 60 * args.stop_after
+    ends = clock.spent() + 60 * args.stop_after
     steps = args.steps if args.minutes is None else None
     plan = feed.Plan(recipe, args.skip, args.batch_factor, steps, (place, processes), args.uses)
-    pinned = device.type == "cuda"
+    pinned = model.readout.weight.is_cuda
     with feed.Feed(plan, first, args.workers, stage_at, clock.share(), pinned) as batches:
         with stoppable() as asked_to_stop:
             while True:
@@ -951,7 +946,7 @@ def train(args: argparse.Namespace, place: int = 0, processes: int = 1) -> None:
             course.end(args.stage + k)
     if place == 0:
         print(
-            f"{state_file}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run"
+            f"{args.run / 'state.pt'}: step {clock.step}, {clock.spent() / 60:.1f} min, {clock.share():.0%} of the run"
         )
 
 

@@ -13,6 +13,8 @@ the finer features, stay near those of the weights that the run began with.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import prompts
 import scenes
 import torch
 import train
+from prompts import Arrays
 from torch import Tensor, distributed
 from torch.nn import functional
 
@@ -61,36 +64,90 @@ class Kind:
         return max(2, round(pairs * (256 / self.side) ** 2 * (0.45 if self.frames > 1 else 1)))
 
 
-@dataclass
-class Shared:
-    """Scenes of one step: pictures (N, 1 + T, H, W, 3) uint8 and their things (N, 1 + T, h, w) uint8 at the side asked for."""
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn, for `feed.Feed` or by the process that trains.
 
-    pictures: Tensor
-    things: np.ndarray
+    Attributes
+    ----------
+    pairs, clips
+        As the program is told.
+    skipped
+        Steps whose scenes other runs have drawn.
+    seed
+        Of what is asked.
+    place
+        Which of some processes that train together this is for.
+    uses
+        Times that scenes are shown, turned over and asked for something else each time.
+    """
 
-    @classmethod
-    def draw(cls, kind: Kind, seeds: range) -> Shared:
-        config = replace(SCENE, side=kind.drawn)
-        drawn = [scenes.make_shared(config, seed, kind.frames) for seed in seeds]
+    pairs: int
+    clips: float
+    skipped: int
+    seed: int
+    place: int = 0
+    uses: int = 1
+    steps: None = None
+    recipe: tuple[str, str] = ("alone", "all")
+
+    def draw(self, step: int, stage: int) -> Arrays:
+        """Draw the pictures of one step and what is asked of them."""
+        return self.asked(self.scenes(step, stage), step)
+
+    def scenes(self, step: int, stage: int) -> Arrays:
+        """Return pictures (N, 1 + T, H, W, 3) uint8 and their things (N, 1 + T, h, w) uint8 at the side asked for."""
+        step += FIRST + self.skipped
+        kind = Kind.at(step, self.clips if stage else 0)
+        count = min(kind.count(self.pairs), feed.SEEDS_A_STEP)
+        first, config = step * feed.SEEDS_A_STEP + self.place * count, replace(SCENE, side=kind.drawn)
+        drawn = [scenes.make_shared(config, seed, kind.frames) for seed in range(first, first + count)]
         things = np.stack([ids for _, ids in drawn])
         if kind.side != kind.drawn:
             middle = (np.arange(kind.side) * kind.drawn) // kind.side
             things = things[..., middle[:, None], middle]
-        return cls(torch.from_numpy(np.stack([pictures for pictures, _ in drawn])), things)
+        return {"pictures": np.stack([pictures for pictures, _ in drawn]), "things": things}
 
-    def wanted(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Return the scene and the number of some things that each first picture shows."""
-        found = []
-        for scene, things in enumerate(self.things[:, 0]):
-            areas = np.bincount(things.ravel(), minlength=2)
-            large = [k for k in range(1, len(areas)) if areas[k] >= SMALLEST * things.size]
-            found += [(scene, int(k)) for k in rng.permutation(large)[:OBJECTS]]
-        return found
+    def asked(self, batch: Arrays, step: int, again: bool = False) -> Arrays:
+        """Return scenes, turned if they come again, with up to three of their things to be clicked on and found.
+
+        Returns
+        -------
+        dict
+            `pictures` and `things`, and of M things: rows (M,), their scenes; points (M, 3, 2) and labels (M, 3), of
+            which `count` (M,) hold; truth (M, 1 + T, h / 4, w / 4) uint8, pixels of 16 that show them; present and
+            sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
+        """
+        rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.place))
+        batch = prompts.turned(batch, rng) if again else batch
+        things = batch["things"]
+        wanted = [(row, number) for row in range(len(things)) for number in large(things[row, 0], rng)]
+        masks = np.zeros((len(wanted), *things.shape[1:]), bool)
+        for mask, (row, number) in zip(masks, wanted):
+            mask[...] = things[row] == number
+        points, labels, count = prompts.draw_prompts(masks[:, 0], rng)
+        present, sure = prompts.in_view(masks[:, 1:].mean((2, 3)))
+        return batch | {
+            "rows": np.array([row for row, _ in wanted], np.int64),
+            "points": points,
+            "labels": labels,
+            "count": count,
+            "truth": prompts.covered(masks),
+            "present": present,
+            "sure": sure,
+        }
 
 
-def shares(things: np.ndarray, size: int) -> Tensor:
+def large(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the numbers of some things that are large enough in a picture to be clicked on."""
+    areas = np.bincount(things.ravel(), minlength=2)
+    numbers = 1 + np.flatnonzero(areas[1:] >= SMALLEST * things.size)
+    return rng.permutation(numbers)[:OBJECTS]
+
+
+def shares(things: Tensor, size: int) -> Tensor:
     """(N, H, W) numbers of things to (N, K, size, size), the share of each place that each covers, ground first."""
-    each = functional.one_hot(torch.from_numpy(things).long()).permute(0, 3, 1, 2).float()
+    each = functional.one_hot(things.long()).permute(0, 3, 1, 2).float()
     return functional.adaptive_avg_pool2d(each, size)
 
 
@@ -116,9 +173,10 @@ def likeness_loss(known: Tensor, known_shares: Tensor, seen: Tensor, seen_shares
     shown = known_shares.sum(2) > SEEN
     shown[:, 0] = False
     logits = (SCALE * means @ tokens).masked_fill(~shown[:, :, None], -1e4)
-    owner = torch.arange(count)[:, None].expand(-1, kinds)[shown]
+    scene = torch.arange(count, device=seen.device)
+    owner = scene[:, None].expand(-1, kinds)[shown]
     others = SCALE * torch.einsum("md,ndp->nmp", means[shown], tokens)
-    others = others.masked_fill((owner == torch.arange(count)[:, None])[:, :, None], -1e4)
+    others = others.masked_fill((owner == scene[:, None])[:, :, None], -1e4)
     nothing = torch.cat((others + OTHERS, torch.full_like(others[:, :1], NOTHING)), 1).logsumexp(
         1, keepdim=True
     )
@@ -140,13 +198,16 @@ def memory_part(sam: Sam2) -> Tensor:
     return (encoder.out_proj.weight[:kept, :, 0, 0] @ encoder.pix_feat_proj.weight[..., 0, 0]).detach()
 
 
-def likeness(sam: Sam2, embedding: Tensor, shown: Shared) -> Tensor:
-    """Return the loss between the first two pictures of each scene, both ways; the embedding is (N, 1 + T, D, h, w)."""
+def likeness(sam: Sam2, embedding: Tensor, things: Tensor) -> Tensor:
+    """Return the loss between the first two pictures of each scene, both ways.
+
+    The embedding is (N, 1 + T, D, h, w), the numbers of things (N, 1 + T, H, W).
+    """
     two = embedding[:, :2].float()
     tokens = torch.einsum("ed,ntdhw->ntehw", memory_part(sam), two)
     tokens = functional.normalize(tokens - tokens.mean((0, 1, 3, 4), keepdim=True), dim=2)
-    things = shown.things[:, :2]
-    there = shares(things.reshape(-1, *things.shape[2:]), two.shape[-1]).unflatten(0, things.shape[:2])
+    things = things[:, :2]
+    there = shares(things.flatten(0, 1), two.shape[-1]).unflatten(0, things.shape[:2])
     ways = ((0, 1), (1, 0))
     losses = [likeness_loss(tokens[:, a], there[:, a], tokens[:, b], there[:, b]) for a, b in ways]
     return torch.stack(losses).mean()
@@ -165,56 +226,59 @@ def change_loss(sam: Sam2, now: Features, before: Features) -> Tensor:
 
 
 def found_losses(
-    losses: train.Losses, model: train.Starter, shown: Shared, features: Features, rng: np.random.Generator
-) -> None:
-    """Add the losses of clicking on things of each first picture and of finding them in the clip."""
-    wanted = shown.wanted(rng)
-    if not wanted:
+    losses: train.Losses, model: train.Starter, batch: dict[str, Tensor], features: Features,
+    groups: train.Groups,
+) -> None:  # fmt: skip
+    """Add the losses of clicking on things of each first picture and of finding them in the clip.
+
+    The features are those of all pictures, (N, 1 + T, ...); the batch is that of `Drawing.asked`.
+    """
+    sam, rows, truth = model.sam, batch["rows"], batch["truth"]
+    if not len(rows):
         return
-    sam, embedding = model.sam, features[0]
-    masks = np.stack([shown.things[scene] == number for scene, number in wanted])
-    points, labels, count = prompts.draw_prompts(masks[:, 0], rng)
-    truth = torch.from_numpy(prompts.covered(masks))
-    present, sure = prompts.in_view(masks[:, 1:].mean((2, 3)))
-    batch = {
-        "own": torch.ones(len(masks), 1, dtype=torch.bool),
-        "truth": truth,
-        "present": torch.from_numpy(present),
-        "sure": torch.from_numpy(sure),
-    }
+    everything = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
     asking = {
-        "points": torch.from_numpy(points),
-        "labels": torch.from_numpy(labels),
+        "points": batch["points"],
+        "labels": batch["labels"],
         "target": truth[:, 0],
-        "asked": torch.ones(len(masks), dtype=torch.bool),
+        "asked": everything[:, 0],
     }
-    rows = torch.tensor([scene for scene, _ in wanted])
-    embedding, finer = embedding[rows], tuple(x[rows] for x in features[1])
+    sought = {"own": everything, **{key: batch[key] for key in ("truth", "present", "sure")}}
+    embedding, finer = features[0][rows], tuple(x[rows] for x in features[1])
     first = tuple(x[:, 0] for x in finer)
-    groups = train.by_count(count, rng, embedding.device)
     prompted = train.prompt_losses(losses, sam, embedding[:, 0], first, asking, groups)
-    state = train.remember_priors(sam, batch, 0.3, embedding[:, :1], prompted)
+    state = train.remember_priors(sam, sought, 0.3, embedding[:, :1], prompted)
     frames = embedding.shape[1] - 1
     recent, alone = (RECENT, 1) if frames > 1 else (0, None)
     rest = tuple(x[:, 1:] for x in finer)
-    train.tracked_losses(losses, model, batch, slice(0, frames), state, embedding[:, 1:], rest, recent, alone)
+    train.tracked_losses(
+        losses, model, sought, slice(0, frames), state, embedding[:, 1:], rest, recent, alone
+    )
 
 
 def step_losses(
-    model: train.Starter, before: train.Starter | None, shown: Shared, side: int, rng: np.random.Generator
-) -> train.Losses:
-    """Return the losses of some scenes; with the model that the run began with, those of the encoder alone."""
-    sam, shape = model.sam, shown.pictures.shape[:2]
-    pixels = train.to_pixels(shown.pictures, side)
-    embedding, finer = sam.image_features(pixels)
-    apart = embedding.unflatten(0, shape)
-    losses = train.Losses(torch.zeros(()), {})
-    losses.add("likeness", likeness(sam, apart, shown))
+    model: train.Starter, before: train.Starter | None, batch: dict[str, Tensor], groups: train.Groups,
+    bfloat16: bool,
+) -> train.Losses:  # fmt: skip
+    """Return the losses of some scenes; with the model that the run began with, those of the encoder alone.
+
+    `groups` says which of the things that are looked for have how many points.
+    """
+    sam, things = model.sam, batch["things"]
+    device, side, shape = things.device, things.shape[-1], things.shape[:2]
+    losses = train.Losses(torch.zeros((), device=device), {})
+    rounded = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+    with rounded:
+        pixels = train.to_pixels(batch["pictures"], side)
+        embedding, finer = sam.image_features(pixels)
+    losses.add("likeness", likeness(sam, embedding.unflatten(0, shape), things))
     if before is None:
-        found_losses(losses, model, shown, (apart, tuple(x.unflatten(0, shape) for x in finer)), rng)
+        features = embedding.unflatten(0, shape), tuple(x.unflatten(0, shape) for x in finer)
+        with rounded:
+            found_losses(losses, model, batch, features, groups)
         return losses
-    some = torch.from_numpy(rng.permutation(len(pixels))[: max(2, len(pixels) // 4)])
-    with torch.no_grad():
+    some = torch.randperm(len(pixels), device=device)[: max(2, len(pixels) // 4)]
+    with torch.no_grad(), rounded:
         was = before.sam.image_features(pixels[some])
     losses.add("change", change_loss(sam, (embedding[some], tuple(x[some] for x in finer)), was))
     return losses
@@ -227,31 +291,52 @@ def learn_alone(model: train.Starter, alone: bool) -> None:
         part.requires_grad_(True)
 
 
+@contextmanager
+def batches(
+    args: argparse.Namespace, place: int, course: train.Course
+) -> Iterator[Callable[[float], Arrays]]:
+    """Give a function that returns the next batch for a share of the run, drawn by this process or by others."""
+    drawing = Drawing(args.pairs, args.clips, args.skip, args.seed, place, args.uses)
+
+    def stage(share: float) -> int:
+        return int(share >= args.alone)
+
+    if not args.workers:
+        yield lambda share: drawing.draw(course.clock.step, stage(share))
+        return
+    share = course.clock.share()
+    with feed.Feed(drawing, course.first, args.workers, lambda _, done: stage(done), share) as ready:
+
+        def following(share: float) -> Arrays:
+            ready.share.value = share
+            return ready.get()[1]
+
+        yield following
+
+
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    course, before = train.Course.on_cpu(args, place), train.Starter()
+    course, before = train.Course.start(args, place, args.device), train.Starter()
     clock, model, optimisers = course.clock, course.model, course.optimisers
+    device = model.readout.weight.device
     train.load_exported(before, args.start)
-    before.requires_grad_(False)
-    with train.stoppable() as asked_to_stop:
+    before.requires_grad_(False).to(device)
+    with batches(args, place, course) as following, train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
             if not go_on:
                 break
-            alone, step = share < args.alone, FIRST + args.skip + clock.step
+            alone, batch = share < args.alone, following(share)
             learn_alone(model, alone)
-            kind = Kind.at(step, 0 if alone else args.clips)
-            count = kind.count(args.pairs)
-            seed = step * feed.SEEDS_A_STEP + place * count
-            rng = np.random.default_rng((args.seed, step, place))
+            rng = np.random.default_rng((args.seed, FIRST + args.skip + clock.step, place, 1))
             torch.manual_seed(int(rng.integers(2**31)))
+            groups = train.by_count(batch["count"], rng, device)
             train.set_rate(
                 optimisers, train.learning_rate(share, clock.step - course.first, args.lr, warm_up=30)
             )
             model.zero_grad(set_to_none=True)
-            shown = Shared.draw(kind, range(seed, seed + count))
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-                losses = step_losses(model, before if alone else None, shown, kind.side, rng)
+            here = train.to_device(batch, device)
+            losses = step_losses(model, before if alone else None, here, groups, args.bfloat16)
             losses.total.backward()
             if distributed.is_initialized():
                 train.average_gradients(model)
@@ -286,6 +371,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=20, help="steps between lines of the log")
     parser.add_argument("--keep", type=float, default=3, help="minutes between saved states")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that draw scenes; none: the one that trains does"
+    )
+    parser.add_argument(
+        "--uses", type=int, default=1, help="times that the workers' scenes are shown, turned over"
+    )
     parser.add_argument("--bfloat16", action="store_true", help="slower on a CPU without bfloat16 units")
     return parser.parse_args(words)
 

@@ -84,7 +84,7 @@ def test_cells_go_on_from_the_picture(parts, pairs):
 
 def test_likeness_is_lost_where_things_are_mistaken(pairs):
     known, seen = picture((0, 0), (8, 8)), picture((4, 8), (10, 0))
-    there = [pairs.shares(each[None], 16) for each in (known, seen)]
+    there = [pairs.shares(torch.from_numpy(each)[None], 16) for each in (known, seen)]
     right = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(seen), there[1])
     swapped = np.array([0, 2, 1], np.uint8)[seen]
     wrong = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(swapped), there[1])
@@ -95,7 +95,7 @@ def test_likeness_is_lost_where_things_are_mistaken(pairs):
 def test_a_thing_that_is_not_known_counts_as_ground(pairs):
     # the second lies outside of the first picture
     known, seen = picture((0, 0), (16, 16)), picture((4, 8), (10, 0))
-    there = [pairs.shares(each[None], 16) for each in (known, seen)]
+    there = [pairs.shares(torch.from_numpy(each)[None], 16) for each in (known, seen)]
     there[0] = functional.pad(there[0], (0, 0, 0, 0, 0, there[1].shape[1] - there[0].shape[1]))
     apart = pairs.likeness_loss(tokens_of(known), there[0], tokens_of(seen), there[1])
     alike = np.array([0, 1, 1], np.uint8)[seen]  # it looks like the one that is known
@@ -107,7 +107,7 @@ def test_a_thing_that_is_not_known_counts_as_ground(pairs):
 def test_things_of_other_scenes_are_no_match(pairs):
     """The same tokens in two scenes cannot be told from one another, and that costs."""
     things = np.stack([picture((0, 0)), picture((8, 8))])
-    there = pairs.shares(things, 16)
+    there = pairs.shares(torch.from_numpy(things), 16)
     differ = torch.cat((tokens_of(things[0]), tokens_of(things[1], seed=1)))
     alike = torch.cat((tokens_of(things[0]), tokens_of(things[1])))
     assert (
@@ -132,6 +132,52 @@ def test_memory_may_change_what_it_keeps_more_than_the_rest(pairs, train):
     ]
     # sixty times the weight, and of the variance 24 parts of 128 in place of 104
     assert 0 < moved[0] < moved[1] / 10
+
+
+def test_what_is_asked_are_things_of_the_scenes(parts, pairs, small):
+    drawing = pairs.Drawing(2, 0.5, 0, 0)
+    batch = drawing.draw(1, 1)
+    scenes = len(batch["things"])
+    assert batch["pictures"].shape[1] == batch["things"].shape[1] == 4
+    for again in (False, True):
+        if again:  # turned alike, pictures and things
+            first, batch = batch, drawing.asked(drawing.scenes(1, 1), 1, again=True)
+            assert not np.array_equal(batch["things"], first["things"])
+            areas = [np.sort(np.bincount(each["things"].ravel())) for each in (first, batch)]
+            assert np.array_equal(*areas)
+        rows, counts = batch["rows"], batch["count"]
+        assert len(rows) > scenes and set(rows) <= set(range(scenes)) and np.bincount(rows).max() == 3
+        asked = set()
+        for row, truth, points, labels, count in zip(
+            rows, batch["truth"], batch["points"], batch["labels"], counts
+        ):
+            inside = points[:count][labels[:count] == 1].astype(int)
+            numbers = {int(batch["things"][row, 0, y, x]) for x, y in inside}
+            if not numbers:
+                continue  # a box
+            (number,) = numbers
+            assert number and (row, number) not in asked
+            asked.add((row, number))
+            assert np.array_equal(truth, parts["prompts"].covered(batch["things"][row] == number))
+        assert len(asked) > scenes / 2
+        shown = batch["truth"][:, 1:].sum((2, 3)) / SIDE**2
+        assert np.array_equal(batch["present"], shown > parts["prompts"].SURE)
+        assert batch["sure"][shown == 0].all()
+
+
+def test_pictures_without_a_thing_that_is_large_enough_ask_nothing(pairs, train):
+    nothing = {
+        "pictures": np.zeros((2, 2, SIDE, SIDE, 3), np.uint8),
+        "things": np.zeros((2, 2, SIDE, SIDE), np.uint8),
+    }
+    batch = pairs.Drawing(2, 0.5, 0, 0).asked(nothing, 0)
+    assert batch["truth"].shape == (0, 2, SIDE // 4, SIDE // 4) and batch["points"].shape == (0, 3, 2)
+    model = train.Starter()
+    train.initialise(model, 0)
+    here = train.to_device(batch, torch.device("cpu"))
+    losses = pairs.step_losses(model, None, here, [], False)
+    losses.total.backward()
+    assert set(losses.figures) == {"likeness"}
 
 
 def settings(pairs, parts, run, *words):
@@ -173,3 +219,35 @@ def test_the_encoder_learns_alone_and_then_everything(pairs, parts, train, small
         {},
     )
     assert exported.stat().st_size < 9e6
+
+
+def test_other_processes_draw_what_this_one_would(pairs, parts, small, tmp_path):
+    words = ["--steps", "4", "--alone", "0.5", "--seed", "3"]
+    pairs.fit(settings(pairs, parts, tmp_path / "here", *words), 0, 1)
+    pairs.fit(settings(pairs, parts, tmp_path / "beside", *words, "--workers", "2"), 0, 1)
+    here, beside = (weights(tmp_path / name) for name in ("here", "beside"))
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("here", "beside")
+    ]
+    assert [line["likeness"] for line in lines[0][:2]] == pytest.approx(
+        [line["likeness"] for line in lines[1][:2]], abs=1e-3
+    )
+    assert set(here) == set(beside)
+    assert all("track_mask" in line for line in lines[1][2:])  # what was drawn before may have one frame each
+
+
+@pytest.mark.gpu
+def test_steps_on_a_gpu_give_what_those_on_a_cpu_give(pairs, parts, small, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("There is no CUDA device.")
+    lines = {}
+    for device in ("cpu", "cuda"):
+        run = tmp_path / device
+        words = ["--steps", "4", "--alone", "0.5", "--device", device, "--pairs", "4", "--lr", "1e-5"]
+        words += ["--bfloat16", "--workers", "2"] if device == "cuda" else []
+        pairs.fit(settings(pairs, parts, run, *words), 0, 1)
+        lines[device] = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for plain, fast in zip(lines["cpu"], lines["cuda"], strict=True):
+        assert fast["likeness"] == pytest.approx(plain["likeness"], rel=0.1)
+    assert lines["cuda"][-1]["track_mask"] == pytest.approx(lines["cpu"][-1]["track_mask"], rel=0.5)
