@@ -1374,9 +1374,10 @@ def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.nda
     Parameters
     ----------
     config
-        What scenes look like. In place of `distractors` there are three to six things, `hard` is the share of them that
-        copy the surface or the outline of another, and some are missing in the picture or, more often, in the clip.
-        Cells go on from the picture to the clip, as in `make_example`.
+        What scenes look like. In place of `distractors` there are three to six things, and `hard` is the share of them that
+        copy the surface or the outline of another. In seven of ten scenes one or two are in both and each other one is
+        only in the picture or, more often, only in the clip: a thing must be told from those that were not seen before,
+        too. In the rest most are in both. Cells go on from the picture to the clip, as in `make_example`.
     seed
         As of `make_example`.
     frames
@@ -1401,6 +1402,9 @@ def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.nda
     target.size = _prior_size(rng, config, target.outline, 0.6)
     grounds = _draw_grounds(rng, target, vivid)
     things = _draw_family(rng, config, target, _colours_of(grounds), int(rng.integers(2, 6)), vivid)
+    shuffled = rng.permutation(len(things))
+    both, others = np.split(shuffled, [int(rng.integers(1, 3))])
+    strange, later = rng.random() < 0.7, rng.random(len(others)) < 0.65
     painted = []
     for elsewhere in (False, True):
         if elsewhere:
@@ -1412,7 +1416,9 @@ def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.nda
             for each in shown:
                 each.size = _size_again(rng, config, each, each.size)
         order = rng.permutation(len(things))
-        if len(order) > 2 and rng.random() < (0.6 if elsewhere else 0.3):
+        if strange:
+            order = rng.permutation(np.concatenate((both, others[later == elsewhere])))
+        elif len(order) > 2 and rng.random() < (0.6 if elsewhere else 0.3):
             missing = int(rng.integers(1, len(order))) if elsewhere else 1
             order = order[: len(order) - missing]
         _cast(rng, config, scene, None, 0.0, [shown[k] for k in order], 0, 1.0, None)

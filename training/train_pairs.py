@@ -1,6 +1,6 @@
 """Train a starter to tell things apart: each picture is encoded once, and all that it shows is looked for.
 
-`train.py` follows one object a clip. Here a picture and a clip elsewhere show the same three to six things, many of which
+`train.py` follows one object a clip. Here a picture and a clip elsewhere share some of three to six things, many of which
 have the surface or the outline of another (`scenes.make_shared`), and up to three of them are clicked on,
 remembered and found again, so that they share the cost of encoding. A loss asks besides that the encoder's tokens of each
 thing be like those of that thing in the other picture, more than like those of anything else; it is
