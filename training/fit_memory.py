@@ -22,7 +22,7 @@ import numpy as np
 import scenes
 import torch
 import train
-from torch import Tensor, distributed
+from torch import Tensor
 
 LEARNING = ("memory_attention.", "memory_encoder.", "maskmem_tpos_enc", "obj_ptr_tpos_proj.", "no_obj_",
             "sam_mask_decoder.pred_obj_score_head.")  # fmt: skip
@@ -178,8 +178,6 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             model.zero_grad(set_to_none=True)
             shown = swapped(pool.draw(args.pictures, chance), SWAPPED, rng)
             figures = clip_losses(model, shown, STAGE, rng, learn=True)
-            if distributed.is_initialized():
-                train.average_gradients(model)
             figures["norm"] = train.change(model, optimisers)
             turn += 1
             course.add(figures)

@@ -753,14 +753,17 @@ def take_step(
         (losses.total / len(parts)).backward()
         state = state.detached()
         gather(sums, losses.figures)
-    if distributed.is_initialized():
-        average_gradients(model)
     norm = change(model, optimisers)
     return means(sums) | {"norm": norm}
 
 
 def change(model: Starter, optimisers: list[torch.optim.Optimizer]) -> Tensor:
-    """Change the weights by their gradients, unless these are no numbers; return the norm of the gradients."""
+    """Change the weights by their gradients, unless these are no numbers; return the norm of the gradients.
+
+    Processes that train together take the same step, by the mean of their gradients.
+    """
+    if distributed.is_initialized():
+        average_gradients(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if torch.isfinite(norm):
         for optimiser in optimisers:
@@ -769,7 +772,7 @@ def change(model: Starter, optimisers: list[torch.optim.Optimizer]) -> Tensor:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Let the processes that train together take the same step; what one of them did not use counts as zero."""
+    """Give the processes that train together the mean of their gradients; what one did not use counts as zero."""
     learning = [p for p in model.parameters() if p.requires_grad]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
     together = torch.cat([gradient.flatten() for gradient in gradients]) / distributed.get_world_size()

@@ -25,7 +25,7 @@ import scenes
 import torch
 import train
 from prompts import Arrays
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
 from napari_samexp.sam.models import Sam2
@@ -76,8 +76,8 @@ class Drawing:
         Steps whose scenes other runs have drawn.
     seed
         Of what is asked.
-    place
-        Which of some processes that train together this is for.
+    share
+        Of processes that train together: which one this is, of how many.
     uses
         Times that scenes are shown, turned over and asked for something else each time.
     """
@@ -86,7 +86,7 @@ class Drawing:
     clips: float
     skipped: int
     seed: int
-    place: int = 0
+    share: tuple[int, int] = (0, 1)
     uses: int = 1
     steps: None = None
     recipe: tuple[str, str] = ("alone", "all")
@@ -98,9 +98,9 @@ class Drawing:
     def scenes(self, step: int, stage: int) -> Arrays:
         """Return pictures (N, 1 + T, H, W, 3) uint8 and their things (N, 1 + T, h, w) uint8 at the side asked for."""
         step += FIRST + self.skipped
-        kind = Kind.at(step, self.clips if stage else 0)
-        count = min(kind.count(self.pairs), feed.SEEDS_A_STEP)
-        first, config = step * feed.SEEDS_A_STEP + self.place * count, replace(SCENE, side=kind.drawn)
+        kind, (place, processes) = Kind.at(step, self.clips if stage else 0), self.share
+        count = min(kind.count(self.pairs), feed.SEEDS_A_STEP // processes)
+        first, config = step * feed.SEEDS_A_STEP + place * count, replace(SCENE, side=kind.drawn)
         drawn = [scenes.make_shared(config, seed, kind.frames) for seed in range(first, first + count)]
         things = np.stack([ids for _, ids in drawn])
         if kind.side != kind.drawn:
@@ -118,7 +118,7 @@ class Drawing:
             which `count` (M,) hold; truth (M, 1 + T, h / 4, w / 4) uint8, pixels of 16 that show them; present and
             sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
         """
-        rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.place))
+        rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.share[0]))
         batch = prompts.turned(batch, rng) if again else batch
         things = batch["things"]
         wanted = [(row, number) for row in range(len(things)) for number in large(things[row, 0], rng)]
@@ -293,10 +293,10 @@ def learn_alone(model: train.Starter, alone: bool) -> None:
 
 @contextmanager
 def batches(
-    args: argparse.Namespace, place: int, course: train.Course
+    args: argparse.Namespace, together: tuple[int, int], course: train.Course
 ) -> Iterator[Callable[[float], Arrays]]:
     """Give a function that returns the next batch for a share of the run, drawn by this process or by others."""
-    drawing = Drawing(args.pairs, args.clips, args.skip, args.seed, place, args.uses)
+    drawing = Drawing(args.pairs, args.clips, args.skip, args.seed, together, args.uses)
 
     def stage(share: float) -> int:
         return int(share >= args.alone)
@@ -321,7 +321,7 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     device = model.readout.weight.device
     train.load_exported(before, args.start)
     before.requires_grad_(False).to(device)
-    with batches(args, place, course) as following, train.stoppable() as asked_to_stop:
+    with batches(args, (place, processes), course) as following, train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
             if not go_on:
@@ -338,8 +338,6 @@ def fit(args: argparse.Namespace, place: int, processes: int) -> None:
             here = train.to_device(batch, device)
             losses = step_losses(model, before if alone else None, here, groups, args.bfloat16)
             losses.total.backward()
-            if distributed.is_initialized():
-                train.average_gradients(model)
             losses.figures["norm"] = train.change(model, optimisers)
             course.add(losses.figures)
     course.end()

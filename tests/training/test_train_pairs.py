@@ -182,6 +182,34 @@ def test_pictures_without_a_thing_that_is_large_enough_ask_nothing(pairs, train)
     assert set(losses.figures) == {"likeness"}
 
 
+def test_what_is_looked_for_stays_on_its_device(pairs, train, small):
+    """As in `test_recipe.py`: tensors without data tell whether two devices are mixed."""
+    away = torch.device("meta")
+    model, before = train.Starter().to(away), train.Starter().to(away)
+    drawn = pairs.Drawing(1, 0.5, 0, 0).draw(1, 1)
+    batch = train.to_device(drawn, away)
+    shape = batch["things"].shape
+    groups = train.by_count(drawn["count"], np.random.default_rng(0), away)
+    pixels = train.to_pixels(batch["pictures"], shape[-1])
+    now, was = model.sam.image_features(pixels), before.sam.image_features(pixels)
+    features = now[0].unflatten(0, shape[:2]), tuple(x.unflatten(0, shape[:2]) for x in now[1])
+    losses = train.Losses(torch.zeros((), device=away), {})
+    losses.add("change", pairs.change_loss(model.sam, now, was))
+    pairs.found_losses(losses, model, batch, features, groups)
+    losses.total.backward()
+    assert {figure.device for figure in losses.figures.values()} == {away}
+    assert {"change", "track_mask", "recent_mask"} <= set(losses.figures)
+
+
+def test_processes_draw_other_scenes_of_a_step(pairs, small):
+    """Even where they would take more seeds than a step has."""
+    drawn = [pairs.Drawing(10, 0.5, 0, 0, (place, 2)).scenes(0, 1)["pictures"] for place in (0, 1)]
+    following = pairs.Drawing(10, 0.5, 0, 0, (0, 2)).scenes(1, 1)["pictures"]
+    seen = [picture.tobytes() for each in (*drawn, following) for picture in each[:, 0]]
+    assert len(drawn[0]) == len(drawn[1]) == 128
+    assert len(set(seen)) == len(seen)
+
+
 def settings(pairs, parts, run, *words):
     start = str(parts["export"].BUNDLED)
     return pairs.parse(
