@@ -356,6 +356,8 @@ _GROUPS = (
     ("ring", "frame", "eyelet", "hoop"),
     ("crescent",),
 )
+KINDS = tuple(kind for group in _GROUPS for kind in group)  # that training may see
+LINEUP = 9  # things of a line-up
 _CELLS = ("disc", "ellipse", "blob", "bean")
 
 
@@ -1368,6 +1370,65 @@ def _draw_family(
     return things
 
 
+def _show(
+    rng: np.random.Generator, config: SceneConfig, scene: _Scene, things: Sequence[_Thing], order: np.ndarray
+) -> _Pictures:
+    """Pictures of some of the things, numbered from one by their place among all."""
+    _cast(rng, config, scene, None, 0.0, [things[k] for k in order], 0, 1.0, None)
+    numbers = np.zeros(256, np.uint8)
+    numbers[OBJECT_ID + 1 : OBJECT_ID + 1 + len(order)] = order + 1
+    painted = [_paint(scene, t)[:2] for t in range(len(scene.drift))]
+    return [(picture, numbers[ids]) for picture, ids in painted]
+
+
+def make_lineup(config: SceneConfig, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw nine things twice, on different grounds and in other places, that their outlines tell apart.
+
+    Parameters
+    ----------
+    config
+        What scenes look like; nothing is missing and nothing is a cell.
+    seed
+        As of `make_example`.
+
+    Returns
+    -------
+    pictures : numpy.ndarray, shape (2, H, W, 3), uint8
+        In six of ten line-ups all things have one surface, and outlines of different groups. In the rest each of three outlines
+        comes with each of three surfaces.
+    instances : numpy.ndarray, shape (2, H, W), uint8
+        0 is ground, 1 to 9 are the things.
+    kinds : numpy.ndarray, shape (10,), int64
+        Of each number the place of its outline's kind in `KINDS`; -1 for ground.
+    """
+    rng = np.random.default_rng(seed)
+    vivid = _vividness(rng, config)
+    target = _draw_target(rng, config, vivid)
+    surfaces, several = [target.surface], rng.random() < 0.4
+    while several and len(surfaces) < 3:
+        avoid = np.concatenate([surface.colours for surface in surfaces])
+        surfaces.append(_draw_surface(rng, avoid, vivid=vivid))
+    groups = [_GROUPS[k] for k in rng.permutation(len(_GROUPS))[: LINEUP // len(surfaces)]]
+    outlines = [_draw_outline(rng, among=group) for group in groups]
+    things = []
+    for outline in outlines:
+        for surface in surfaces:
+            size = 0.5 * config.side * math.exp(rng.uniform(math.log(0.1), math.log(0.28)))
+            things.append(_Thing(outline, surface, min(size, _most(config, outline))))
+    painted: _Pictures = []
+    for _ in range(2):
+        grounds = _draw_grounds(rng, target, vivid)
+        scene = _draw_stage(rng, config, 1, grounds, not vivid)
+        sizes = [each.size * math.exp(0.35 * config.appearance * rng.uniform(-1, 1)) for each in things]
+        shown = [
+            _finish(rng, config, _Thing(each.outline, each.surface, size))
+            for each, size in zip(things, sizes)
+        ]
+        painted += _show(rng, config, scene, shown, rng.permutation(len(things)))
+    kinds = np.array([-1, *(KINDS.index(each.outline.kind) for each in things)])
+    return np.stack([picture for picture, _ in painted]), np.stack([ids for _, ids in painted]), kinds
+
+
 def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Draw a picture and a clip elsewhere that show the same things, so that each of them can be looked for.
 
@@ -1405,7 +1466,7 @@ def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.nda
     shuffled = rng.permutation(len(things))
     both, others = np.split(shuffled, [int(rng.integers(1, 3))])
     strange, later = rng.random() < 0.7, rng.random(len(others)) < 0.65
-    painted = []
+    painted: _Pictures = []
     for elsewhere in (False, True):
         if elsewhere:
             grounds = _draw_grounds(rng, target, vivid)
@@ -1421,12 +1482,7 @@ def make_shared(config: SceneConfig, seed: int, frames: int = 1) -> tuple[np.nda
         elif len(order) > 2 and rng.random() < (0.6 if elsewhere else 0.3):
             missing = int(rng.integers(1, len(order))) if elsewhere else 1
             order = order[: len(order) - missing]
-        _cast(rng, config, scene, None, 0.0, [shown[k] for k in order], 0, 1.0, None)
-        numbers = np.zeros(256, np.uint8)
-        numbers[OBJECT_ID + 1 : OBJECT_ID + 1 + len(order)] = order + 1
-        for t in range(length):
-            picture, ids, _ = _paint(scene, t)
-            painted.append((picture, numbers[ids]))
+        painted += _show(rng, config, scene, shown, order)
     return np.stack([picture for picture, _ in painted]), np.stack([ids for _, ids in painted])
 
 

@@ -850,8 +850,11 @@ class Course:
         self.first, self._saved = self.clock.step, self.clock.spent()
 
     @classmethod
-    def start(cls, args: argparse.Namespace, place: int, on: str = "cpu", threads: int = 1) -> Course:
-        """Begin a run on a device, with so many threads of a CPU for each process, or go on with it."""
+    def start(
+        cls, args: argparse.Namespace, place: int, on: str = "cpu", threads: int = 1,
+        make: Callable[[], Starter] = Starter,
+    ) -> Course:  # fmt: skip
+        """Begin a run of the model that `make` gives on a device, with so many threads of a CPU, or go on with it."""
         device = torch.device(on)
         if device.type == "cpu":
             prepare_cpu(threads)
@@ -859,7 +862,7 @@ class Course:
             # what autocast leaves in float32 may be rounded a little
             torch.set_float32_matmul_precision("high")
         args.run.mkdir(parents=True, exist_ok=True)
-        clock, model = Clock(args.steps, args.minutes, started=time.monotonic()), Starter()
+        clock, model = Clock(args.steps, args.minutes, started=time.monotonic()), make()
         initialise(model, args.seed)
         model.to(device)
         optimisers = make_optimisers(model, args.lr)

@@ -25,7 +25,7 @@ import scenes
 import torch
 import train
 from prompts import Arrays
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.models import Sam2
@@ -35,28 +35,33 @@ SCENE = scenes.SceneConfig(side=256, halos=0.5, hard=0.6)
 OBJECTS = 3  # most things of a picture that are looked for
 SMALLEST = 0.002  # share of a picture that such a thing covers
 RECENT = 6
+CLEAR = 0.4  # share of a place that a thing covers, from which on the place is asked about it
 SEEN = 0.35  # tokens that a thing covers, from which on it is taken as shown
 SCALE = 10.0  # logit of a thing whose tokens have a cosine of 1
 NOTHING = 6.0  # logit of ground
 OTHERS = -2.0  # added to the logits of things of other scenes
 # Weights of how far features move from where they were: memory's part may, the rest and the finer ones shall not.
-OUTSIDE, FINER, INSIDE = 3.0, 2.0, 0.05
+OUTSIDE, FINER, INSIDE = 0.9, 0.6, 0.015
+POOLED, BY_TOKEN, KEPT = 1.0, 0.7, 0.35  # weights of what says the kind of an outline
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Pictures of one step: their side, that at which they are drawn, and the frames of a clip."""
+    """Pictures of one step: their side, that at which they are drawn, the frames of a clip, and whether they are line-ups."""
 
     side: int
     drawn: int
     frames: int
+    lineup: bool = False
 
     @classmethod
-    def at(cls, step: int, clips: float) -> Kind:
+    def at(cls, step: int, clips: float, lineups: float) -> Kind:
         """Return the kind of a step: most pictures are enlarged, as small ones are in use; a share are clips."""
         rng = np.random.default_rng((step, 5))
         frames, kind = 3 if rng.random() < clips else 1, rng.random()
         side, drawn = (384, 256) if kind < 0.6 else (384, 384) if kind < 0.72 else (256, 256)
+        if rng.random() < lineups:
+            return cls(256 if kind < 0.75 else 384, 256, 1, True)
         return cls(side, drawn, frames)
 
     def count(self, pairs: int) -> int:
@@ -70,7 +75,7 @@ class Drawing:
 
     Attributes
     ----------
-    pairs, clips
+    pairs, clips, lineups
         As the program is told.
     skipped
         Steps whose scenes other runs have drawn.
@@ -84,6 +89,7 @@ class Drawing:
 
     pairs: int
     clips: float
+    lineups: tuple[float, float]
     skipped: int
     seed: int
     share: tuple[int, int] = (0, 1)
@@ -96,17 +102,30 @@ class Drawing:
         return self.asked(self.scenes(step, stage), step)
 
     def scenes(self, step: int, stage: int) -> Arrays:
-        """Return pictures (N, 1 + T, H, W, 3) uint8 and their things (N, 1 + T, h, w) uint8 at the side asked for."""
+        """Return what the scenes of one step show.
+
+        Returns
+        -------
+        dict
+            `pictures` (N, 1 + T, H, W, 3) uint8; `things` (N, 1 + T, h, w) uint8 at the side asked for; and of line-ups
+            `kinds` (N, 10) int64, of each number of a thing the place of its outline's kind in `scenes.KINDS`, -1 of ground.
+        """
         step += FIRST + self.skipped
-        kind, (place, processes) = Kind.at(step, self.clips if stage else 0), self.share
+        kind, (place, processes) = Kind.at(step, self.clips if stage else 0, self.lineups[stage]), self.share
         count = min(kind.count(self.pairs), feed.SEEDS_A_STEP // processes)
         first, config = step * feed.SEEDS_A_STEP + place * count, replace(SCENE, side=kind.drawn)
-        drawn = [scenes.make_shared(config, seed, kind.frames) for seed in range(first, first + count)]
+        seeds, more = range(first, first + count), {}
+        if kind.lineup:
+            lineups = [scenes.make_lineup(config, seed) for seed in seeds]
+            drawn = [(pictures, ids) for pictures, ids, _ in lineups]
+            more = {"kinds": np.stack([kinds for _, _, kinds in lineups])}
+        else:
+            drawn = [scenes.make_shared(config, seed, kind.frames) for seed in seeds]
         things = np.stack([ids for _, ids in drawn])
         if kind.side != kind.drawn:
             middle = (np.arange(kind.side) * kind.drawn) // kind.side
             things = things[..., middle[:, None], middle]
-        return {"pictures": np.stack([pictures for pictures, _ in drawn]), "things": things}
+        return {"pictures": np.stack([pictures for pictures, _ in drawn]), "things": things} | more
 
     def asked(self, batch: Arrays, step: int, again: bool = False) -> Arrays:
         """Return scenes, turned if they come again, with up to three of their things to be clicked on and found.
@@ -114,12 +133,13 @@ class Drawing:
         Returns
         -------
         dict
-            `pictures` and `things`, and of M things: rows (M,), their scenes; points (M, 3, 2) and labels (M, 3), of
+            What `scenes` returns, and of M things: rows (M,), their scenes; points (M, 3, 2) and labels (M, 3), of
             which `count` (M,) hold; truth (M, 1 + T, h / 4, w / 4) uint8, pixels of 16 that show them; present and
             sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
         """
         rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.share[0]))
-        batch = prompts.turned(batch, rng) if again else batch
+        if again:
+            batch = batch | prompts.turned({name: batch[name] for name in ("pictures", "things")}, rng)
         things = batch["things"]
         wanted = [(row, number) for row in range(len(things)) for number in large(things[row, 0], rng)]
         masks = np.zeros((len(wanted), *things.shape[1:]), bool)
@@ -198,19 +218,66 @@ def memory_part(sam: Sam2) -> Tensor:
     return (encoder.out_proj.weight[:kept, :, 0, 0] @ encoder.pix_feat_proj.weight[..., 0, 0]).detach()
 
 
+def kept_tokens(sam: Sam2, embedding: Tensor) -> Tensor:
+    """Features (N, T, D, h, w) to what memory keeps of them, less its mean, as tokens of length one, on axis 2."""
+    tokens = torch.einsum("ed,ntdhw->ntehw", memory_part(sam), embedding.float())
+    return functional.normalize(tokens - tokens.mean((0, 1, 3, 4), keepdim=True), dim=2)
+
+
 def likeness(sam: Sam2, embedding: Tensor, things: Tensor) -> Tensor:
     """Return the loss between the first two pictures of each scene, both ways.
 
     The embedding is (N, 1 + T, D, h, w), the numbers of things (N, 1 + T, H, W).
     """
-    two = embedding[:, :2].float()
-    tokens = torch.einsum("ed,ntdhw->ntehw", memory_part(sam), two)
-    tokens = functional.normalize(tokens - tokens.mean((0, 1, 3, 4), keepdim=True), dim=2)
-    things = things[:, :2]
-    there = shares(things.flatten(0, 1), two.shape[-1]).unflatten(0, things.shape[:2])
+    tokens, things = kept_tokens(sam, embedding[:, :2]), things[:, :2]
+    there = shares(things.flatten(0, 1), tokens.shape[-1]).unflatten(0, things.shape[:2])
     ways = ((0, 1), (1, 0))
     losses = [likeness_loss(tokens[:, a], there[:, a], tokens[:, b], there[:, b]) for a, b in ways]
     return torch.stack(losses).mean()
+
+
+class Starter(train.Starter):
+    """The model with what says from its features, in training alone, of which kind an outline is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds, wide = len(scenes.KINDS), train.STARTER.d_model
+        self.by_token = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, kinds))
+        self.pooled = nn.Sequential(nn.Linear(2 * wide, wide), nn.GELU(), nn.Linear(wide, kinds))
+        self.kept = nn.Linear(train.STARTER.mem_dim * 3 // 4, kinds)
+
+    def outlines(self, losses: train.Losses, embedding: Tensor, things: Tensor, kinds: Tensor) -> None:
+        """Add how badly the kinds of outlines are said: from each place, from what memory keeps of it, and from a whole thing.
+
+        Parameters
+        ----------
+        embedding : Tensor, shape (N, D, h, w)
+            Features of pictures.
+        things : Tensor, shape (N, H, W)
+            Numbers of things.
+        kinds : Tensor, shape (N, K), int64
+            Of each number the kind of the outline, -1 of ground.
+        """
+        there = shares(things, embedding.shape[-1])[:, 1:].flatten(2)
+        kinds = kinds[:, 1 : 1 + there.shape[1]]
+        area, tokens = there.sum(2), embedding.float().flatten(2).transpose(1, 2)
+        most, thing = there.max(1)
+        mine = kinds.gather(1, thing).masked_fill(most < CLEAR, -1)
+        asked, weight = mine >= 0, 1 / area.gather(1, thing).clamp(min=2)
+        mine, weight, these = mine[asked], weight[asked] / weight[asked].sum(), tokens[asked]
+        kept = 8 * functional.normalize(these @ memory_part(self.sam).T, dim=1)
+        for name, said, much in (
+            ("outline", self.by_token(these), BY_TOKEN),
+            ("outline_kept", self.kept(kept), KEPT),
+        ):
+            losses.add(name, (functional.cross_entropy(said, mine, reduction="none") * weight).sum(), much)
+        whole = area.clamp(min=1)[..., None]
+        mean = there @ tokens / whole
+        spread = (there @ tokens**2 / whole - mean**2).clamp(min=1e-4).sqrt()
+        shown = (kinds >= 0) & (area > 1)
+        said, truth = self.pooled(torch.cat((mean, spread), 2)[shown]), kinds[shown]
+        losses.add("outline_whole", functional.cross_entropy(said, truth), POOLED)
+        losses.figures["outline_right"] = (said.argmax(1) == truth).float().mean()
 
 
 Features = tuple[Tensor, tuple[Tensor, Tensor]]
@@ -257,7 +324,7 @@ def found_losses(
 
 
 def step_losses(
-    model: train.Starter, before: train.Starter | None, batch: dict[str, Tensor], groups: train.Groups,
+    model: Starter, before: train.Starter | None, batch: dict[str, Tensor], groups: train.Groups,
     bfloat16: bool,
 ) -> train.Losses:  # fmt: skip
     """Return the losses of some scenes; with the model that the run began with, those of the encoder alone.
@@ -272,6 +339,9 @@ def step_losses(
         pixels = train.to_pixels(batch["pictures"], side)
         embedding, finer = sam.image_features(pixels)
     losses.add("likeness", likeness(sam, embedding.unflatten(0, shape), things))
+    if "kinds" in batch:
+        of_each = batch["kinds"].repeat_interleave(shape[1], 0)
+        model.outlines(losses, embedding, things.flatten(0, 1), of_each)
     if before is None:
         features = embedding.unflatten(0, shape), tuple(x.unflatten(0, shape) for x in finer)
         with rounded:
@@ -284,10 +354,10 @@ def step_losses(
     return losses
 
 
-def learn_alone(model: train.Starter, alone: bool) -> None:
+def learn_alone(model: Starter, alone: bool) -> None:
     """Let the encoder learn, and the rest too unless it is alone."""
     model.requires_grad_(not alone)
-    for part in train.encoder_of(model.sam):
+    for part in (*train.encoder_of(model.sam), model.by_token, model.pooled, model.kept):
         part.requires_grad_(True)
 
 
@@ -296,7 +366,7 @@ def batches(
     args: argparse.Namespace, together: tuple[int, int], course: train.Course
 ) -> Iterator[Callable[[float], Arrays]]:
     """Give a function that returns the next batch for a share of the run, drawn by this process or by others."""
-    drawing = Drawing(args.pairs, args.clips, args.skip, args.seed, together, args.uses)
+    drawing = Drawing(args.pairs, args.clips, tuple(args.lineups), args.skip, args.seed, together, args.uses)
 
     def stage(share: float) -> int:
         return int(share >= args.alone)
@@ -316,7 +386,7 @@ def batches(
 
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    course, before = train.Course.start(args, place, args.device), train.Starter()
+    course, before = train.Course.start(args, place, args.device, make=Starter), train.Starter()
     clock, model, optimisers = course.clock, course.model, course.optimisers
     device = model.readout.weight.device
     train.load_exported(before, args.start)
@@ -360,6 +430,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--clips", type=float, default=0.5, help="share of the other steps that show clips of three frames"
     )
+    parser.add_argument(
+        "--lineups", type=float, nargs=2, default=(0.6, 0.2), metavar=("ALONE", "ALL"),
+        help="share of line-ups, while the encoder trains by itself and later",
+    )  # fmt: skip
     parser.add_argument("--pairs", type=int, default=10, help="scenes of a step and process, at side 256")
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"

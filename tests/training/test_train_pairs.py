@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 SIDE = 64
+NONE, EVERY = (0.0, 0.0), (1.0, 1.0)  # shares of line-ups
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,12 @@ def pairs(parts):
 
 @pytest.fixture
 def small(pairs, monkeypatch, on_cpu):
-    """Steps with small pictures: a single frame, and a clip every second time."""
-    monkeypatch.setattr(
-        pairs.Kind,
-        "at",
-        classmethod(lambda cls, step, clips: cls(SIDE, SIDE, 3 if clips and step % 2 else 1)),
-    )
+    """Steps with small pictures: a single frame, and a clip every second time; or line-ups alone."""
+
+    def at(cls, step, clips, lineups):
+        return cls(SIDE, SIDE, 1, True) if lineups == 1 else cls(SIDE, SIDE, 3 if clips and step % 2 else 1)
+
+    monkeypatch.setattr(pairs.Kind, "at", classmethod(at))
 
 
 def tokens_of(things, seed=0):
@@ -84,6 +85,43 @@ def test_cells_go_on_from_the_picture(parts, pairs):
         assert np.linalg.norm(at[0] - at[1]) < SIDE / 3
 
 
+def test_a_line_up_shows_nine_things_twice(parts, pairs):
+    scenes, all_shown, kinds_seen = parts["scenes"], 0, set()
+    for seed in range(700, 720):
+        pictures, things, kinds = scenes.make_lineup(replace(pairs.SCENE, side=SIDE), seed)
+        assert pictures.shape == (2, SIDE, SIDE, 3) and pictures.dtype == np.uint8
+        assert things.shape == (2, SIDE, SIDE) and things.max() <= scenes.LINEUP
+        assert kinds.shape == (1 + scenes.LINEUP,) and kinds[0] == -1 and kinds[1:].min() >= 0
+        assert len(set(kinds[1:])) in (3, 9)  # all of one surface, or three of each of three
+        all_shown += sum(len(np.unique(each)) == 10 for each in things)
+        kinds_seen |= set(kinds[1:])
+    assert all_shown > 20  # others lie outside, or under others
+    assert len(kinds_seen) > 15
+    assert not {"heart", "pinwheel"} & set(scenes.KINDS)
+    again = scenes.make_lineup(replace(pairs.SCENE, side=SIDE), 719)
+    assert all(np.array_equal(a, b) for a, b in zip(again, (pictures, things, kinds), strict=True))
+
+
+def test_the_number_of_a_thing_says_its_outline(parts, pairs):
+    """Rings and their like are hollow in both pictures, wherever they are."""
+    scenes, hollow = parts["scenes"], []
+    plain = dict.fromkeys(("appearance", "effects", "deform", "small"), 0.0)
+    for seed in range(40):
+        _, things, kinds = scenes.make_lineup(replace(pairs.SCENE, side=128, **plain), seed)
+        for number in range(1, 10):
+            for each in things:
+                at = np.argwhere(each == number)
+                if len(at) < 150 or at.min() == 0 or at.max() == 127:
+                    continue
+                middle = each[tuple(at.mean(0).round().astype(int))]
+                ring = scenes.KINDS[kinds[number]] in ("ring", "frame", "eyelet", "hoop")
+                if ring or scenes.KINDS[kinds[number]] in ("disc", "box", "regular"):
+                    hollow.append((ring, middle != number))
+    said = np.array(hollow)
+    assert said[:, 0].sum() > 20 and (~said[:, 0]).sum() > 20
+    assert (said[:, 0] == said[:, 1]).mean() > 0.85  # something may lie on a disc, or in a ring
+
+
 def test_likeness_is_lost_where_things_are_mistaken(pairs):
     known, seen = picture((0, 0), (8, 8)), picture((4, 8), (10, 0))
     there = [pairs.shares(torch.from_numpy(each)[None], 16) for each in (known, seen)]
@@ -137,7 +175,7 @@ def test_memory_may_change_what_it_keeps_more_than_the_rest(pairs, train):
 
 
 def test_what_is_asked_are_things_of_the_scenes(parts, pairs, small):
-    drawing = pairs.Drawing(2, 0.5, 0, 0)
+    drawing = pairs.Drawing(2, 0.5, NONE, 0, 0)
     batch = drawing.draw(1, 1)
     scenes = len(batch["things"])
     assert batch["pictures"].shape[1] == batch["things"].shape[1] == 4
@@ -172,7 +210,7 @@ def test_pictures_without_a_thing_that_is_large_enough_ask_nothing(pairs, train)
         "pictures": np.zeros((2, 2, SIDE, SIDE, 3), np.uint8),
         "things": np.zeros((2, 2, SIDE, SIDE), np.uint8),
     }
-    batch = pairs.Drawing(2, 0.5, 0, 0).asked(nothing, 0)
+    batch = pairs.Drawing(2, 0.5, NONE, 0, 0).asked(nothing, 0)
     assert batch["truth"].shape == (0, 2, SIDE // 4, SIDE // 4) and batch["points"].shape == (0, 3, 2)
     model = train.Starter()
     train.initialise(model, 0)
@@ -186,7 +224,7 @@ def test_what_is_looked_for_stays_on_its_device(pairs, train, small):
     """As in `test_recipe.py`: tensors without data tell whether two devices are mixed."""
     away = torch.device("meta")
     model, before = train.Starter().to(away), train.Starter().to(away)
-    drawn = pairs.Drawing(1, 0.5, 0, 0).draw(1, 1)
+    drawn = pairs.Drawing(1, 0.5, NONE, 0, 0).draw(1, 1)
     batch = train.to_device(drawn, away)
     shape = batch["things"].shape
     groups = train.by_count(drawn["count"], np.random.default_rng(0), away)
@@ -203,18 +241,42 @@ def test_what_is_looked_for_stays_on_its_device(pairs, train, small):
 
 def test_processes_draw_other_scenes_of_a_step(pairs, small):
     """Even where they would take more seeds than a step has."""
-    drawn = [pairs.Drawing(10, 0.5, 0, 0, (place, 2)).scenes(0, 1)["pictures"] for place in (0, 1)]
-    following = pairs.Drawing(10, 0.5, 0, 0, (0, 2)).scenes(1, 1)["pictures"]
+    drawn = [pairs.Drawing(10, 0.5, NONE, 0, 0, (place, 2)).scenes(0, 1)["pictures"] for place in (0, 1)]
+    following = pairs.Drawing(10, 0.5, NONE, 0, 0, (0, 2)).scenes(1, 1)["pictures"]
     seen = [picture.tobytes() for each in (*drawn, following) for picture in each[:, 0]]
     assert len(drawn[0]) == len(drawn[1]) == 128
     assert len(set(seen)) == len(seen)
 
 
+def test_outlines_are_said_from_what_shows_them(pairs, train):
+    """Features that are the kind of each thing are read after some steps, and those that say nothing are not."""
+    torch.manual_seed(0)
+    model = pairs.Starter()
+    train.initialise(model, 0)
+    things = torch.from_numpy(np.stack([picture((0, 0), (8, 8)), picture((4, 8), (10, 0))]))
+    kinds = torch.tensor([[-1, 3, 7], [-1, 3, 7]])
+    table = torch.randn(3, 128)
+    means = {}
+    for name, features in {"telling": table[things.long()], "alike": torch.ones(2, 16, 16, 128)}.items():
+        learning = torch.optim.AdamW([p for part in (model.by_token, model.pooled, model.kept)
+                                      for p in part.parameters()], lr=1e-2)  # fmt: skip
+        for _ in range(30):
+            losses = train.Losses(torch.zeros(()), {})
+            model.outlines(losses, features.permute(0, 3, 1, 2), things, kinds)
+            learning.zero_grad()
+            losses.total.backward()
+            learning.step()
+        means[name] = losses.figures
+    for name in ("outline", "outline_kept", "outline_whole"):
+        assert means["telling"][name] < 0.2
+        assert means["alike"][name] > 0.6  # one of two, at best
+    assert means["telling"]["outline_right"] == 1
+
+
 def settings(pairs, parts, run, *words):
     start = str(parts["export"].BUNDLED)
-    return pairs.parse(
-        ["--run", str(run), "--start", start, "--pairs", "1", "--every", "1", "--lr", "1e-3", *words]
-    )
+    fixed = ["--run", str(run), "--start", start, "--pairs", "1", "--every", "1", "--lr", "1e-3"]
+    return pairs.parse([*fixed, "--lineups", "0", "0", *words])
 
 
 def weights(run):
@@ -249,6 +311,19 @@ def test_the_encoder_learns_alone_and_then_everything(pairs, parts, train, small
         {},
     )
     assert exported.stat().st_size < 9e6
+
+
+def test_line_ups_teach_the_outlines_and_what_they_show_is_looked_for(pairs, parts, small, tmp_path):
+    words = ["--steps", "4", "--alone", "0.5", "--lineups", "1", "1"]
+    pairs.fit(settings(pairs, parts, tmp_path, *words), 0, 1)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert all({"likeness", "outline", "outline_kept", "outline_whole"} <= set(line) for line in lines)
+    assert all("track_mask" in line for line in lines[2:])
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    begun = pairs.Starter()
+    assert set(begun.state_dict()) == set(state["model"])
+    exported = parts["export"].averaged(tmp_path / "state.pt", begun.sam)
+    assert set(exported) == set(begun.sam.state_dict())  # what says the kinds stays here
 
 
 def test_other_processes_draw_what_this_one_would(pairs, parts, small, tmp_path):
