@@ -22,6 +22,7 @@ PANELS = {
     },
     "presence right": {"prior alone": ("track_presence_right",), "with recent frames": ("recent_presence_right",)},
     "predicted IoU, mean error": {"prior alone": ("track_iou_error", "track_iou"), "one point": ("click_1_iou_error",)},
+    "kind of outline right, line-ups": {"from a whole thing": ("outline_right",)},
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def main() -> None:
 
     logs = [read_log(path) for path in sorted(args.logs, key=in_order)]
     ends = np.cumsum([log[-1]["step"] for log in logs])
-    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(12, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(15, 3.6), layout="constrained")
     for axis, (title, lines) in zip(axes, PANELS.items()):
         for label, names in lines.items():
             steps, values = curve(logs, names)
@@ -78,6 +79,7 @@ def main() -> None:
         for end, _ in pairwise([*ends, None]):
             axis.axvline(end, color="0.8", linewidth=0.8, zorder=0)
         axis.set(title=title, xlabel="step (gray: another run or other scenes)")
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.savefig(args.out, dpi=90)

@@ -245,6 +245,9 @@ class Starter(train.Starter):
         self.by_token = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, kinds))
         self.pooled = nn.Sequential(nn.Linear(2 * wide, wide), nn.GELU(), nn.Linear(wide, kinds))
         self.kept = nn.Linear(train.STARTER.mem_dim * 3 // 4, kinds)
+        for last in (self.by_token[2], self.pooled[2], self.kept):
+            # as of the read-out: what knows nothing must not teach the features
+            nn.init.zeros_(last.weight)
 
     def outlines(self, losses: train.Losses, embedding: Tensor, things: Tensor, kinds: Tensor) -> None:
         """Add how badly the kinds of outlines are said: from each place, from what memory keeps of it, and from a whole thing.
