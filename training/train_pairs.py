@@ -6,7 +6,9 @@ remembered and found again, so that they share the cost of encoding. A loss asks
 thing be like those of that thing in the other picture, more than like those of anything else; it is
 taken of the part of the features that memory keeps.
 
-For its first share (`--alone`) a run trains the encoder with that loss by itself, while what memory does not keep, and
+Some steps (`--lineups`) show things that their outlines alone tell apart, and ask features for the kind of each outline.
+
+For its first share (`--alone`) a run trains the encoder with these losses by itself, while what memory does not keep, and
 the finer features, stay near those of the weights that the run began with.
 """
 
