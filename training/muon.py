@@ -60,7 +60,9 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                past = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+                past = self.state[p]["momentum"]
                 past.lerp_(p.grad, 1 - group["momentum"])
                 direction = p.grad.lerp(past, group["momentum"]).flatten(1)
                 alike[direction.shape].append((p, direction))
@@ -69,4 +71,4 @@ class Muon(torch.optim.Optimizer):
                 scale = 0.2 * max(shape) ** 0.5
                 for (p, _), change in zip(pairs, changes):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(change.view_as(p), alpha=-group["lr"] * scale)
+                    p.sub_(change.view_as(p) * (group["lr"] * scale))  # the rate may be on the device

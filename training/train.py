@@ -793,7 +793,10 @@ def agree(share: float, go_on: bool) -> tuple[float, bool]:
 def set_rate(optimisers: list[torch.optim.Optimizer], rate: float) -> None:
     """Set the learning rate of all parameters."""
     for group in (group for each in optimisers for group in each.param_groups):
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def decay_at(step: int, decay: float) -> float:

@@ -1,12 +1,16 @@
 """Train the starter on a GPU, as fast as it computes: scenes stay in its memory, steps are recorded once.
 
-`train.py` is limited there by what one process can launch and by what the cores beside the GPU can draw. Here
+`train.py` and `train_pairs.py` are limited there by what one process can launch and by what the cores beside the GPU can
+draw. Here
 
-- scenes are drawn into a pool in the GPU's memory, the newest in place of the oldest, and used several times, each
+- scenes are drawn into pools in the GPU's memory, the newest in place of the oldest, and used several times, each
   time turned, mirrored, in other colours, backwards, and asked for something else;
 - prompts are drawn on the GPU as well;
-- losses and gradients of a step are a CUDA graph (all sizes are fixed, nothing waits for a number), one for each
-  kind of step; the losses themselves are those of `train.py`.
+- a whole step, from the choice of scenes to the changed weights, is a CUDA graph (all sizes are fixed, nothing waits for a
+  number), one for each kind of step; the losses themselves are those of the two programs.
+
+For its first share (`--alone`) a run trains the encoder by itself, as `train_pairs.py` does; then everything, by what both
+programs show.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import argparse
 import itertools
 import json
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,28 +30,69 @@ import numpy as np
 import scenes
 import torch
 import train
+import train_pairs
 from prompts import FINE, KIND_ENDS, MOST, OWN, SMALLEST, Arrays, in_view
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START
 
 THINGS = 64  # numbers that things of a picture can have; those beyond are never asked for
 TRIES = 8  # places of which the one with most of the thing around it is clicked on
-QUEUED = 200  # messages with scenes that wait to be copied to the device
+QUEUED = 64  # messages with scenes that wait to be copied to the device
 SHAPE_TURNS = tuple(itertools.product((False, True), repeat=3))
 COLOUR_TURNS = tuple(itertools.permutations(range(3)))
-ROUND = len(SHAPE_TURNS) * len(COLOUR_TURNS) // 2  # examples after which shapes and colours turn as before
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What scenes of one pool are like, and how many one message holds."""
+    """What scenes of one pool are like.
 
+    Attributes
+    ----------
+    what
+        "example" (`scenes.make_example`), "shared" (`make_shared`) or "lineup" (`make_lineup`).
+    at_once
+        Scenes of one message; those of all pools take about as long to draw.
+    room
+        Scenes that are kept.
+    often
+        Shares of the messages, while the encoder learns alone and later.
+    """
+
+    what: str
     scene: scenes.SceneConfig
     at_once: int
     room: int
+    often: tuple[float, float]
+
+    @property
+    def priors(self) -> int:
+        return self.scene.priors if self.what == "example" else 1
+
+    @property
+    def frames(self) -> int:
+        return 1 if self.what == "lineup" else self.scene.frames
+
+    def draw(self, seeds: Sequence[int]) -> Arrays:
+        """Draw scenes.
+
+        Returns
+        -------
+        dict
+            pictures (B, P + T, H, W, 3) uint8; things (B, P + T, H, W) uint8, the number of what each pixel shows; areas
+            (B, P + T, THINGS) int32, the pixels of each number; and of line-ups `kinds`, see `train_pairs.Drawing.scenes`.
+        """
+        if self.what == "example":
+            return with_areas(*as_pictures(scenes.make_batch(self.scene, seeds)))
+        if self.what == "shared":
+            shared = [scenes.make_shared(self.scene, seed, self.frames) for seed in seeds]
+            return with_areas(*(np.stack(each) for each in zip(*shared)))
+        pictures, things, kinds = (
+            np.stack(each) for each in zip(*(scenes.make_lineup(self.scene, seed) for seed in seeds))
+        )
+        return with_areas(pictures, things) | {"kinds": kinds}
 
 
 @dataclass(frozen=True)
@@ -59,11 +106,13 @@ class Kind:
     pool
         Number of the pool.
     batch
-        Examples; for CUDA all steps of a kind are of the same size.
+        Scenes; for CUDA all steps of a kind are of the same size.
     frames, priors, side
         Frames in a row and prior pictures that are used, and the side that pictures are enlarged to.
     recent
-        Memories of earlier frames.
+        Memories of earlier frames, of examples.
+    alone
+        Whether the encoder learns alone.
     """
 
     name: str
@@ -72,38 +121,66 @@ class Kind:
     frames: int
     priors: int
     side: int
-    recent: int
+    recent: int = 0
+    alone: bool = False
 
 
-def recipe(room: tuple[int, int], factor: float) -> tuple[list[Drawn], list[Kind]]:
+EXAMPLES, LONG, SHARED, LINEUPS = range(4)
+ALONE = ("alone-lineups-256", "alone-lineups-384", "alone-lineups-256", "alone-pairs-384", "alone-lineups-256",
+         "alone-pairs-256", "alone-lineups-384", "alone-lineups-256", "alone-pairs-384")  # fmt: skip
+# Until these shares of the rest: pictures as they are drawn first, then more and more enlarged and longer ones.
+LATER = {
+    0.4: ("short-256", "pairs-256", "clips-256", "short-384", "lineups-256", "short-256", "pairs-384", "two-priors"),
+    0.7: ("short-384", "pairs-384", "clips-256", "long-384", "lineups-256", "short-256", "clips-384", "two-priors",
+          "short-384", "pairs-256"),
+    1.01: ("short-384", "long-384", "pairs-384", "long-384", "clips-384", "short-384", "two-priors", "long-384",
+           "lineups-256", "clips-384"),
+}  # fmt: skip
+
+
+def recipe(room: Sequence[int], factor: float) -> tuple[list[Drawn], list[Kind]]:
     """Return the pools and the kinds of steps."""
     full = scenes.SceneConfig(side=256, unrelated=0.85, microscopy=0.25, halos=0.5, absent=0.25, hard=0.4)
-    pools = [Drawn(full, 16, room[0]), Drawn(replace(full, frames=8, priors=2), 8, room[1])]
+    returning = replace(full, frames=8, priors=2, occlusion=0.5, hiding=0.5)
+    shared = replace(train_pairs.SCENE, side=256, frames=3)
+    pools = [
+        Drawn("example", full, 20, room[EXAMPLES], (0.15, 0.4)),
+        Drawn("example", returning, 12, room[LONG], (0.1, 0.25)),
+        Drawn("shared", shared, 20, room[SHARED], (0.25, 0.23)),
+        Drawn("lineup", train_pairs.SCENE, 24, room[LINEUPS], (0.5, 0.12)),
+    ]
 
-    def kind(name: str, pool: int, batch: int, *more: int) -> Kind:
-        return Kind(name, pool, max(2, round(batch * factor)), *more)
+    def kind(name: str, pool: int, batch: int, *more: int, alone: bool = False) -> Kind:
+        return Kind(name, pool, max(2, round(batch * factor)), *more, alone=alone)
 
     return pools, [
-        kind("short-256", 0, 112, 4, 1, 256, 3),
-        kind("short-384", 0, 50, 4, 1, 384, 3),
-        kind("two-priors", 1, 96, 4, 2, 256, 3),
-        kind("long-384", 1, 28, 8, 1, 384, 6),
+        kind("alone-lineups-256", LINEUPS, 96, 1, 1, 256, alone=True),
+        kind("alone-lineups-384", LINEUPS, 44, 1, 1, 384, alone=True),
+        kind("alone-pairs-256", SHARED, 96, 1, 1, 256, alone=True),
+        kind("alone-pairs-384", SHARED, 44, 1, 1, 384, alone=True),
+        kind("lineups-256", LINEUPS, 56, 1, 1, 256),
+        kind("pairs-256", SHARED, 56, 1, 1, 256),
+        kind("pairs-384", SHARED, 26, 1, 1, 384),
+        kind("clips-256", SHARED, 32, 3, 1, 256),
+        kind("clips-384", SHARED, 16, 3, 1, 384),
+        kind("short-256", EXAMPLES, 56, 4, 1, 256, 3),
+        kind("short-384", EXAMPLES, 26, 4, 1, 384, 3),
+        kind("two-priors", LONG, 48, 4, 2, 256, 3),
+        kind("long-384", LONG, 16, 8, 1, 384, 6),
     ]
 
 
-def turn_of(share: float, step: int, begin: float = 0.0) -> int:
-    """Return which kind of step comes: pictures as they are drawn first, then more and more enlarged and longer ones.
+def turn_of(share: float, step: int, alone: float, begin: float = 0.0) -> str:
+    """Return which kind of step comes.
 
-    A run of weights that know the first part passes it over up to `begin`, a share of it all.
+    A run of weights that know the first part of what comes after `alone`, a share of the run, passes it over up to `begin`,
+    a share of that.
     """
-    share = begin + (1 - begin) * share
-    if step % 10 == 9:
-        return 2
-    if share < 0.45:
-        return 0 if step % 5 else 1
-    if share < 0.75:
-        return step % 2
-    return (1, 3, 1)[step % 3]
+    if share < alone:
+        return ALONE[step % len(ALONE)]
+    share = begin + (1 - begin) * (share - alone) / (1 - alone)
+    turns = next(turns for until, turns in LATER.items() if share < until)
+    return turns[step % len(turns)]
 
 
 # ------------------------------------------------------------------------------------------- scenes
@@ -111,7 +188,7 @@ def turn_of(share: float, step: int, begin: float = 0.0) -> int:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What processes draw for `feed.Feed`: every fifth message is for the second pool."""
+    """What processes draw for `feed.Feed`: each message is for one of the pools."""
 
     pools: list[Drawn]
     skipped: int
@@ -122,30 +199,32 @@ class Drawing:
     def recipe(self) -> list[Drawn]:
         return self.pools
 
-    def scenes(self, step: int, _: int) -> Arrays:
+    def scenes(self, step: int, stage: int) -> Arrays:
         """Draw one message."""
-        drawn = self.pools[int(step % 5 == 4)]
+        often = np.array([pool.often[stage] for pool in self.pools])
+        drawn = self.pools[np.random.default_rng((step, 9)).choice(len(self.pools), p=often / often.sum())]
         first = feed.FIRST_SEED + (self.skipped + step) * feed.SEEDS_A_STEP
-        return as_pictures(scenes.make_batch(drawn.scene, range(first, first + drawn.at_once)))
+        return drawn.draw(range(first, first + drawn.at_once))
 
     def asked(self, batch: Arrays, *_: Any, **__: Any) -> Arrays:
         """Return the scenes: what they are asked is drawn on the device."""
         return batch
 
 
-def as_pictures(batch: Arrays) -> Arrays:
-    """Return B scenes of P prior pictures and T frames as arrays of P + T pictures each.
+def as_pictures(batch: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pictures of B scenes of P prior pictures and T frames, and the numbers of what they show.
 
-    Returns
-    -------
-    dict
-        pictures (B, P + T, H, W, 3) uint8; things (B, P + T, H, W) uint8, the number of what each pixel shows, the
-        object's being one, of all things but for priors after the first; areas (B, P + T, THINGS) int32, the pixels
-        of each number.
+    The object is one, in all pictures; of priors after the first, nothing else is known.
     """
     pictures = np.concatenate((batch["prior"][:, None], batch["more_priors"], batch["frames"]), 1)
     first = batch["prior_instances"][:, None].astype(np.uint8)
-    things = np.concatenate((first, batch["more_prior_masks"].astype(np.uint8), batch["frame_instances"]), 1)
+    return pictures, np.concatenate(
+        (first, batch["more_prior_masks"].astype(np.uint8), batch["frame_instances"]), 1
+    )
+
+
+def with_areas(pictures: np.ndarray, things: np.ndarray) -> Arrays:
+    """Return scenes as a pool keeps them; see `Drawn.draw`."""
     areas = [
         np.bincount(each.ravel(), minlength=THINGS)[:THINGS] for each in things.reshape(-1, *things.shape[2:])
     ]
@@ -160,15 +239,17 @@ class Pool:
     """Scenes in the device's memory, the newest in place of the oldest."""
 
     def __init__(self, drawn: Drawn, device: torch.device) -> None:
-        scene = drawn.scene
-        self.priors, self.frames = scene.priors, scene.frames
+        scene, self.what = drawn.scene, drawn.what
+        self.priors, self.frames = drawn.priors, drawn.frames
         self.room = drawn.room - drawn.room % drawn.at_once  # no message is split
-        shape = (self.room, scene.priors + scene.frames)
+        shape = (self.room, self.priors + self.frames)
         self.arrays = {
             "pictures": torch.zeros(*shape, scene.side, scene.side, 3, dtype=torch.uint8, device=device),
             "things": torch.zeros(*shape, scene.side, scene.side, dtype=torch.uint8, device=device),
             "areas": torch.zeros(*shape, THINGS, dtype=torch.int32, device=device),
         }
+        if self.what == "lineup":
+            self.arrays["kinds"] = torch.zeros(self.room, 1 + scenes.LINEUP, dtype=torch.long, device=device)
         self.drawn = 0
 
     @property
@@ -289,38 +370,50 @@ def recoloured(pictures: Tensor) -> Tensor:
 
 
 class Asking:
-    """Turns scenes of a pool into what `train.part_losses` takes, all on their device."""
+    """Turns scenes of a pool into what a step takes, all on their device."""
 
     def __init__(self, kind: Kind, pool: Pool) -> None:
         self.kind, self.pool = kind, pool
         device = pool.arrays["areas"].device
         self.places = torch.zeros(kind.batch, dtype=torch.long, device=device)
         self.starts = torch.zeros(kind.batch, dtype=torch.long, device=device)
-        kinds = draw_kinds(kind.batch * (kind.priors + kind.frames))
+        kinds = draw_kinds(self.prompted())
         count = np.array((1, 2, 3, 2, 3))[kinds - 1]
         self.groups = train.by_count(count, np.random.default_rng(6), device)
         self.kinds = torch.from_numpy(kinds).to(device)[:, None]
         forwards = torch.arange(kind.frames).repeat(kind.batch, 1)
-        backwards = (torch.arange(kind.batch) // ROUND % 2 == 1)[:, None]
+        backwards = (torch.arange(kind.batch) // len(SHAPE_TURNS) % 2 == 1)[:, None]
         self.order = torch.where(backwards, forwards.flip(1), forwards).to(device)
         self.labels_of_box = torch.tensor([BOX_START, BOX_END, 1], device=device)
+
+    def prompted(self) -> int:
+        """Number of prompts of a step."""
+        return self.kind.batch * (self.kind.priors + self.kind.frames)
 
     def choose(self) -> None:
         """Choose the scenes of the next step."""
         self.places.random_(0, max(1, self.pool.held))
         self.starts.random_(0, self.pool.frames - self.kind.frames + 1)
 
+    def shown(self) -> dict[str, Tensor]:
+        """Return what the chosen scenes show: some of the arrays of their pool, turned."""
+        kind = self.kind
+        before = torch.arange(kind.priors, device=self.places.device).expand(kind.batch, -1)
+        which = torch.cat((before, self.pool.priors + self.starts[:, None] + self.order), 1)
+        taken = {
+            name: array[self.places] if name == "kinds" else array[self.places[:, None], which]
+            for name, array in self.pool.arrays.items()
+        }
+        return taken | {
+            "pictures": recoloured(turned(taken["pictures"])),
+            "things": turned(taken["things"]),
+        }
+
     def batch(self) -> dict[str, Tensor]:
         """Return the chosen scenes with what they are asked; see `prompts.with_prompts`."""
         kind, priors = self.kind, self.kind.priors
-        before = torch.arange(priors, device=self.places.device).expand(kind.batch, -1)
-        which = torch.cat((before, self.pool.priors + self.starts[:, None] + self.order), 1)
-        taken = {name: array[self.places[:, None], which] for name, array in self.pool.arrays.items()}
-        pictures, things, areas = (
-            recoloured(turned(taken["pictures"])),
-            turned(taken["things"]),
-            taken["areas"],
-        )
+        shown = self.shown()
+        things, areas = shown["things"], shown["areas"]
         pixels = things.shape[2] * things.shape[3]
 
         own = torch.rand(kind.batch, priors, device=areas.device) < OWN
@@ -335,25 +428,36 @@ class Asking:
         asked = torch.cat((torch.where(own, object_there, asked[:, :priors]), asked[:, priors:]), 1)
         target = (things == chosen[..., None, None]) | ~asked[..., None, None]
 
-        flat = target.flatten(0, 1)
-        points, labels = draw_clicks(flat)
-        box = self.kinds > 3
-        points = torch.where(box[..., None], torch.cat((draw_boxes(flat), points[:, :1]), 1), points)
-        labels = torch.where(box, self.labels_of_box, labels)
-        scale = kind.side / things.shape[2]
-        shape = asked.shape
+        points, labels = self._prompts(target.flatten(0, 1))
         present, sure = in_view(areas[:, priors:, scenes.OBJECT_ID] / pixels)
         return {
-            "pictures": pictures,
+            "pictures": shown["pictures"],
             "own": own,
             "asked": asked,
-            "points": ((points + 0.5) * scale - 0.5).unflatten(0, shape),
-            "labels": labels.unflatten(0, shape),
+            "points": points.unflatten(0, asked.shape),
+            "labels": labels.unflatten(0, asked.shape),
             "target": self._covered(target),
             "truth": self._covered(things == scenes.OBJECT_ID),
             "present": present,
             "sure": sure,
         }
+
+    def losses(
+        self, model: train_pairs.Starter, before: train_pairs.Before, true_memory: float
+    ) -> train.Losses:
+        """Return the losses of the chosen scenes; `before` is the model that the run began with."""
+        batch, kind = self.batch(), self.kind
+        with torch.autocast(self.places.device.type, torch.bfloat16, enabled=self.places.is_cuda):
+            every = slice(0, kind.frames)
+            return train.part_losses(model, batch, true_memory, every, None, kind.recent, self.groups)[0]
+
+    def _prompts(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the points and labels that ask for N masks."""
+        points, labels = draw_clicks(target)
+        box = self.kinds > 3
+        points = torch.where(box[..., None], torch.cat((draw_boxes(target), points[:, :1]), 1), points)
+        scale = self.kind.side / target.shape[2]
+        return (points + 0.5) * scale - 0.5, torch.where(box, self.labels_of_box, labels)
 
     def _covered(self, masks: Tensor) -> Tensor:
         """(B, S, H, W) to pixels of 16 that are covered on the grid of the decoder's masks."""
@@ -361,28 +465,148 @@ class Asking:
         return functional.adaptive_avg_pool2d(masks.float(), (grid, grid)) * FINE**2
 
 
+class AskingAll(Asking):
+    """Asks for some of the things of scenes whose pictures share them, as `train_pairs.Drawing.asked` does."""
+
+    def __init__(self, kind: Kind, pool: Pool) -> None:
+        super().__init__(kind, pool)
+        self.rows = torch.arange(kind.batch, device=self.places.device).repeat_interleave(train_pairs.OBJECTS)
+
+    def prompted(self) -> int:
+        return self.kind.batch * train_pairs.OBJECTS
+
+    def batch(self) -> dict[str, Tensor]:
+        """Return the chosen scenes with what they are asked.
+
+        A scene with fewer large things than are asked for has a thing that is the whole picture, and is `asked` for no more.
+        """
+        shown = self.shown()
+        things, areas = shown["things"], shown["areas"]
+        pixels = things.shape[2] * things.shape[3]
+        large = (areas[:, 0] >= train_pairs.SMALLEST * pixels) & (
+            torch.arange(THINGS, device=areas.device) > 0
+        )
+        chance, numbers = (torch.rand(large.shape, device=areas.device) * large).topk(train_pairs.OBJECTS, 1)
+        asked, numbers = chance.flatten() > 0, numbers.flatten()[:, None]
+        masks = (things[self.rows] == numbers[..., None, None]) | ~asked[:, None, None, None]
+        points, labels = self._prompts(masks[:, 0])
+        present, sure = in_view(
+            areas[self.rows, 1:].gather(2, numbers[..., None].expand(-1, self.kind.frames, 1))[..., 0]
+            / pixels
+        )
+        return {key: shown[key] for key in ("pictures", "things", "kinds") if key in shown} | {
+            "rows": self.rows,
+            "asked": asked,
+            "points": points,
+            "labels": labels,
+            "truth": self._covered(masks),
+            "present": present & asked[:, None],
+            "sure": sure & asked[:, None],
+        }
+
+    def losses(
+        self, model: train_pairs.Starter, before: train_pairs.Before, true_memory: float
+    ) -> train.Losses:
+        return train_pairs.step_losses(
+            model, before if self.kind.alone else None, self.batch(), self.groups, self.places.is_cuda
+        )
+
+
 # -------------------------------------------------------------------------------------------- steps
 
 
-class Step:
-    """Losses and gradients of one kind of step, on CUDA recorded once and then replayed."""
+class Learning:
+    """Changes weights, and their average, by gradients; nothing in it waits for the device.
 
-    def __init__(self, model: train.Starter, asking: Asking, true_memory: float) -> None:
-        self.model, self.asking, self.true_memory = model, asking, true_memory
+    Parameters
+    ----------
+    model
+        What learns, on its device.
+    rate
+        The first learning rate.
+    """
+
+    def __init__(self, model: train_pairs.Starter, rate: float) -> None:
+        self.model, device = model, model.readout.weight.device
+        self.rate = torch.tensor(rate, device=device)
+        self.part = torch.zeros((), device=device)  # of the way from average weights to those of now
+        self.optimisers = train.make_optimisers(model, self.rate)
+        self.average: dict[str, Tensor] = {}
+
+    def begin(
+        self, state_file: Path, start: Path | None, factors: Sequence[float] | None
+    ) -> tuple[int, float]:
+        """Load what `train.begin` does, and make all that steps change; return the first step and seconds."""
+        began = train.begin(self.model, self.optimisers, state_file, start, factors)
+        self.average = began[0]
+        for group in (group for each in self.optimisers for group in each.param_groups):
+            group["lr"] = self.rate  # a loaded one is another tensor, or a number
+            group["capturable"] = self.rate.is_cuda
+        if not any(each.state for each in self.optimisers):
+            for p in self.model.parameters():
+                p.grad = torch.zeros_like(p)
+            at, _ = self.rate.clone(), self.rate.zero_()
+            for each in self.optimisers:
+                each.step()
+            self.rate.copy_(at)
+            for tensor in self.memory():
+                tensor.zero_()
+            self.model.zero_grad(set_to_none=True)
+        return began[1:]
+
+    def memory(self) -> list[Tensor]:
+        """Return what the optimisers remember."""
+        states = (state for each in self.optimisers for state in each.state.values())
+        return [value for state in states for value in state.values()]
+
+    def change(self) -> Tensor:
+        """Change everything that has a gradient; return the norm of the gradients.
+
+        Gradients that are no numbers count as zero.
+        """
+        learnt = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(learnt, 1.0)
+        for p in learnt:
+            p.grad.nan_to_num_(0.0, 0.0, 0.0)
+        for each in self.optimisers:
+            each.step()
+        with torch.no_grad():
+            now, average = self.model.state_dict(), list(self.average.values())
+            apart = torch._foreach_sub([now[key] for key in self.average], average)
+            torch._foreach_mul_(apart, self.part)
+            torch._foreach_add_(average, apart)
+        return norm
+
+
+class Step:
+    """A kind of step, on CUDA recorded once and then replayed."""
+
+    def __init__(
+        self, learning: Learning, before: train_pairs.Before, asking: Asking, true_memory: float
+    ) -> None:
+        self.learning, self.before, self.asking, self.true_memory = learning, before, asking, true_memory
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.gradients: list[Tensor | None] = []
-        self.figures: dict[str, Tensor] = {}
+        self.names: list[str] = []
+        self.sums = torch.zeros(0)
+        self.count = 0
 
     def warm_up(self) -> None:
-        """Let everything that is made once be made, beside the stream that records."""
+        """Let everything that is made once be made, beside the stream that records, and change nothing."""
+        memory = [tensor.clone() for tensor in self.learning.memory()]
+        rate, part = self.learning.rate.clone(), self.learning.part.clone()
+        self.learning.rate.zero_()
+        self.learning.part.zero_()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             self._compute()
         torch.cuda.current_stream().wait_stream(aside)
         torch.cuda.synchronize()
-        self.figures = {}
-        self.model.zero_grad(set_to_none=True)
+        for tensor, kept in zip(self.learning.memory(), memory, strict=True):
+            tensor.copy_(kept)
+        self.learning.rate.copy_(rate)
+        self.learning.part.copy_(part)
+        self.told()
         torch.cuda.empty_cache()
 
     def record(self, memory: Any = None) -> Any:
@@ -390,37 +614,37 @@ class Step:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=memory, capture_error_mode="thread_local"):
             self._compute()
-        self.gradients = [p.grad for p in self.model.parameters()]
-        self.model.zero_grad(set_to_none=True)
+        self.told()
         return self.graph.pool()
 
-    def run(self) -> dict[str, Tensor]:
-        """Take other scenes; leave gradients with the parameters and return the figures."""
+    def run(self) -> None:
+        """Take other scenes and change the weights."""
         self.asking.choose()
         if self.graph is None:
             self._compute()
         else:
             self.graph.replay()
-            for p, gradient in zip(self.model.parameters(), self.gradients):
-                p.grad = gradient
-        return self.figures
+        self.count += 1
+
+    def told(self) -> dict[str, float]:
+        """Return the sums of the figures of all steps since the last call."""
+        sums = dict(zip(self.names, self.sums.tolist()))
+        self.sums.zero_()
+        self.count = 0
+        return sums
 
     def _compute(self) -> None:
-        self.model.zero_grad(set_to_none=True)
-        kind, device = self.asking.kind, self.asking.places.device
-        batch = self.asking.batch()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            losses, _ = train.part_losses(
-                self.model,
-                batch,
-                self.true_memory,
-                slice(0, kind.frames),
-                None,
-                kind.recent,
-                self.asking.groups,
-            )
+        model = self.learning.model
+        train_pairs.learn_alone(model, self.asking.kind.alone)
+        model.zero_grad(set_to_none=True)
+        losses = self.asking.losses(model, self.before, self.true_memory)
         losses.total.backward()
-        self.figures = losses.figures
+        figures = losses.figures | {"norm": self.learning.change()}
+        if not self.names:
+            self.names = list(figures)
+            self.sums = torch.zeros(len(figures), device=losses.total.device)
+        self.sums += torch.stack([figure.detach().float() for figure in figures.values()])
+        model.zero_grad(set_to_none=True)
 
 
 def warm(pools: list[Pool]) -> None:
@@ -429,6 +653,8 @@ def warm(pools: list[Pool]) -> None:
         arrays["pictures"][:1].random_(0, 256)
         arrays["things"][:1].random_(0, 3)
         arrays["areas"][:1, :, :3] = arrays["things"][0, 0].numel() // 3
+        if "kinds" in arrays:
+            arrays["kinds"][:1, 1:].random_(0, len(scenes.KINDS))
 
 
 # --------------------------------------------------------------------------------------------- loop
@@ -459,6 +685,39 @@ class Source:
             raise RuntimeError("The processes that draw scenes have drawn nothing in time.")
 
 
+def prepare(steps: Sequence[Step], source: Source, clock: train.Clock) -> None:
+    """Warm up and record steps for CUDA, while scenes come."""
+    for step in steps:
+        step.warm_up()
+        source.drain()
+        print(f"warmed {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
+    memory = None
+    for step in steps:
+        memory = step.record(memory)
+        source.drain()
+        print(f"recorded {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
+
+
+def told(steps: Sequence[Step], drawn: Sequence[Drawn], pools: Sequence[Pool]) -> dict[str, list[Tensor]]:
+    """Return the figures of a line of the log: means over all steps since the last one, and of each kind."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    line = {}
+    for step in steps:
+        if not (count := step.count):
+            continue
+        name, figures = step.asking.kind.name, step.told()
+        for key, value in figures.items():
+            sums[key] = sums.get(key, 0.0) + value
+            counts[key] = counts.get(key, 0) + count
+        for key in ("track_J", "outline_right"):
+            if key in figures:
+                line[f"{name}_{key}"] = figures[key] / count
+    line |= {key: value / counts[key] for key, value in sums.items()}
+    line |= {f"drawn_{k}_{each.what}": float(pool.drawn) for k, (each, pool) in enumerate(zip(drawn, pools))}
+    return {key: [torch.tensor(value)] for key, value in line.items()}
+
+
 def run(args: argparse.Namespace) -> None:
     """Train for some minutes and write the state and the averaged weights."""
     device = torch.device(args.device)
@@ -467,60 +726,61 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed + args.skip)
     args.run.mkdir(parents=True, exist_ok=True)
     clock = train.Clock(None, args.minutes, started=time.monotonic())
-    model, state_file = train.Starter(), args.run / "state.pt"
+    model = train_pairs.Starter()
     train.initialise(model, args.seed)
-    model.to(device)
-    optimisers = train.make_optimisers(model, args.lr)
-    average, clock.step, clock.seconds = train.begin(model, optimisers, state_file, args.start, args.soften)
+    learning = Learning(model.to(device), args.lr)
+    clock.step, clock.seconds = learning.begin(args.run / "state.pt", args.start, args.soften)
+    before = train_pairs.Before(args.start, device)
     first, examples = clock.step, 0
-    drawn, kinds = recipe(tuple(args.room), args.batch_factor)
-    sums: dict[str, list[Tensor]] = {}
+    drawn, kinds = recipe(args.room, args.batch_factor)
     drawing = Drawing(drawn, args.skip)
     with (
-        feed.Feed(drawing, first, args.workers, lambda *_: 0, clock.share(), ahead=QUEUED) as batches,
+        feed.Feed(
+            drawing,
+            first,
+            args.workers,
+            lambda _, share: int(share >= args.alone),
+            clock.share(),
+            pinned=device.type == "cuda",
+            ahead=QUEUED,
+        ) as batches,
         train.stoppable() as asked_to_stop,
     ):
         pools = [Pool(each, device) for each in drawn]
         source = Source(batches, pools)
-        steps = [Step(model, Asking(kind, pools[kind.pool]), args.true_memory) for kind in kinds]
+        steps = {}
+        for kind in kinds:
+            pool = pools[kind.pool]
+            asking = Asking(kind, pool) if pool.what == "example" else AskingAll(kind, pool)
+            steps[kind.name] = Step(learning, before, asking, args.true_memory)
         if device.type == "cuda":
             warm(pools)
-            for step in steps:
-                step.warm_up()
-                print(f"warmed {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
-            memory = None
-            for step in steps:
-                memory = step.record(memory)
-                print(f"recorded {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
+            prepare(list(steps.values()), source, clock)
         source.fill(args.fill, 60)
         print(f"{[pool.held for pool in pools]} scenes after {clock.spent():.1f} s", flush=True)
-        saved = clock.spent()
+        saved, under_way = clock.spent(), deque[torch.cuda.Event]()
         while clock.share() < 1 and not asked_to_stop:
             share = batches.share.value = clock.share()
-            step = steps[turn_of(share, clock.step, args.begin)]
-            name = step.asking.kind.name
-            figures = step.run()
-            source.drain()
-            train.set_rate(optimisers, train.learning_rate(share, clock.step - first, args.lr))
-            norm = train.change(model, optimisers)
+            step = steps[turn_of(share, clock.step, args.alone, args.begin)]
+            learning.rate.fill_(train.learning_rate(share, clock.step - first, args.lr))
             clock.step += 1
-            train.blend(average, model, train.decay_at(clock.step, args.average))
-            # figures of a recorded step are overwritten by the next one
-            now = torch.stack([*figures.values(), norm])
-            for key, value in zip((*figures, "norm"), now.unbind()):
-                sums.setdefault(key, []).append(value)
-            sums.setdefault(f"{name}_J", []).append(now[list(figures).index("track_J")])
+            learning.part.fill_(1 - train.decay_at(clock.step, args.average))
+            step.run()
+            source.drain()
             examples += step.asking.kind.batch
+            if device.type == "cuda":  # the clock is not to run ahead of the device
+                under_way.append(torch.cuda.Event())
+                under_way[-1].record()
+                if len(under_way) > 2:
+                    under_way.popleft().synchronize()
             if clock.step % args.every == 0:
-                for key, pool in zip(("scenes", "long_scenes"), pools):
-                    sums[key] = [torch.tensor(float(pool.drawn))]
-                sums["examples"] = [torch.tensor(float(examples))]
-                train.write_line(args.run / "log.jsonl", clock, 2, sums)
-                sums = {}
+                line = told(list(steps.values()), drawn, pools)
+                line["examples"] = [torch.tensor(float(examples))]
+                train.write_line(args.run / "log.jsonl", clock, int(share >= args.alone), line)
             if clock.spent() - saved > 60 * args.keep:
-                write(args.run, model, average, optimisers, clock)
+                write(args.run, learning, clock)
                 saved = clock.spent()
-    write(args.run, model, average, optimisers, clock)
+    write(args.run, learning, clock)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
     print(
         json.dumps(
@@ -534,12 +794,10 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def write(
-    folder: Path, model: train.Starter, average: dict[str, Tensor], optimisers: list[torch.optim.Optimizer],
-    clock: train.Clock,
-) -> None:  # fmt: skip
+def write(folder: Path, learning: Learning, clock: train.Clock) -> None:
     """Write the state of `train.py`, and its weights alone, for where files must be small."""
-    train.save(folder / "state.pt", model, average, optimisers, clock)
+    model, average = learning.model, learning.average
+    train.save(folder / "state.pt", model, average, learning.optimisers, clock)
     for name, weights in (("average", average), ("latest", model.state_dict())):
         save_file(
             {key[4:]: value.cpu().contiguous() for key, value in weights.items() if key.startswith("sam.")},
@@ -552,11 +810,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, default=Path(__file__).parent / "runs" / "gpu")
-    parser.add_argument("--start", type=Path, help="a state.pt or a .safetensors file to begin from")
+    parser.add_argument("--start", type=Path, required=True, help="exported weights to begin from")
     train.offer_softening(parser)
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument(
-        "--begin", type=float, default=0.0, help="share of what is shown in turn that is passed over"
+        "--alone", type=float, default=0.27, help="share of the run that trains the encoder by itself"
+    )
+    parser.add_argument(
+        "--begin", type=float, default=0.0, help="share of what is shown after that which is passed over"
     )
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
@@ -568,9 +829,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--workers", type=int, default=15, help="processes that draw scenes")
+    parser.add_argument("--workers", type=int, default=14, help="processes that draw scenes")
     parser.add_argument("--batch-factor", type=float, default=1)
-    parser.add_argument("--room", type=int, nargs=2, default=(12000, 2500), help="scenes in each pool")
+    parser.add_argument(
+        "--room", type=int, nargs=4, default=(12000, 3000, 10000, 20000), help="scenes in each pool"
+    )
     parser.add_argument("--fill", type=int, default=300, help="scenes in each pool before it begins")
     parser.add_argument("--every", type=int, default=25, help="steps between lines of the log")
     parser.add_argument("--keep", type=float, default=2, help="minutes between saved states")

@@ -39,7 +39,9 @@ SMALLEST = 0.002  # share of a picture that such a thing covers
 RECENT = 6
 CLEAR = 0.4  # share of a place that a thing covers, from which on the place is asked about it
 SEEN = 0.35  # tokens that a thing covers, from which on it is taken as shown
+NUMBERS = 20  # of things of a picture, with the ground; cells have at most 18
 SCALE = 10.0  # logit of a thing whose tokens have a cosine of 1
+UNKNOWN = -1  # kind of ground's outline
 NOTHING = 6.0  # logit of ground
 OTHERS = -2.0  # added to the logits of things of other scenes
 # Weights of how far features move from where they were: memory's part may, the rest and the finer ones shall not.
@@ -135,9 +137,9 @@ class Drawing:
         Returns
         -------
         dict
-            What `scenes` returns, and of M things: rows (M,), their scenes; points (M, 3, 2) and labels (M, 3), of
-            which `count` (M,) hold; truth (M, 1 + T, h / 4, w / 4) uint8, pixels of 16 that show them; present and
-            sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
+            What `scenes` returns, and of M things: rows (M,), their scenes; asked (M,) bool, all true here; points (M, 3, 2)
+            and labels (M, 3), of which `count` (M,) hold; truth (M, 1 + T, h / 4, w / 4) uint8, pixels of 16 that show
+            them; present and sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
         """
         rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.share[0]))
         if again:
@@ -151,6 +153,7 @@ class Drawing:
         present, sure = prompts.in_view(masks[:, 1:].mean((2, 3)))
         return batch | {
             "rows": np.array([row for row, _ in wanted], np.int64),
+            "asked": np.ones(len(wanted), bool),
             "points": points,
             "labels": labels,
             "count": count,
@@ -167,10 +170,10 @@ def large(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(numbers)[:OBJECTS]
 
 
-def shares(things: Tensor, size: int) -> Tensor:
-    """(N, H, W) numbers of things to (N, K, size, size), the share of each place that each covers, ground first."""
-    each = functional.one_hot(things.long()).permute(0, 3, 1, 2).float()
-    return functional.adaptive_avg_pool2d(each, size)
+def shares(things: Tensor, size: int, numbers: int = NUMBERS) -> Tensor:
+    """(N, H, W) numbers of things to (N, K, size, size), the share of each place that each of K covers, ground first."""
+    each = things[:, None] == torch.arange(numbers, device=things.device)[:, None, None]
+    return functional.adaptive_avg_pool2d(each.float(), size)
 
 
 def likeness_loss(known: Tensor, known_shares: Tensor, seen: Tensor, seen_shares: Tensor) -> Tensor:
@@ -195,10 +198,11 @@ def likeness_loss(known: Tensor, known_shares: Tensor, seen: Tensor, seen_shares
     shown = known_shares.sum(2) > SEEN
     shown[:, 0] = False
     logits = (SCALE * means @ tokens).masked_fill(~shown[:, :, None], -1e4)
-    scene = torch.arange(count, device=seen.device)
-    owner = scene[:, None].expand(-1, kinds)[shown]
-    others = SCALE * torch.einsum("md,ndp->nmp", means[shown], tokens)
-    others = others.masked_fill((owner == scene[:, None])[:, :, None], -1e4)
+    scene = torch.arange(count, device=seen.device).repeat_interleave(kinds)
+    # all of them, and those that are not shown without weight: a GPU would wait for their number
+    others = SCALE * torch.einsum("md,ndp->nmp", means.flatten(0, 1), tokens)
+    own = scene == torch.arange(count, device=seen.device)[:, None]
+    others = others.masked_fill((own | ~shown.flatten())[:, :, None], -1e4)
     nothing = torch.cat((others + OTHERS, torch.full_like(others[:, :1], NOTHING)), 1).logsumexp(
         1, keepdim=True
     )
@@ -226,16 +230,21 @@ def kept_tokens(sam: Sam2, embedding: Tensor) -> Tensor:
     return functional.normalize(tokens - tokens.mean((0, 1, 3, 4), keepdim=True), dim=2)
 
 
-def likeness(sam: Sam2, embedding: Tensor, things: Tensor) -> Tensor:
+def likeness(sam: Sam2, embedding: Tensor, things: Tensor, numbers: int = NUMBERS) -> Tensor:
     """Return the loss between the first two pictures of each scene, both ways.
 
-    The embedding is (N, 1 + T, D, h, w), the numbers of things (N, 1 + T, H, W).
+    The embedding is (N, 1 + T, D, h, w), the numbers of things, below `numbers`, (N, 1 + T, H, W).
     """
     tokens, things = kept_tokens(sam, embedding[:, :2]), things[:, :2]
-    there = shares(things.flatten(0, 1), tokens.shape[-1]).unflatten(0, things.shape[:2])
+    there = shares(things.flatten(0, 1), tokens.shape[-1], numbers).unflatten(0, things.shape[:2])
     ways = ((0, 1), (1, 0))
     losses = [likeness_loss(tokens[:, a], there[:, a], tokens[:, b], there[:, b]) for a, b in ways]
     return torch.stack(losses).mean()
+
+
+def unlike(said: Tensor, kinds: Tensor) -> Tensor:
+    """(N, M, C) logits and (N, M) kinds to cross entropies (N, M), zero where the kind is unknown."""
+    return functional.cross_entropy(said.transpose(1, 2), kinds, reduction="none", ignore_index=UNKNOWN)
 
 
 class Starter(train.Starter):
@@ -263,34 +272,53 @@ class Starter(train.Starter):
         kinds : Tensor, shape (N, K), int64
             Of each number the kind of the outline, -1 of ground.
         """
-        there = shares(things, embedding.shape[-1])[:, 1:].flatten(2)
-        kinds = kinds[:, 1 : 1 + there.shape[1]]
-        area, tokens = there.sum(2), embedding.float().flatten(2).transpose(1, 2)
+        there = shares(things, embedding.shape[-1], kinds.shape[1])[:, 1:].flatten(2)
+        kinds, area, tokens = kinds[:, 1:], there.sum(2), embedding.float().flatten(2).transpose(1, 2)
         most, thing = there.max(1)
-        mine = kinds.gather(1, thing).masked_fill(most < CLEAR, -1)
-        asked, weight = mine >= 0, 1 / area.gather(1, thing).clamp(min=2)
-        mine, weight, these = mine[asked], weight[asked] / weight[asked].sum(), tokens[asked]
-        kept = 8 * functional.normalize(these @ memory_part(self.sam).T, dim=1)
+        mine = kinds.gather(1, thing).masked_fill(most < CLEAR, UNKNOWN)
+        weight = (mine != UNKNOWN) / area.gather(1, thing).clamp(min=2)
+        weight = weight / weight.sum().clamp(min=1e-6)
+        kept = 8 * functional.normalize(tokens @ memory_part(self.sam).T, dim=2)
         for name, said, much in (
-            ("outline", self.by_token(these), BY_TOKEN),
+            ("outline", self.by_token(tokens), BY_TOKEN),
             ("outline_kept", self.kept(kept), KEPT),
         ):
-            losses.add(name, (functional.cross_entropy(said, mine, reduction="none") * weight).sum(), much)
+            losses.add(name, (unlike(said, mine) * weight).sum(), much)
         whole = area.clamp(min=1)[..., None]
         mean = there @ tokens / whole
         spread = (there @ tokens**2 / whole - mean**2).clamp(min=1e-4).sqrt()
-        shown = (kinds >= 0) & (area > 1)
-        said, truth = self.pooled(torch.cat((mean, spread), 2)[shown]), kinds[shown]
-        losses.add("outline_whole", functional.cross_entropy(said, truth), POOLED)
-        losses.figures["outline_right"] = (said.argmax(1) == truth).float().mean()
+        truth = kinds.masked_fill(area <= 1, UNKNOWN)
+        said, count = self.pooled(torch.cat((mean, spread), 2)), (truth != UNKNOWN).sum().clamp(min=1)
+        losses.add("outline_whole", unlike(said, truth).sum() / count, POOLED)
+        losses.figures["outline_right"] = (said.argmax(2) == truth).sum() / count
 
 
 Features = tuple[Tensor, tuple[Tensor, Tensor]]
 
 
-def change_loss(sam: Sam2, now: Features, before: Features) -> Tensor:
-    """Return how far features have moved, relative to their variance: little may what memory does not keep."""
-    basis = torch.linalg.qr(memory_part(sam).T)[0]
+class Before:
+    """The model that a run began with, and the part of features that memory keeps while the encoder learns alone.
+
+    Parameters
+    ----------
+    start
+        Exported weights.
+    device
+        Where the model computes.
+    """
+
+    def __init__(self, start: Path, device: torch.device) -> None:
+        model = train.Starter()
+        train.load_exported(model, start)
+        self.sam = model.sam.requires_grad_(False).to(device)
+        self.basis = torch.linalg.qr(memory_part(model.sam).T)[0]
+
+
+def change_loss(basis: Tensor, now: Features, before: Features) -> Tensor:
+    """Return how far features have moved, relative to their variance: little may what memory does not keep.
+
+    The basis (d_model, 3/4 mem_dim) is of what it keeps.
+    """
     kept = [torch.einsum("ndhw,de,fe->nfhw", each[0].float(), basis, basis) for each in (now, before)]
     pairs = [(now[0] - kept[0], before[0] - kept[1]), *zip(now[1], before[1]), (kept[0], kept[1])]
     moved = [((a.float() - b.float()) ** 2).mean() / b.float().var((0, 2, 3)).mean() for a, b in pairs]
@@ -309,12 +337,7 @@ def found_losses(
     if not len(rows):
         return
     everything = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
-    asking = {
-        "points": batch["points"],
-        "labels": batch["labels"],
-        "target": truth[:, 0],
-        "asked": everything[:, 0],
-    }
+    asking = {key: batch[key] for key in ("points", "labels", "asked")} | {"target": truth[:, 0]}
     sought = {"own": everything, **{key: batch[key] for key in ("truth", "present", "sure")}}
     embedding, finer = features[0][rows], tuple(x[rows] for x in features[1])
     first = tuple(x[:, 0] for x in finer)
@@ -329,7 +352,7 @@ def found_losses(
 
 
 def step_losses(
-    model: Starter, before: train.Starter | None, batch: dict[str, Tensor], groups: train.Groups,
+    model: Starter, before: Before | None, batch: dict[str, Tensor], groups: train.Groups,
     bfloat16: bool,
 ) -> train.Losses:  # fmt: skip
     """Return the losses of some scenes; with the model that the run began with, those of the encoder alone.
@@ -337,13 +360,14 @@ def step_losses(
     `groups` says which of the things that are looked for have how many points.
     """
     sam, things = model.sam, batch["things"]
-    device, side, shape = things.device, things.shape[-1], things.shape[:2]
+    device, side, shape = things.device, train.FINE * batch["truth"].shape[-1], things.shape[:2]
     losses = train.Losses(torch.zeros((), device=device), {})
     rounded = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
     with rounded:
         pixels = train.to_pixels(batch["pictures"], side)
         embedding, finer = sam.image_features(pixels)
-    losses.add("likeness", likeness(sam, embedding.unflatten(0, shape), things))
+    numbers = batch["kinds"].shape[1] if "kinds" in batch else NUMBERS
+    losses.add("likeness", likeness(sam, embedding.unflatten(0, shape), things, numbers))
     if "kinds" in batch:
         of_each = batch["kinds"].repeat_interleave(shape[1], 0)
         model.outlines(losses, embedding, things.flatten(0, 1), of_each)
@@ -352,10 +376,10 @@ def step_losses(
         with rounded:
             found_losses(losses, model, batch, features, groups)
         return losses
-    some = torch.randperm(len(pixels), device=device)[: max(2, len(pixels) // 4)]
+    some = slice(max(2, len(pixels) // 4))
     with torch.no_grad(), rounded:
         was = before.sam.image_features(pixels[some])
-    losses.add("change", change_loss(sam, (embedding[some], tuple(x[some] for x in finer)), was))
+    losses.add("change", change_loss(before.basis, (embedding[some], tuple(x[some] for x in finer)), was))
     return losses
 
 
@@ -391,11 +415,10 @@ def batches(
 
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    course, before = train.Course.start(args, place, args.device, make=Starter), train.Starter()
+    course = train.Course.start(args, place, args.device, make=Starter)
     clock, model, optimisers = course.clock, course.model, course.optimisers
     device = model.readout.weight.device
-    train.load_exported(before, args.start)
-    before.requires_grad_(False).to(device)
+    before = Before(args.start, device)
     with batches(args, (place, processes), course) as following, train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)

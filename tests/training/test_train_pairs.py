@@ -161,15 +161,13 @@ def test_memory_may_change_what_it_keeps_more_than_the_rest(pairs, train):
     train.initialise(model, 0)
     torch.manual_seed(1)
     before = (torch.randn(2, 128, 4, 4), (torch.randn(2, 32, 16, 16), torch.randn(2, 16, 8, 8)))
-    assert pairs.change_loss(model.sam, before, before) == 0
     basis = torch.linalg.qr(pairs.memory_part(model.sam).T)[0]
+    assert pairs.change_loss(basis, before, before) == 0
     step = torch.randn(2, 128, 4, 4)
     inside = torch.einsum("ndhw,de,fe->nfhw", step, basis, basis)
     outside = step - inside
     inside, outside = (each * 4 / each.norm() for each in (inside, outside))
-    moved = [
-        pairs.change_loss(model.sam, (before[0] + each, before[1]), before) for each in (inside, outside)
-    ]
+    moved = [pairs.change_loss(basis, (before[0] + each, before[1]), before) for each in (inside, outside)]
     # sixty times the weight, and of the variance 24 parts of 128 in place of 104
     assert 0 < moved[0] < moved[1] / 10
 
@@ -232,7 +230,7 @@ def test_what_is_looked_for_stays_on_its_device(pairs, train, small):
     now, was = model.sam.image_features(pixels), before.sam.image_features(pixels)
     features = now[0].unflatten(0, shape[:2]), tuple(x.unflatten(0, shape[:2]) for x in now[1])
     losses = train.Losses(torch.zeros((), device=away), {})
-    losses.add("change", pairs.change_loss(model.sam, now, was))
+    losses.add("change", pairs.change_loss(pairs.memory_part(model.sam).T, now, was))
     pairs.found_losses(losses, model, batch, features, groups)
     losses.total.backward()
     assert {figure.device for figure in losses.figures.values()} == {away}
