@@ -122,7 +122,7 @@ def covered(masks: np.ndarray, factor: int = FINE) -> np.ndarray:
 
 
 def turned(batch: Arrays, rng: np.random.Generator) -> Arrays:
-    """Return scenes of `scenes.make_batch` or `make_shared` that show the same in another way.
+    """Return scenes of `scenes.make_batch` that show the same in another way.
 
     All pictures of the batch are mirrored, or turned by right angles, alike; their colours change places, and
     clips may run backwards.
@@ -132,7 +132,7 @@ def turned(batch: Arrays, rng: np.random.Generator) -> Arrays:
     colours = rng.permutation(3)
 
     def again(name: str, array: np.ndarray) -> np.ndarray:
-        coloured = name in ("prior", "frames", "more_priors", "pictures")
+        coloured = name in ("prior", "frames", "more_priors")
         first = array.ndim - 2 - coloured
         array = np.flip(array, [first + axis for axis in flips])
         array = np.swapaxes(array, first, first + 1) if swapped else array

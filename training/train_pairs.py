@@ -15,8 +15,6 @@ the finer features, stay near those of the weights that the run began with.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,7 +73,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn, for `feed.Feed` or by the process that trains.
+    """What is drawn.
 
     Attributes
     ----------
@@ -87,8 +85,6 @@ class Drawing:
         Of what is asked.
     share
         Of processes that train together: which one this is, of how many.
-    uses
-        Times that scenes are shown, turned over and asked for something else each time.
     """
 
     pairs: int
@@ -97,9 +93,6 @@ class Drawing:
     skipped: int
     seed: int
     share: tuple[int, int] = (0, 1)
-    uses: int = 1
-    steps: None = None
-    recipe: tuple[str, str] = ("alone", "all")
 
     def draw(self, step: int, stage: int) -> Arrays:
         """Draw the pictures of one step and what is asked of them."""
@@ -131,8 +124,8 @@ class Drawing:
             things = things[..., middle[:, None], middle]
         return {"pictures": np.stack([pictures for pictures, _ in drawn]), "things": things} | more
 
-    def asked(self, batch: Arrays, step: int, again: bool = False) -> Arrays:
-        """Return scenes, turned if they come again, with up to three of their things to be clicked on and found.
+    def asked(self, batch: Arrays, step: int) -> Arrays:
+        """Return scenes with up to three of their things to be clicked on and found.
 
         Returns
         -------
@@ -142,8 +135,6 @@ class Drawing:
             them; present and sure (M, T) bool, whether a frame of the clip shows them and whether that is clear.
         """
         rng = np.random.default_rng((self.seed, FIRST + self.skipped + step, self.share[0]))
-        if again:
-            batch = batch | prompts.turned({name: batch[name] for name in ("pictures", "things")}, rng)
         things = batch["things"]
         wanted = [(row, number) for row in range(len(things)) for number in large(things[row, 0], rng)]
         masks = np.zeros((len(wanted), *things.shape[1:]), bool)
@@ -390,41 +381,20 @@ def learn_alone(model: Starter, alone: bool) -> None:
         part.requires_grad_(True)
 
 
-@contextmanager
-def batches(
-    args: argparse.Namespace, together: tuple[int, int], course: train.Course
-) -> Iterator[Callable[[float], Arrays]]:
-    """Give a function that returns the next batch for a share of the run, drawn by this process or by others."""
-    drawing = Drawing(args.pairs, args.clips, tuple(args.lineups), args.skip, args.seed, together, args.uses)
-
-    def stage(share: float) -> int:
-        return int(share >= args.alone)
-
-    if not args.workers:
-        yield lambda share: drawing.draw(course.clock.step, stage(share))
-        return
-    share = course.clock.share()
-    with feed.Feed(drawing, course.first, args.workers, lambda _, done: stage(done), share) as ready:
-
-        def following(share: float) -> Arrays:
-            ready.share.value = share
-            return ready.get()[1]
-
-        yield following
-
-
 def fit(args: argparse.Namespace, place: int, processes: int) -> None:
     """Train as one of some processes; the first writes the log and the state, as `train.py` does."""
-    course = train.Course.start(args, place, args.device, make=Starter)
+    course = train.Course.start(args, place, make=Starter)
     clock, model, optimisers = course.clock, course.model, course.optimisers
     device = model.readout.weight.device
     before = Before(args.start, device)
-    with batches(args, (place, processes), course) as following, train.stoppable() as asked_to_stop:
+    drawing = Drawing(args.pairs, args.clips, tuple(args.lineups), args.skip, args.seed, (place, processes))
+    with train.stoppable() as asked_to_stop:
         while True:
             share, go_on = train.agree(clock.share(), clock.share() < 1 and not asked_to_stop)
             if not go_on:
                 break
-            alone, batch = share < args.alone, following(share)
+            alone = share < args.alone
+            batch = drawing.draw(clock.step, int(not alone))
             learn_alone(model, alone)
             rng = np.random.default_rng((args.seed, FIRST + args.skip + clock.step, place, 1))
             torch.manual_seed(int(rng.integers(2**31)))
@@ -471,13 +441,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=20, help="steps between lines of the log")
     parser.add_argument("--keep", type=float, default=3, help="minutes between saved states")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that draw scenes; none: the one that trains does"
-    )
-    parser.add_argument(
-        "--uses", type=int, default=1, help="times that the workers' scenes are shown, turned over"
-    )
     parser.add_argument("--bfloat16", action="store_true", help="slower on a CPU without bfloat16 units")
     return parser.parse_args(words)
 
