@@ -50,7 +50,11 @@ def means_of(sam: Sam2, pictures: np.ndarray, things: np.ndarray, side: int) -> 
         embedding = torch.stack([sam.image_features(each)[0] for each in shown])
         tokens = train_pairs.kept_tokens(sam, embedding)
         numbers = torch.from_numpy(things).flatten(0, 1)
-        there = train_pairs.shares(numbers, tokens.shape[-1]).unflatten(0, things.shape[:2]).flatten(3)
+        there = (
+            train_pairs.shares(numbers, tokens.shape[-1], int(things.max()) + 1)
+            .unflatten(0, things.shape[:2])
+            .flatten(3)
+        )
         means = torch.einsum("ntkp,ntep->ntke", there, tokens.flatten(3))
     return functional.normalize(means, dim=3), there.sum(3)
 

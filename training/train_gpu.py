@@ -812,9 +812,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, default=Path(__file__).parent / "runs" / "gpu")
     parser.add_argument("--start", type=Path, required=True, help="exported weights to begin from")
     train.offer_softening(parser)
-    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--minutes", type=float, default=12, help="of the whole run, all calls together")
     parser.add_argument(
-        "--alone", type=float, default=0.27, help="share of the run that trains the encoder by itself"
+        "--alone", type=float, default=0.25, help="share of the run that trains the encoder by itself"
     )
     parser.add_argument(
         "--begin", type=float, default=0.0, help="share of what is shown after that which is passed over"
@@ -822,7 +822,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--skip", type=int, default=0, help="steps whose scenes another run has drawn already"
     )
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=2.2e-3)
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument(
         "--true-memory", type=float, default=0.25, help="share of priors with their true masks"

@@ -9,7 +9,7 @@ import torch
 
 TRAINING = Path(__file__).parents[2] / "training"
 NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export",
-         "fit_iou", "fit_memory", "train_pairs", "tell_apart")  # fmt: skip
+         "fit_iou", "train_pairs", "tell_apart")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
