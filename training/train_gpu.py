@@ -731,7 +731,7 @@ def run(args: argparse.Namespace) -> None:
     learning = Learning(model.to(device), args.lr)
     clock.step, clock.seconds = learning.begin(args.run / "state.pt", args.start, args.soften)
     before = train_pairs.Before(args.start, device)
-    first, examples = clock.step, 0
+    first, examples = clock.step, 0  # examples, as scenes that were drawn, are counted anew in each call
     drawn, kinds = recipe(args.room, args.batch_factor)
     drawing = Drawing(drawn, args.skip)
     with (
