@@ -793,10 +793,7 @@ def agree(share: float, go_on: bool) -> tuple[float, bool]:
 def set_rate(optimisers: list[torch.optim.Optimizer], rate: float) -> None:
     """Set the learning rate of all parameters."""
     for group in (group for each in optimisers for group in each.param_groups):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rate
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -805,10 +802,12 @@ def decay_at(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    """Move averaged weights towards the model's."""
-    now = model.state_dict()
-    torch._foreach_lerp_(list(average.values()), [now[key] for key in average], 1 - decay)
+def blend(average: dict[str, Tensor], model: nn.Module, decay: float | Tensor) -> None:
+    """Move averaged weights towards the model's; a decay that is on the device is not waited for."""
+    now, means = model.state_dict(), list(average.values())
+    apart = torch._foreach_sub([now[key] for key in average], means)
+    torch._foreach_mul_(apart, 1 - decay)
+    torch._foreach_add_(means, apart)
 
 
 def write_line(log: Path, clock: Clock, stage: int, sums: dict[str, list[Tensor]]) -> None:

@@ -6,7 +6,7 @@ draw. Here
 - scenes are drawn into pools in the GPU's memory, the newest in place of the oldest, and used several times, each
   time turned, mirrored, in other colours, backwards, and asked for something else;
 - prompts are drawn on the GPU as well;
-- a whole step, from the choice of scenes to the changed weights, is a CUDA graph (all sizes are fixed, nothing waits for a
+- a whole step, from the chosen scenes to the changed weights, is a CUDA graph (all sizes are fixed, nothing waits for a
   number), one for each kind of step; the losses themselves are those of the two programs.
 
 For its first share (`--alone`) a run trains the encoder by itself, as `train_pairs.py` does; then everything, by what both
@@ -529,7 +529,7 @@ class Learning:
     def __init__(self, model: train_pairs.Starter, rate: float) -> None:
         self.model, device = model, model.readout.weight.device
         self.rate = torch.tensor(rate, device=device)
-        self.part = torch.zeros((), device=device)  # of the way from average weights to those of now
+        self.decay = torch.ones((), device=device)  # of the averaged weights
         self.optimisers = train.make_optimisers(model, self.rate)
         self.average: dict[str, Tensor] = {}
 
@@ -545,7 +545,8 @@ class Learning:
         if not any(each.state for each in self.optimisers):
             for p in self.model.parameters():
                 p.grad = torch.zeros_like(p)
-            at, _ = self.rate.clone(), self.rate.zero_()
+            at = self.rate.clone()
+            self.rate.zero_()
             for each in self.optimisers:
                 each.step()
             self.rate.copy_(at)
@@ -570,11 +571,7 @@ class Learning:
             p.grad.nan_to_num_(0.0, 0.0, 0.0)
         for each in self.optimisers:
             each.step()
-        with torch.no_grad():
-            now, average = self.model.state_dict(), list(self.average.values())
-            apart = torch._foreach_sub([now[key] for key in self.average], average)
-            torch._foreach_mul_(apart, self.part)
-            torch._foreach_add_(average, apart)
+        train.blend(self.average, self.model, self.decay)
         return norm
 
 
@@ -593,9 +590,9 @@ class Step:
     def warm_up(self) -> None:
         """Let everything that is made once be made, beside the stream that records, and change nothing."""
         memory = [tensor.clone() for tensor in self.learning.memory()]
-        rate, part = self.learning.rate.clone(), self.learning.part.clone()
+        rate, decay = self.learning.rate.clone(), self.learning.decay.clone()
         self.learning.rate.zero_()
-        self.learning.part.zero_()
+        self.learning.decay.fill_(1)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -605,7 +602,7 @@ class Step:
         for tensor, kept in zip(self.learning.memory(), memory, strict=True):
             tensor.copy_(kept)
         self.learning.rate.copy_(rate)
-        self.learning.part.copy_(part)
+        self.learning.decay.copy_(decay)
         self.told()
         torch.cuda.empty_cache()
 
@@ -698,7 +695,7 @@ def prepare(steps: Sequence[Step], source: Source, clock: train.Clock) -> None:
         print(f"recorded {step.asking.kind.name} after {clock.spent():.1f} s", flush=True)
 
 
-def told(steps: Sequence[Step], drawn: Sequence[Drawn], pools: Sequence[Pool]) -> dict[str, list[Tensor]]:
+def told(steps: Sequence[Step], pools: Sequence[Pool]) -> dict[str, list[Tensor]]:
     """Return the figures of a line of the log: means over all steps since the last one, and of each kind."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
@@ -714,7 +711,7 @@ def told(steps: Sequence[Step], drawn: Sequence[Drawn], pools: Sequence[Pool]) -
             if key in figures:
                 line[f"{name}_{key}"] = figures[key] / count
     line |= {key: value / counts[key] for key, value in sums.items()}
-    line |= {f"drawn_{k}_{each.what}": float(pool.drawn) for k, (each, pool) in enumerate(zip(drawn, pools))}
+    line |= {f"drawn_{k}_{pool.what}": float(pool.drawn) for k, pool in enumerate(pools)}
     return {key: [torch.tensor(value)] for key, value in line.items()}
 
 
@@ -764,7 +761,7 @@ def run(args: argparse.Namespace) -> None:
             step = steps[turn_of(share, clock.step, args.alone, args.begin)]
             learning.rate.fill_(train.learning_rate(share, clock.step - first, args.lr))
             clock.step += 1
-            learning.part.fill_(1 - train.decay_at(clock.step, args.average))
+            learning.decay.fill_(train.decay_at(clock.step, args.average))
             step.run()
             source.drain()
             examples += step.asking.kind.batch
@@ -774,7 +771,7 @@ def run(args: argparse.Namespace) -> None:
                 if len(under_way) > 2:
                     under_way.popleft().synchronize()
             if clock.step % args.every == 0:
-                line = told(list(steps.values()), drawn, pools)
+                line = told(list(steps.values()), pools)
                 line["examples"] = [torch.tensor(float(examples))]
                 train.write_line(args.run / "log.jsonl", clock, int(share >= args.alone), line)
             if clock.spent() - saved > 60 * args.keep:

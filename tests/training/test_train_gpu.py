@@ -269,7 +269,7 @@ def test_losses_of_all_things_never_wait_for_the_device(parts, gpu, all_asked, m
 def test_steps_lower_the_loss_of_what_they_see(gpu, asking, learning, before):
     asking.kind = replace(asking.kind, batch=48)
     step, seen = gpu.Step(learning, before, asking, 0.5), []
-    learning.part.fill_(0.5)
+    learning.decay.fill_(0.5)
     for _ in range(6):
         step.run()
         assert step.count == 1
@@ -402,7 +402,7 @@ def test_recorded_steps_give_what_computed_ones_give(parts, gpu, what):
     assert np.mean(recorded) == pytest.approx(np.mean(plain), rel=0.05)
     assert all(torch.equal(value, begun[name]) for name, value in weights_of(learning).items())
     learning.rate.fill_(1e-3)
-    learning.part.fill_(0.1)
+    learning.decay.fill_(0.9)
     learnt = said(40)
     assert np.mean(learnt[-10:]) < np.mean(recorded)
     moved = [name for name, value in weights_of(learning).items() if not torch.equal(value, begun[name])]
