@@ -550,6 +550,7 @@ def test_painted_frames_are_left_alone(sitting: Sitting, tmp_path: Path) -> None
         sitting.say(Kept(keep, frozenset({2})), TrackEnded(number, "finished"))
     results.labels[3, 0, 0] = 1
     assert sitting.engine.count(Keep) == 1  # nobody writes any more
+    assert results.edited == {2, 3}
     with pytest.raises(StoreError, match="painted by hand"):
         tracking.track(store=path, overwrite=True)
     tracking.track(store=path, again=True)
@@ -557,13 +558,34 @@ def test_painted_frames_are_left_alone(sitting: Sitting, tmp_path: Path) -> None
     assert (request.keep, request.again, request.resume) == (frozenset({2, 3}), True, True)
     sitting.answer(Track, Failed, "No.")
     tracking.track(range(2, 3), store=path, again=True, over_edits=True)
-    assert sitting.engine.last(Track)[1].keep == {3} == edited_frames(path)
+    assert sitting.engine.last(Track)[1].keep == {3} == edited_frames(path) == results.edited
     sitting.answer(Track, Failed, "No.")
     results.release_edited([3])
     results.mark_edited([5])
     tracking.track(store=path, overwrite=True, over_edits=True)
     assert sitting.engine.last(Track)[1].keep == frozenset() and results.labels is None
     assert sitting.told == ["No.", "No."] and sitting.jobs[-2:] == ["failed", "starting"]
+
+
+def test_nothing_is_lost_in_painted_frames(sitting: Sitting, tmp_path: Path) -> None:
+    results, told = sitting.session.results, []
+    results.edited_changed.connect(lambda: told.append(results.lost_frames()))
+    assert results.edited == frozenset() and results.lost_frames() == []
+    path = tmp_path / "s.zarr"
+    number = sitting.track(path)
+    store_at(path).close()
+    sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
+    for index in range(6):
+        sitting.say(FrameDone(number, index, {1: LOST if index in (1, 2, 4) else GOOD, 2: GOOD}, 0.1))
+    sitting.say(TrackEnded(number, "finished"))
+    assert results.lost_frames() == [1, 2, 4] == results.lost_frames(1) and results.lost_frames(2) == []
+    assert results.labels is not None
+    results.labels[2, 0, 0] = 1
+    results.labels[2, 0, 1] = 1  # the second stroke on a frame decides nothing more
+    assert told == [[1, 4]]
+    assert (results.next_lost(1), results.previous_lost(4), results.scores[2][1].lost) == (4, 1, True)
+    results.release_edited([2])
+    assert told == [[1, 4], [1, 2, 4]]
 
 
 def test_a_frame_is_remembered_as_painted_or_as_prompted(sitting: Sitting, tmp_path: Path) -> None:

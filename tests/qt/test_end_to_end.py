@@ -455,6 +455,22 @@ def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path,
     j = [float(line.rsplit("J ")[-1]) for line in map(dock.panel.timeline._describe, range(FRAMES))]
     seen = SAMPLE.truth.any(axis=(1, 2))
     assert abs(np.mean(np.array(j)[seen]) - overlap(labels.data, range(FRAMES))) < 0.01
+
+    # a frame in which it was lost is painted: nobody is sent there any more
+    lost = dock.session.results.lost_frames()
+    assert len(lost) > 2 and lost[1] == lost[0] + 1
+    someone.until(lambda: f"Lost in {len(lost)} frames" in someone.says, "how often it was lost")
+    someone.scrub(0)
+    someone.key(Qt.Key.Key_N)
+    assert viewer.dims.current_step[0] == lost[0] and ": lost" in dock.panel.scores_line.text()
+    viewer.layers.selection.active = labels
+    labels.mode, labels.selected_label = "paint", 1
+    someone.drag((20, 20), (40, 40))
+    someone.until(lambda: f"Lost in {len(lost) - 1} frames" in someone.says, "how often it is lost now")
+    assert ": painted" in dock.panel.scores_line.text()
+    someone.scrub(0)
+    someone.key(Qt.Key.Key_N)
+    assert viewer.dims.current_step[0] == lost[1]
     dock.end()
 
 

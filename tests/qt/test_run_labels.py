@@ -22,6 +22,10 @@ def test_scores_enter_the_features_once_the_slider_rests(qtbot, viewer):
     assert list(features["name"]) == ["", "cat"]
     qtbot.wait(200)
     assert len(told) == 1
+    labels.show_scores({1: ObjectScore(-1.0, 0.5)}, {1: "cat"})
+    qtbot.waitUntil(lambda: labels.layer.features["lost"][1])
+    labels.show_scores({1: ObjectScore(-1.0, 0.5)}, {1: "cat"}, painted=True)
+    qtbot.waitUntil(lambda: not labels.layer.features["lost"][1])
 
 
 def test_scores_of_a_layer_that_is_gone_are_dropped(qtbot, viewer):

@@ -28,6 +28,7 @@ def test_each_object_has_a_line():
         "cat: IoU 0.50, presence 3.2",
         "object 2: lost, presence -2.0",
     ]
+    assert scores_words({2: scores[2]}, {}, painted=True) == ["object 2: painted, presence -2.0"]
     (line,) = scores_words(_scores(1), {1: "a name that nobody would give to a label"})
     assert line == "a name that nob…: IoU 0.50, presence 3.2"
     assert scores_words({}, {}) == ["this frame is not tracked yet"]

@@ -76,6 +76,24 @@ def test_lost_frames_are_shaded(timeline):
     assert lost != found
 
 
+def test_nothing_is_lost_where_a_person_painted(timeline):
+    for index in range(100):
+        timeline.set_score(index, 1, -5.0 if 40 <= index < 60 else 5.0, 0.8)
+    before = timeline.grab().toImage()
+    timeline.set_painted({45, 46, 300})
+    picture = timeline.grab().toImage()
+    for row in (20, picture.height() - 8):  # the shade, and the label's row
+        assert picture.pixelColor(4 + 91, row) == before.pixelColor(4 + 20, row)
+        assert picture.pixelColor(4 + 100, row) == before.pixelColor(4 + 100, row)
+    assert [timeline.next_lost(index, 1) for index in (0, 40, 47)] == [40, 47, None]
+    assert timeline.next_lost(47, -1) == 40
+    assert timeline._describe(45) == "frame 45, painted by hand\ncat: presence -5.0, IoU 0.80"
+    timeline.set_painted({45})
+    assert timeline._describe(46) == "frame 46\ncat: presence -5.0, lost, IoU 0.80"
+    timeline.reset(100, {1: "cat"}, {})
+    assert timeline._describe(45) == "frame 45\ncat: not tracked"
+
+
 def test_long_videos_draw_quickly(timeline):
     count = 100_000
     timeline.reset(count, {1: "cat", 2: ""}, {})

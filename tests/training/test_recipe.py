@@ -7,7 +7,9 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -276,7 +278,11 @@ def test_attention_is_softened_where_a_run_begins_and_not_again(train, tmp_path)
         train.soften(model, (0.5,))
 
 
-def test_a_run_ends_by_the_clock_and_a_longer_one_goes_on(train, quick, tmp_path):
+def test_a_run_ends_by_the_clock_and_a_longer_one_goes_on(train, quick, tmp_path, monkeypatch):
+    ticks = count(
+        step=0.25
+    )  # seconds: a look at the clock takes a quarter of one, and nothing else takes time
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     train.train(train.parse([*quick, "--minutes", "0.03"]))
     first, log = state_and_log(tmp_path)
     assert first["step"] >= 1 and first["seconds"] >= 1.8

@@ -25,7 +25,6 @@ from napari_samexp._qt.shown_video import add_video, know_viewer
 from napari_samexp._qt.software_rendering import spare_programs
 from napari_samexp._qt.track_control import TrackControl
 from napari_samexp.io.video import open_video
-from napari_samexp.session.frames import lost_frames
 from napari_samexp.session.session import Leftover, Session
 from napari_samexp.types import SamexpError
 
@@ -284,7 +283,7 @@ class PriorTracking(Dock):
             recordings=len(session.recordings.labels),
             video=self.videos.current is not None,
             job=session.tracking.job.state,
-            lost=len(lost_frames(session.results.scores)),
+            lost=len(session.results.lost_frames()),
             left=self._left is not None,
             covered=self.prompts.covered_by,
             to_select=self.prompts.to_select,

@@ -42,7 +42,7 @@ class RunLabels:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
-        self._scores: tuple[dict[int, ObjectScore], dict[int, str]] = {}, {}
+        self._scores: tuple[dict[int, ObjectScore], dict[int, str], bool] = {}, {}, False
         self._settled = QTimer()
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLE_MS)
@@ -71,12 +71,14 @@ class RunLabels:
         if self.shown and self.layer.visible and self.frame == index:
             self.layer.refresh(extent=False, thumbnail=False)
 
-    def show_scores(self, scores: dict[int, ObjectScore], names: dict[int, str]) -> None:
+    def show_scores(
+        self, scores: dict[int, ObjectScore], names: dict[int, str], painted: bool = False
+    ) -> None:
         """Put the scores of the frame in view into the layer's features, which napari shows under the mouse.
 
         That is done once the slider rests, since each step would feel it.
         """
-        self._scores = scores, names
+        self._scores = scores, names, painted
         self._settled.start()
 
     def _enter_scores(self) -> None:
@@ -84,12 +86,15 @@ class RunLabels:
             return
         import pandas as pd  # takes long, and is there by now
 
-        scores, names = self._scores
-
+        scores, names, painted = self._scores
         rows = [(0, "", None, None, None)]
         for label, name in names.items():
             score = scores.get(label)
-            known = (None, None, None) if score is None else (score.presence, score.iou, score.lost)
+            known = (
+                (None, None, None)
+                if score is None
+                else (score.presence, score.iou, score.lost and not painted)
+            )
             rows.append((label, name or f"object {label}", *known))
         self.layer.features = pd.DataFrame(rows, columns=["index", "name", "presence", "iou", "lost"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def columns_of(values: Floats, width: int) -> Floats:
 class Timeline(QWidget):
     """Curves of presence (above) and predicted IoU (below); a click on them asks for a frame.
 
-    Lost frames are shaded, and marked by label in rows at the bottom.
+    Lost frames are shaded, and marked by label in rows at the bottom, but for those that a person painted.
     """
 
     frame_chosen = Signal(int)
@@ -73,6 +73,7 @@ class Timeline(QWidget):
         self._colours: dict[int, QColor] = {}
         self._current = 0
         self._measured: dict[int, Floats] = {}
+        self._painted = np.zeros(0, np.bool_)
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -87,6 +88,7 @@ class Timeline(QWidget):
         self._names = dict(names)
         self._scores = {label: Scores.empty(count) for label in names}
         self._measured = {}
+        self._painted = np.zeros(count, np.bool_)
         self._colours = {label: _colour(colours.get(label)) for label in names}
         self.update()
 
@@ -106,6 +108,12 @@ class Timeline(QWidget):
             By label; not a number where nothing was measured.
         """
         self._measured = {label: values for label, values in j.items() if len(values) == self._count}
+        self.update()
+
+    def set_painted(self, frames: Collection[int]) -> None:
+        """Take nothing for lost in these frames: a person decided what they show."""
+        self._painted[:] = False
+        self._painted[[index for index in frames if index < self._count]] = True
         self.update()
 
     def set_current(self, index: int) -> None:
@@ -128,7 +136,7 @@ class Timeline(QWidget):
         """Return the first frame of the next (step 1) or previous (-1) stretch in which a label is lost."""
         if not self._scores:
             return None
-        lost = np.logical_or.reduce([scores.lost for scores in self._scores.values()])
+        lost = np.logical_or.reduce([scores.lost for scores in self._scores.values()]) & ~self._painted
         begins = np.flatnonzero(lost & ~np.concatenate(([False], lost[:-1])))
         others = begins[begins > index] if step > 0 else begins[begins < index][::-1]
         return int(others[0]) if len(others) else None
@@ -206,8 +214,12 @@ class Timeline(QWidget):
         lower = QRectF(_MARGIN, upper.bottom() + _GAP, width, lane)
         return upper, lower, QRectF(_MARGIN, lower.bottom() + _GAP, width, rugs)
 
+    def _doubtful(self, scores: Scores) -> Floats:
+        """Return presence by frame, below 0 only where the object is lost and nobody painted."""
+        return np.where(self._painted, np.abs(scores.presence), scores.presence)
+
     def _paint_lost(self, painter: QPainter, area: QRectF) -> None:
-        least = np.fmin.reduce([scores.presence for scores in self._scores.values()])
+        least = np.fmin.reduce([self._doubtful(scores) for scores in self._scores.values()])
         _fill_columns(painter, area, columns_of(least, int(area.width())) < 0, faint(_RED, 60))
 
     def _paint_lane(
@@ -247,7 +259,7 @@ class Timeline(QWidget):
     def _paint_rug(self, painter: QPainter, area: QRectF, row: int, scores: Scores, colour: QColor) -> None:
         line = QRectF(area.left(), area.top() + row * (_RUG + 1), area.width(), _RUG)
         width = int(area.width())
-        columns = columns_of(scores.presence, width)
+        columns = columns_of(self._doubtful(scores), width)
         _fill_columns(painter, line, np.isfinite(columns), faint(colour, 70))
         _fill_columns(painter, line, columns < 0, legible(_RED, self._ground))
 
@@ -265,11 +277,12 @@ class Timeline(QWidget):
         return min(max(int((x - _MARGIN) * self._count / width), 0), self._count - 1)
 
     def _describe(self, index: int) -> str:
-        lines = [f"frame {index}"]
+        painted = bool(self._painted[index])
+        lines = [f"frame {index}, painted by hand" if painted else f"frame {index}"]
         for label, scores in self._scores.items():
             presence, iou = float(scores.presence[index]), float(scores.iou[index])
             name = self._names.get(label) or f"label {label}"
-            lost = ", lost" if presence < 0 else ""
+            lost = ", lost" if presence < 0 and not painted else ""
             known = np.isfinite(presence)
             j = float(self._measured[label][index]) if label in self._measured else np.nan
             words = (

@@ -42,11 +42,11 @@ def store_folder(video: Path | None) -> Path:
     return platformdirs.user_data_path("napari-samexp", appauthor=False) / "labels"
 
 
-def scores_words(scores: dict[int, ObjectScore], names: dict[int, str]) -> list[str]:
-    """Return a frame's scores, a line for each object."""
+def scores_words(scores: dict[int, ObjectScore], names: dict[int, str], painted: bool = False) -> list[str]:
+    """Return a frame's scores, a line for each object; of a painted frame, they are of what was there before."""
     lines = [
         f"{_short(names.get(label) or f'object {label}')}: "
-        + ("lost" if score.lost else f"IoU {score.iou:.2f}")
+        + ("painted" if painted else "lost" if score.lost else f"IoU {score.iou:.2f}")
         + f", presence {score.presence:.1f}"
         for label, score in scores.items()
     ]
@@ -185,6 +185,7 @@ class TrackControl:
             (tracking.frame_done, self._frame_done),
             (results.labels_changed, self._labels_changed),
             (results.scores_changed, self._scores_changed),
+            (results.edited_changed, self._edited_changed),
             (tracking.remembered, self._remembered),
             (tracking.video_changed, self._run_video_changed),
             (self._viewer.layers.events.inserted, self._layer_inserted),
@@ -341,11 +342,17 @@ class TrackControl:
         self.labels.show(labels, self._run_of)
         if labels is not None:
             self._panel.timeline.reset(labels.shape[0], labels.names, self.labels.colours(labels.names))
+            self._panel.timeline.set_painted(labels.edited)
             self._moved()
 
     def _scores_changed(self) -> None:
         for index in self._session.results.scores:
             self._enter_scores(index)
+        self._show_scores()
+        self._told()
+
+    def _edited_changed(self) -> None:
+        self._panel.timeline.set_painted(self._session.results.edited)
         self._show_scores()
         self._told()
 
@@ -363,13 +370,15 @@ class TrackControl:
             self._panel.timeline.set_score(index, label, score.presence, score.iou)
 
     def _show_scores(self) -> None:
-        if not self.labels.shown or self._session.results.labels is None:
+        results = self._session.results
+        if not self.labels.shown or results.labels is None:
             return
-        scores = self._session.results.scores.get(self.labels.frame, {})
-        names = self._session.results.labels.names
-        self.labels.show_scores(scores, names)
+        index = self.labels.frame
+        scores, painted = results.scores.get(index, {}), index in results.edited
+        names = results.labels.names
+        self.labels.show_scores(scores, names, painted)
         self._panel.scores_line.setVisible(self._session.settings.show_scores)
-        self._panel.show_scores(scores_words(scores, names), len(names))
+        self._panel.show_scores(scores_words(scores, names, painted), len(names))
 
     # ---- where the viewer stands
 

@@ -12,7 +12,7 @@ from psygnal import Signal
 
 from napari_samexp.engine.messages import FrameDone, Keep, Kept, TrackStarted
 from napari_samexp.session.exchange import Exchange
-from napari_samexp.session.frames import next_lost, previous_lost
+from napari_samexp.session.frames import lost_frames, next_lost, previous_lost
 from napari_samexp.types import ObjectScore, SettingsError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from napari_samexp.session.stores import OpenedStore
 
 __all__ = ["Results"]
+
+Scores = dict[int, dict[int, ObjectScore]]  # by frame and label
 
 
 class Results:
@@ -33,6 +35,8 @@ class Results:
         Other labels are to be shown.
     scores_changed
         Many scores at once; those of single frames come with `tracking.frame_done`.
+    edited_changed
+        Other frames count as painted.
     failed : str
         One sentence.
 
@@ -46,22 +50,35 @@ class Results:
 
     labels_changed = Signal(object)
     scores_changed = Signal()
+    edited_changed = Signal()
     failed = Signal(str)
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.labels: EditableLabels | None = None
-        self.scores: dict[int, dict[int, ObjectScore]] = {}
+        self.scores: Scores = {}
 
     # ---- for people
 
+    @property
+    def edited(self) -> frozenset[int]:
+        """The frames that a person painted."""
+        return frozenset() if self.labels is None else self.labels.edited
+
+    def lost_frames(self, label: int | None = None) -> list[int]:
+        """Return the frames in which an object, or this one, was lost, ascending.
+
+        Those that a person painted are not among them: what they show was decided.
+        """
+        return lost_frames(self._undecided(), label)
+
     def next_lost(self, current: int, label: int | None = None) -> int | None:
-        """Return the first frame after `current` in which an object, or this one, was lost."""
-        return next_lost(self.scores, current, label)
+        """Return the first of the lost frames after `current`."""
+        return next_lost(self._undecided(), current, label)
 
     def previous_lost(self, current: int, label: int | None = None) -> int | None:
-        """Return the last frame before `current` in which an object, or this one, was lost."""
-        return previous_lost(self.scores, current, label)
+        """Return the last of the lost frames before `current`."""
+        return previous_lost(self._undecided(), current, label)
 
     def mark_edited(self, frames: Collection[int]) -> None:
         """Have runs leave frames as they are; painting on `labels` does so by itself."""
@@ -72,6 +89,7 @@ class Results:
         """Let runs that begin from here on write frames that were painted."""
         if self.labels is not None:
             self.labels.unmark(frames)
+            self.edited_changed.emit()
 
     def paint(self, store: str, index: int, label: int, mask: npt.NDArray[np.bool_]) -> None:
         """Have a frame of a run's labels show an object at `mask` alone, if that run is shown."""
@@ -138,6 +156,11 @@ class Results:
     def _on_edit(self, frames: frozenset[int]) -> None:
         if self.labels is not None and self.labels.guarding:
             self._exchange.tell(Keep(frames))
+        self.edited_changed.emit()
+
+    def _undecided(self) -> Scores:
+        edited = self.edited
+        return {index: scores for index, scores in self.scores.items() if index not in edited}
 
     def _add(self, found: OpenedStore) -> None:
         if self.labels is not None and self.labels.path == found.path:
@@ -147,7 +170,7 @@ class Results:
     def _fail(self, error: Exception) -> None:
         self.failed.emit(str(error))
 
-    def _show(self, labels: Any, scores: dict[int, dict[int, ObjectScore]]) -> None:
+    def _show(self, labels: Any, scores: Scores) -> None:
         self.scores = scores
         if labels is not self.labels:
             self.labels = labels

@@ -337,7 +337,7 @@ class Tracking:
         if over_edits and edited:
             labels = self._results.labels
             shown = labels is not None and labels.path == folder
-            (labels if shown and labels is not None else EditableLabels(folder)).unmark(frames)
+            (self._results.release_edited if shown else EditableLabels(folder).unmark)(frames)
             return edited - set(frames)
         return edited
 
