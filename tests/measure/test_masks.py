@@ -6,6 +6,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import array_masks, open_masks
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
@@ -59,6 +60,12 @@ def test_every_kind_gives_the_same_numbers(tmp_path, kind):
 def test_a_store_gives_only_finished_frames(tmp_path):
     with open_masks(make_store(tmp_path / "s.zarr", frames=[0, 2])) as masks:
         assert masks.frames == [0, 2] and masks.scores[2][1].presence == 2.0
+
+
+def test_a_store_tells_which_frames_were_painted(tmp_path):
+    EditableLabels(make_store(tmp_path / "s.zarr", frames=[0, 2]))[2, 0, 0] = 1
+    with open_masks(tmp_path / "s.zarr") as masks:
+        assert masks.edited == {2}
 
 
 def test_one_picture_is_one_frame(tmp_path):

@@ -32,7 +32,8 @@ class FrameScore:
     j, f : float
         0 to 1.
     there, found : bool
-        Whether the truth shows the object, and whether the labels (or their presence score) say so.
+        Whether the truth shows the object, and whether the model's presence score says so; where there is no
+        score, or a person painted the frame, whether the labels show it.
     """
 
     frame: int
@@ -252,9 +253,10 @@ def _listed(labels: set[int]) -> str:
 
 
 def _is_found(found: Masks, frame: int, label: int, mask: Any) -> bool:
-    if found.scores is None or label not in found.scores.get(frame, {}):
+    score = (found.scores or {}).get(frame, {}).get(label)
+    if score is None or frame in found.edited:
         return bool(mask.any())
-    return not found.scores[frame][label].lost
+    return not score.lost
 
 
 def _summary(label: int, name: str, scores: Sequence[FrameScore]) -> LabelScore:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
 from napari_samexp.io.image import open_picture
+from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import ImageError, ObjectScore, StoreError
 
@@ -41,12 +42,15 @@ class Masks:
         The labels that are known without looking, and what they are called.
     scores : mapping of int to dict of int to ObjectScore, or None
         What the model said of each finished frame; None where labels have no scores.
+    edited : frozenset of int
+        Frames that a person painted, so that their labels are not what the model found.
     """
 
     shape: tuple[int, int, int]
     read: Callable[[int], Labels]
     names: Mapping[int, str] = field(default_factory=dict)
     scores: Mapping[int, Mapping[int, ObjectScore]] | None = None
+    edited: frozenset[int] = frozenset()
 
     @property
     def frames(self) -> list[int]:
@@ -91,7 +95,7 @@ def open_masks(path: str | os.PathLike[str]) -> Iterator[Masks]:
 
 def store_masks(store: LabelStore) -> Masks:
     """Return the labels and scores of an open store."""
-    return Masks(store.shape, store.frame, store.names, store.scores)
+    return Masks(store.shape, store.frame, store.names, store.scores, edited_frames(store.path))
 
 
 def array_masks(array: Any, name: str = "an array") -> Masks:
