@@ -149,7 +149,7 @@ def _opened(path: Path, options: dict[str, str]) -> Any:
 
 
 def _disposition(stream: Any) -> int:
-    return int(getattr(getattr(stream, "disposition", None), "value", 0))  # PyAV 13 does not tell
+    return int(stream.disposition)
 
 
 def _pts(packet: Any) -> int:
