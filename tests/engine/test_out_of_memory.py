@@ -68,7 +68,8 @@ def test_a_worker_without_memory_says_so_and_works_on(ready: Line) -> None:
     assert isinstance(ready.preview(), Previewed)
     before = worker.rlimit(psutil.RLIMIT_AS)
     # 8-bit RGB of this size fits, the model's floats at a side of 4096 do not
-    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + (64 << 20), before[1]))
+    # (a thread's first allocation sets 64 MB of addresses aside, which count as well)
+    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + (128 << 20), before[1]))
     large = Picture(np.zeros((500, 500, 3), np.uint8))
     failed = ready.ask(Preview(large.ref, CLICK, side=4096), large)
     assert isinstance(failed, Failed) and failed.sentence == NO_MEMORY and not failed.trace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 from engine_tools import shared_blocks
@@ -44,6 +46,19 @@ def test_a_block_goes_with_its_owner() -> None:
         read_shared(ref)
     with pytest.raises(SamexpError, match="no longer there"):
         write_shared(ArrayRef("smx-never", (1,), "|u1"), np.zeros(1, np.uint8))
+
+
+def test_no_room_to_look_into_a_block_is_a_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = SharedArray((4,), "u1")
+
+    def refuse(name: str) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("napari_samexp.engine.sharing.SharedMemory", refuse)
+    for call in (lambda: read_shared(shared.ref), lambda: write_shared(shared.ref, np.zeros(1, np.uint8))):
+        with pytest.raises(MemoryError):
+            call()
+    shared.release()
 
 
 def test_a_picture_is_a_snapshot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import secrets
@@ -106,7 +107,15 @@ class Picture:
 
 
 def read_shared(ref: ArrayRef) -> npt.NDArray[Any]:
-    """Return a copy of an array that another process shares; `SamexpError` if it is gone."""
+    """Return a copy of an array that another process shares.
+
+    Raises
+    ------
+    SamexpError
+        If it is gone.
+    MemoryError
+        If this process has no room for it.
+    """
     memory = _attach(ref)
     try:
         return np.ndarray(ref.shape, ref.dtype, memory.buf).copy()
@@ -129,6 +138,8 @@ def _attach(ref: ArrayRef) -> SharedMemory:
     try:
         return SharedMemory(ref.block)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:  # they are there, but this process has no room
+            raise MemoryError from error
         raise SamexpError("The pixels that were shared are no longer there; try again.") from error
 
 
