@@ -279,9 +279,7 @@ def test_attention_is_softened_where_a_run_begins_and_not_again(train, tmp_path)
 
 
 def test_a_run_ends_by_the_clock_and_a_longer_one_goes_on(train, quick, tmp_path, monkeypatch):
-    ticks = count(
-        step=0.25
-    )  # seconds: a look at the clock takes a quarter of one, and nothing else takes time
+    ticks = count(step=0.25)  # seconds that a look at the clock takes; nothing else takes time
     monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     train.train(train.parse([*quick, "--minutes", "0.03"]))
     first, log = state_and_log(tmp_path)
