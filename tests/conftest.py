@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+
+# torch.compile's Triton, where it comes with torch, ends the process if a software OpenGL was loaded before it
+if importlib.util.find_spec("triton"):
+    importlib.import_module("triton")
 
 ROOT = Path(__file__).resolve().parents[1]
 
