@@ -913,6 +913,8 @@ def test_lost_frames_are_found_in_both_directions() -> None:
     scores = {5: {1: LOST, 2: GOOD}, 2: {1: GOOD, 2: LOST}, 7: {1: GOOD, 2: GOOD}}
     assert lost_frames(scores) == [2, 5] and lost_frames(scores, 1) == [5]
     assert (next_lost(scores, 2), next_lost(scores, 5), next_lost(scores, 0, 1)) == (5, None, 5)
+    assert lost_frames(scores, painted={2}) == [5]
+    assert (next_lost(scores, 0, None, {2}), previous_lost(scores, 5, None, {2})) == (5, None)
     assert (previous_lost(scores, 5), previous_lost(scores, 2), previous_lost(scores, 9, 2)) == (2, None, 2)
 
 

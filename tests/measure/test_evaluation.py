@@ -51,7 +51,7 @@ def test_presence_is_what_the_scores_say():
 def test_presence_of_painted_frames_is_what_was_painted():
     scores = {frame: {1: ObjectScore(-1.0, 0.5)} for frame in range(4)}
     labels = np.where(np.isin(np.arange(4), (0, 3))[:, None, None], FOUND, 0)
-    masks = Masks(labels.shape, lambda index: labels[index], {1: "cat"}, scores, frozenset({0, 3}))
+    masks = Masks(labels.shape, lambda index: labels[index], {1: "cat"}, scores, lambda: frozenset({0, 3}))
     made = evaluate_masks(masks, array_masks(TRUTH))
     assert [s.there for s in made.frames] == [True, True, True, False]
     assert [s.found for s in made.frames] == [True, False, False, True]

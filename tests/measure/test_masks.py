@@ -65,7 +65,11 @@ def test_a_store_gives_only_finished_frames(tmp_path):
 def test_a_store_tells_which_frames_were_painted(tmp_path):
     EditableLabels(make_store(tmp_path / "s.zarr", frames=[0, 2]))[2, 0, 0] = 1
     with open_masks(tmp_path / "s.zarr") as masks:
-        assert masks.edited == {2}
+        assert masks.edited() == {2}
+        (tmp_path / "s.zarr" / "edited.json").write_text("{")
+        assert masks.frame(0).any()  # labels are read without it
+        with pytest.raises(StoreError, match="which frames were painted"):
+            masks.edited()
 
 
 def test_one_picture_is_one_frame(tmp_path):

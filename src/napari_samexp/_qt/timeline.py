@@ -158,7 +158,8 @@ class Timeline(QWidget):
             return
         ground = self._ground
         upper, lower, rugs = self._lanes()
-        self._paint_lost(painter, upper.united(lower))
+        doubtful = {label: self._doubtful(scores) for label, scores in self._scores.items()}
+        self._paint_lost(painter, upper.united(lower), np.fmin.reduce(list(doubtful.values())))
         self._paint_lane(painter, upper, "presence", 0.5, text)
         below = "predicted IoU, and measured J (dots)" if self._measured else "predicted IoU"
         self._paint_lane(painter, lower, below, None, text)
@@ -170,7 +171,7 @@ class Timeline(QWidget):
             if label in self._measured:
                 self._paint_curve(painter, lower, self._measured[label], text, Qt.PenStyle.DotLine)
             if row < _MAX_RUGS:
-                self._paint_rug(painter, rugs, row, scores, colour)
+                self._paint_rug(painter, rugs, row, doubtful[label], colour)
         self._paint_current(painter, text)
 
     def mousePressEvent(self, event: Any) -> None:
@@ -218,8 +219,7 @@ class Timeline(QWidget):
         """Return presence by frame, below 0 only where the object is lost and nobody painted."""
         return np.where(self._painted, np.abs(scores.presence), scores.presence)
 
-    def _paint_lost(self, painter: QPainter, area: QRectF) -> None:
-        least = np.fmin.reduce([self._doubtful(scores) for scores in self._scores.values()])
+    def _paint_lost(self, painter: QPainter, area: QRectF, least: Floats) -> None:
         _fill_columns(painter, area, columns_of(least, int(area.width())) < 0, faint(_RED, 60))
 
     def _paint_lane(
@@ -256,10 +256,10 @@ class Timeline(QWidget):
                 points.append(points[0] + QPointF(1, 0))
             painter.drawPolyline(QPolygonF(points))
 
-    def _paint_rug(self, painter: QPainter, area: QRectF, row: int, scores: Scores, colour: QColor) -> None:
+    def _paint_rug(self, painter: QPainter, area: QRectF, row: int, doubtful: Floats, colour: QColor) -> None:
         line = QRectF(area.left(), area.top() + row * (_RUG + 1), area.width(), _RUG)
         width = int(area.width())
-        columns = columns_of(self._doubtful(scores), width)
+        columns = columns_of(doubtful, width)
         _fill_columns(painter, line, np.isfinite(columns), faint(colour, 70))
         _fill_columns(painter, line, columns < 0, legible(_RED, self._ground))
 

@@ -124,7 +124,7 @@ def read_shared(ref: ArrayRef) -> npt.NDArray[Any]:
 
 
 def write_shared(ref: ArrayRef, array: npt.NDArray[Any]) -> None:
-    """Put an array at the beginning of a block that another process shares; `SamexpError` if it is gone."""
+    """Put an array at the beginning of a block that another process shares; raises as `read_shared`."""
     memory = _attach(ref)
     try:
         np.copyto(np.ndarray(array.shape, array.dtype, memory.buf), array)

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import av.error
+from av.stream import Disposition
 
 from napari_samexp.io._packets import NO_TIME, PacketList
 from napari_samexp.types import VideoError
@@ -25,9 +26,6 @@ FORMATS = (
     "3g2,3gp,aac,apng,asf,avi,dv,flac,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,ogg,rm,wav,webm,wtv,yuv4mpegpipe"
 )
-
-# AV_DISPOSITION_DEFAULT and AV_DISPOSITION_ATTACHED_PIC of libavformat/avformat.h
-_DEFAULT, _COVER = 0x1, 0x400
 
 Decoded = Iterator[tuple[int, Any]]
 
@@ -82,13 +80,13 @@ class AvFile:
     def _video_stream(self) -> Any:
         # a song's cover is a video stream too
         streams: list[Any] = list(self.container.streams)
-        pictures = [s for s in streams if s.type == "video" and not _disposition(s) & _COVER]
+        pictures = [s for s in streams if s.type == "video" and not s.disposition & Disposition.attached_pic]
         if not pictures:
             kinds = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
             raise VideoError(f"{self.path} has no video, only {kinds}; give {EXPECTED} with pictures.")
         if pictures[0].codec_context is None:
             raise VideoError(f"FFmpeg does not know how {self.path} is coded; convert it to H.264 mp4.")
-        return max(pictures, key=lambda s: (_disposition(s) & _DEFAULT, s.width * s.height))
+        return max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
     def close(self) -> None:
         """Close the file; `open` opens it again."""
@@ -146,10 +144,6 @@ def _opened(path: Path, options: dict[str, str]) -> Any:
         return av.open(str(path), "r", options=options, metadata_errors="replace")
     except TypeError:  # PyAV 19 has no such setting
         return av.open(str(path), "r", options=options)
-
-
-def _disposition(stream: Any) -> int:
-    return int(stream.disposition)
 
 
 def _pts(packet: Any) -> int:

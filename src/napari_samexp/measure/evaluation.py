@@ -14,7 +14,7 @@ import numpy as np
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.measure.davis import TOLERANCE, Statistics, contour_accuracy, jaccard, statistics
 from napari_samexp.measure.masks import Masks
-from napari_samexp.types import StoreError
+from napari_samexp.types import ObjectScore, StoreError
 
 __all__ = ["Evaluation", "FrameScore", "LabelScore", "evaluate_masks", "score_frames"]
 
@@ -183,8 +183,10 @@ def score_frames(
         raise StoreError(
             f"The labels have shape {found.shape} and the truth {truth.shape}; give the truth of this video."
         )
+    edited = found.edited()
     for frame in frames:
         ours, theirs = found.frame(frame), truth.frame(frame)
+        said = {} if frame in edited else (found.scores or {}).get(frame, {})
         counts = np.ones(theirs.shape, np.bool_) if void is None else theirs != void
         for label, other in pairs.items():
             mask, right = (ours == label) & counts, (theirs == other) & counts
@@ -194,7 +196,7 @@ def score_frames(
                 jaccard(mask, right),
                 contour_accuracy(mask, right, tolerance),
                 bool(right.any()),
-                _is_found(found, frame, label, mask),
+                _is_found(said.get(label), mask),
             )
 
 
@@ -252,11 +254,8 @@ def _listed(labels: set[int]) -> str:
     return ", ".join(map(str, sorted(labels))) or "none"
 
 
-def _is_found(found: Masks, frame: int, label: int, mask: Any) -> bool:
-    score = (found.scores or {}).get(frame, {}).get(label)
-    if score is None or frame in found.edited:
-        return bool(mask.any())
-    return not score.lost
+def _is_found(score: ObjectScore | None, mask: Any) -> bool:
+    return bool(mask.any()) if score is None else not score.lost
 
 
 def _summary(label: int, name: str, scores: Sequence[FrameScore]) -> LabelScore:

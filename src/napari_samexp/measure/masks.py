@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,16 @@ class Masks:
         The labels that are known without looking, and what they are called.
     scores : mapping of int to dict of int to ObjectScore, or None
         What the model said of each finished frame; None where labels have no scores.
-    edited : frozenset of int
-        Frames that a person painted, so that their labels are not what the model found.
+    edited : callable
+        Returns the frames that a person painted, whose labels are not what the model found. It reads a file that
+        nothing else here depends on.
     """
 
     shape: tuple[int, int, int]
     read: Callable[[int], Labels]
     names: Mapping[int, str] = field(default_factory=dict)
     scores: Mapping[int, Mapping[int, ObjectScore]] | None = None
-    edited: frozenset[int] = frozenset()
+    edited: Callable[[], frozenset[int]] = frozenset
 
     @property
     def frames(self) -> list[int]:
@@ -95,7 +97,7 @@ def open_masks(path: str | os.PathLike[str]) -> Iterator[Masks]:
 
 def store_masks(store: LabelStore) -> Masks:
     """Return the labels and scores of an open store."""
-    return Masks(store.shape, store.frame, store.names, store.scores, edited_frames(store.path))
+    return Masks(store.shape, store.frame, store.names, store.scores, partial(edited_frames, store.path))
 
 
 def array_masks(array: Any, name: str = "an array") -> Masks:

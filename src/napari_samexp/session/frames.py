@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from napari_samexp.types import ObjectScore, SettingsError
@@ -82,25 +82,32 @@ def frames_from_details(details: Mapping[str, object], count: int) -> Sequence[i
     return chosen if inside else range(count)
 
 
-def lost_frames(scores: Scores, label: int | None = None) -> list[int]:
-    """Return the frames in which an object, or any of them, was lost, ascending."""
+def lost_frames(
+    scores: Scores, label: int | None = None, painted: Collection[int] = frozenset()
+) -> list[int]:
+    """Return the frames in which an object, or any of them, was lost, ascending, without those painted."""
     return sorted(
         index
         for index, of_frame in scores.items()
-        if any(score.lost for other, score in of_frame.items() if label in (None, other))
+        if index not in painted
+        and any(score.lost for other, score in of_frame.items() if label in (None, other))
     )
 
 
-def next_lost(scores: Scores, current: int, label: int | None = None) -> int | None:
+def next_lost(
+    scores: Scores, current: int, label: int | None = None, painted: Collection[int] = frozenset()
+) -> int | None:
     """Return the first lost frame after `current`, or None."""
-    lost = lost_frames(scores, label)
+    lost = lost_frames(scores, label, painted)
     place = bisect_right(lost, current)
     return lost[place] if place < len(lost) else None
 
 
-def previous_lost(scores: Scores, current: int, label: int | None = None) -> int | None:
+def previous_lost(
+    scores: Scores, current: int, label: int | None = None, painted: Collection[int] = frozenset()
+) -> int | None:
     """Return the last lost frame before `current`, or None."""
-    lost = lost_frames(scores, label)
+    lost = lost_frames(scores, label, painted)
     place = bisect_left(lost, current)
     return lost[place - 1] if place else None
 

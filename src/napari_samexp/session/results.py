@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Results"]
 
-Scores = dict[int, dict[int, ObjectScore]]  # by frame and label
-
 
 class Results:
     """The labels and scores of the run that is on, or of a store that was opened.
@@ -56,7 +54,7 @@ class Results:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.labels: EditableLabels | None = None
-        self.scores: Scores = {}
+        self.scores: dict[int, dict[int, ObjectScore]] = {}
 
     # ---- for people
 
@@ -70,15 +68,15 @@ class Results:
 
         Those that a person painted are not among them: what they show was decided.
         """
-        return lost_frames(self._undecided(), label)
+        return lost_frames(self.scores, label, self.edited)
 
     def next_lost(self, current: int, label: int | None = None) -> int | None:
         """Return the first of the lost frames after `current`."""
-        return next_lost(self._undecided(), current, label)
+        return next_lost(self.scores, current, label, self.edited)
 
     def previous_lost(self, current: int, label: int | None = None) -> int | None:
         """Return the last of the lost frames before `current`."""
-        return previous_lost(self._undecided(), current, label)
+        return previous_lost(self.scores, current, label, self.edited)
 
     def mark_edited(self, frames: Collection[int]) -> None:
         """Have runs leave frames as they are; painting on `labels` does so by itself."""
@@ -158,10 +156,6 @@ class Results:
             self._exchange.tell(Keep(frames))
         self.edited_changed.emit()
 
-    def _undecided(self) -> Scores:
-        edited = self.edited
-        return {index: scores for index, scores in self.scores.items() if index not in edited}
-
     def _add(self, found: OpenedStore) -> None:
         if self.labels is not None and self.labels.path == found.path:
             self.scores = {**found.scores, **self.scores}
@@ -170,7 +164,7 @@ class Results:
     def _fail(self, error: Exception) -> None:
         self.failed.emit(str(error))
 
-    def _show(self, labels: Any, scores: Scores) -> None:
+    def _show(self, labels: Any, scores: dict[int, dict[int, ObjectScore]]) -> None:
         self.scores = scores
         if labels is not self.labels:
             self.labels = labels
