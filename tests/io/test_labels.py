@@ -165,7 +165,7 @@ def test_scores_as_a_table(path: Path, tmp_path: Path) -> None:
             rows = list(csv.DictReader(file))
         assert len(rows) == 8
         assert list(rows[6]) == ["frame", "label", "name", "presence", "iou", "lost"]
-        assert list(rows[6].values()) == ["3", "1", "cat, the\nblack", "0.5", "0.75", "false"]
+        assert list(rows[6].values()) == ["3", "1", "cat, the black", "0.5", "0.75", "false"]
         assert [row["lost"] for row in rows[::2]] == ["true", "true", "true", "false"]
         with refused("nowhere", "No such file"):
             store.write_scores_csv(tmp_path / "nowhere" / "scores.csv")

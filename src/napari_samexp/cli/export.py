@@ -130,7 +130,7 @@ def _write_overlay(
 
 
 def _write_tracks(out: Path, masks: Masks, frames: Iterable[int]) -> None:
-    from napari_samexp.measure.evaluation import write_csv
+    from napari_samexp.io.csv_file import write_csv
     from napari_samexp.measure.regions import regions_of, track_points
 
     data, features = track_points(regions_of(masks, frames))

@@ -206,9 +206,7 @@ class LabelStore:
 
     def write_scores_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table of all done frames: frame, label, name, presence, iou, lost (true or false)."""
-        target = absolute_path(path)
-        with os_errors_as_store_errors("write the scores to", target):
-            self._journal.write_csv(target, self._header.names)
+        self._journal.write_csv(absolute_path(path), self._header.names)
 
     def save_memory(
         self, index: int, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, str]

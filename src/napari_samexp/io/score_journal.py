@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import math
 import os
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole, write_atomic
+from napari_samexp.io.csv_file import write_csv
 from napari_samexp.types import ObjectScore, StoreError
 
 __all__ = ["ScoreJournal"]
@@ -73,14 +72,13 @@ class ScoreJournal:
             yield index, {label: ObjectScore(*pair) for label, pair in zip(labels, pairs)}
 
     def write_csv(self, path: Path, names: Mapping[int, str]) -> None:
-        """Write a row for each done frame and label; `OSError` if the disk refuses."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["frame", "label", "name", "presence", "iou", "lost"])
-        for index, scores in self.scores():
-            for label, s in scores.items():
-                table.writerow([index, label, names[label], s.presence, s.iou, str(s.lost).lower()])
-        write_atomic(path, text.getvalue().encode(errors="replace"))
+        """Write a row for each done frame and label; `StoreError` if the disk refuses."""
+        rows = (
+            (index, label, names[label], score.presence, score.iou, str(score.lost).lower())
+            for index, scores in self.scores()
+            for label, score in scores.items()
+        )
+        write_csv(path, ("frame", "label", "name", "presence", "iou", "lost"), rows)
 
     def require_complete(self, index: int, scores: Mapping[int, ObjectScore]) -> None:
         """Raise `StoreError` unless there is a finite score for each label and for nothing else."""

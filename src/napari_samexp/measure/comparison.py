@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.davis import jaccard
-from napari_samexp.measure.evaluation import evaluate_masks, write_csv
+from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import open_masks, store_masks
 from napari_samexp.types import SamexpError, StoreError
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.csv_file import write_csv
 from napari_samexp.measure.davis import TOLERANCE, Statistics, contour_accuracy, jaccard, statistics
 from napari_samexp.measure.masks import Masks
 from napari_samexp.types import ObjectScore, StoreError
@@ -198,17 +196,6 @@ def score_frames(
                 bool(right.any()),
                 _is_found(said.get(label), mask),
             )
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table; `StoreError` if the disk refuses, and an older file is kept then."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
-    table.writerows(rows)
-    target = absolute_path(path)
-    with os_errors_as_store_errors("write the table", target):
-        write_atomic(target, text.getvalue().encode(errors="replace"))
 
 
 def _pairs(

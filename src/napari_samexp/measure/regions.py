@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.measure.evaluation import write_csv
+from napari_samexp.io.csv_file import write_csv
 from napari_samexp.measure.masks import Masks
 
 __all__ = ["Region", "label_features", "regions_of", "track_points", "write_regions_csv"]
