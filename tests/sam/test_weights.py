@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -221,6 +222,23 @@ def test_cache_dir_is_the_users_unless_the_variable_names_another(
     assert weights.cache_dir() == cache
     monkeypatch.delenv("NAPARI_SAMEXP_CACHE")
     assert weights.cache_dir().is_absolute() and "napari-samexp" in weights.cache_dir().parts
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows the user's profile is private already")
+def test_the_users_own_cache_is_private_and_a_chosen_one_as_it_was(
+    cache: Path, wanted: OfficialFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir(0o755)
+    weights.fetch(wanted, connection=QUICK)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o755
+    monkeypatch.delenv("NAPARI_SAMEXP_CACHE")
+    own = tmp_path / "own" / "napari-samexp"
+    monkeypatch.setattr(weights.platformdirs, "user_cache_path", lambda *_, **__: own)
+    for before in (None, 0o755):  # new, and made by an earlier version
+        if before is not None:
+            own.chmod(before)
+        assert weights.fetch(wanted, connection=QUICK).parent == own
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
 
 
 def test_locate_finds_nothing_for_what_was_not_downloaded(cache: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from napari_samexp._private import private_folder
 from napari_samexp.engine.messages import PriorState, RecordingInfo
 from napari_samexp.io.atomic import remove_partials, write_atomic
 from napari_samexp.io.image import read_image
@@ -57,7 +58,7 @@ class PriorJournal:
         self.notice = ""
         self._revision = self._depth = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             remove_partials(folder)
             remove_partials(folder / "pictures")
             self._restore()
@@ -91,25 +92,22 @@ class PriorJournal:
         """Keep a recorded picture, so that another model can encode it; a full disk only costs that."""
         path = self.pictures.path(key)
         try:
-            path.parent.mkdir(exist_ok=True)
+            private_folder(path.parent)
             if not path.exists():
                 data = io.BytesIO()
                 Image.fromarray(rgb).save(data, "PNG", compress_level=1)
-                write_atomic(path, data.getvalue())
+                write_atomic(path, data.getvalue(), private=True)
         except OSError:
             _log.warning("the recorded picture could not be kept", exc_info=True)
 
     def _write(self, prior: PriorMemory, depth: int, request: int) -> None:
         stem = f"{self._revision + 1:08d}-{depth:04d}-{request}"
         try:
-            if prior.recordings:
-                prior.save(self._folder / f"{stem}.safetensors")
-            else:
-                write_atomic(self._folder / f"{stem}.empty", b"")
-        except (OSError, PriorError) as error:
-            cause = error.__cause__ or error
+            ending, content = ("safetensors", prior.to_bytes()) if prior.recordings else ("empty", b"")
+            write_atomic(self._folder / f"{stem}.{ending}", content, private=True)
+        except OSError as error:
             raise PriorError(
-                f"The recordings cannot be kept in {self._folder} ({getattr(cause, 'strerror', None) or cause}); "
+                f"The recordings cannot be kept in {self._folder} ({error.strerror or error}); "
                 "make room there and record again."
             ) from error
         self.prior, self._revision, self._depth = prior, self._revision + 1, depth

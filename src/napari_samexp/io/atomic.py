@@ -64,7 +64,7 @@ def read_whole(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool = False) -> None:
     """Write `data` to `path`, so that a reader finds the old content or the new, and never a part.
 
     Parameters
@@ -72,6 +72,8 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     durable : bool
         Return only once it would outlive a power cut, which may take a disk tens of milliseconds;
         what a kill of the process leaves is whole in both cases.
+    private : bool
+        Whether nobody but this user may read it.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """
     partial = _partial_of(path)
     try:
-        with partial.open("xb") as file:
+        with open(partial, "xb", opener=_privately if private else None) as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -92,6 +94,10 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync(path.parent)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from napari_samexp._private import private_folder
 from napari_samexp.sam.download import Connection, Download, Progress, differs, download, plain, sha256_of
 from napari_samexp.types import CheckpointError
 
@@ -263,6 +264,9 @@ def official_of(path: Path, sha256: str) -> OfficialFile | None:
 
 
 def _kept_or_downloaded(job: Download) -> Path:
+    if not os.environ.get(CACHE_VARIABLE):  # a folder that somebody chose may be a group's on purpose
+        with suppress(OSError):  # the download says why
+            private_folder(cache_dir())
     path = _kept(job.target, job.sha256, job.git_blob)
     if path is None:
         path = download(job)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 import secrets
 import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,13 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from napari_samexp._private import (
+    HOME_VARIABLE,
+    chosen_home,
+    own_temporary_folder,
+    private_folder,
+    state_dir,
+)
 from napari_samexp.types import SamexpError
 
 __all__ = [
@@ -27,7 +32,6 @@ __all__ = [
     "settings_file",
 ]
 
-HOME_VARIABLE = "NAPARI_SAMEXP_HOME"
 KEPT = 5  # folders of former sittings
 _REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
 _IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
@@ -35,24 +39,17 @@ _IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
 
 def settings_file(home: Path | None = None) -> Path:
     """Return where settings are kept: the user's place for that, or `home`."""
-    home = home or _home()
-    folder = home or platformdirs.user_config_path("napari-samexp", appauthor=False)
+    folder = home or chosen_home() or platformdirs.user_config_path("napari-samexp", appauthor=False)
     return folder / "settings.json"
 
 
 def sessions_dir(home: Path | None = None) -> Path:
     """Return where the folders of sittings are."""
-    home = home or _home()
-    return (home or platformdirs.user_state_path("napari-samexp", appauthor=False)) / "sessions"
-
-
-def _home() -> Path | None:
-    chosen = os.environ.get(HOME_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else None
+    return state_dir(home) / "sessions"
 
 
 class SessionFolder:
-    """A new folder for this sitting, which no other process takes for one that was left.
+    """A new folder for this sitting, which no other process takes for one that was left, nor other users read.
 
     Parameters
     ----------
@@ -70,9 +67,10 @@ class SessionFolder:
         self.path = parent / f"{_highest(parent) + 1:08d}-{secrets.token_hex(3)}"
         self._lock = _lock_of(self.path)
         try:
-            self.path.mkdir(parents=True)
+            private_folder(parent)  # also that of an earlier version, with all that is in it
+            self.path.mkdir(0o700)
             self._lock.acquire(timeout=0)
-            (self.path / _IN_USE).touch()
+            (self.path / _IN_USE).touch(0o600)
         except (OSError, Timeout, NotImplementedError) as error:
             self._lock.release()
             shutil.rmtree(self.path, ignore_errors=True)
@@ -106,10 +104,15 @@ def new_folder(parent: Path) -> tuple[SessionFolder, str]:
     try:
         return SessionFolder(parent), ""
     except SamexpError as error:
-        # a name of one's own, since others may use the same place
-        other = Path(tempfile.gettempdir()) / f"napari-samexp-{_user()}" / "sessions"
-        folder = SessionFolder(other)
+        folder = SessionFolder(_elsewhere(error))
         return folder, f"{error} Until then recordings are kept in {folder.path}; save what is to last."
+
+
+def _elsewhere(why: SamexpError) -> Path:
+    try:
+        return own_temporary_folder(f"napari-samexp-{_user()}") / "sessions"
+    except OSError:
+        raise why from None
 
 
 def _user() -> str:
@@ -173,7 +176,7 @@ def _number(path: Path) -> int:
 
 
 def _lock_of(path: Path) -> FileLock:
-    return FileLock(path / "lock", thread_local=False)
+    return FileLock(path / "lock", mode=0o600, thread_local=False)
 
 
 def _is_free(path: Path) -> bool:

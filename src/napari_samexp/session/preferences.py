@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from napari_samexp._private import make_folders, tighten
 from napari_samexp.io.atomic import read_whole, write_atomic
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import SettingsError
@@ -142,6 +143,7 @@ def _names(kind: Any) -> set[str]:
 
 def load_preferences(path: Path) -> tuple[Preferences, str]:
     """Return the preferences of a file, and one sentence if they had to be the defaults instead."""
+    tighten(path)  # an earlier version let others read it
     try:
         return Preferences.from_json(read_whole(path, LARGEST_FILE)), ""
     except FileNotFoundError:
@@ -153,8 +155,8 @@ def load_preferences(path: Path) -> tuple[Preferences, str]:
 def save_preferences(preferences: Preferences, path: Path) -> None:
     """Write the preferences; a disk that refuses is noted in the log."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         # not worth making the window wait for the disk
-        write_atomic(path, preferences.to_json().encode(), durable=False)
+        write_atomic(path, preferences.to_json().encode(), durable=False, private=True)
     except OSError:
         _log.warning("the settings could not be saved", exc_info=True)

@@ -339,6 +339,16 @@ class PriorMemory:
         PriorError
             If nothing is recorded or the file cannot be written.
         """
+        content = self.to_bytes()
+        try:
+            write_atomic(Path(path), content)
+        except OSError as error:
+            raise PriorError(
+                f"The prior cannot be written to {path} ({error.strerror or error}); choose another place."
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the prior's file; `PriorError` if nothing is recorded."""
         if not self.recordings:
             raise PriorError(
                 "The prior holds no recording, so there is nothing to save; record at least one prompt first."
@@ -351,12 +361,7 @@ class PriorMemory:
             if recording.mask is not None:
                 tensors[f"{i}.mask"] = torch.from_numpy(np.packbits(recording.mask))
         text = json.dumps({"version": VERSION, "recordings": [_to_json(entry) for entry in self.recordings]})
-        try:
-            write_atomic(Path(path), to_safetensors(tensors, {FORMAT: text}))
-        except OSError as error:
-            raise PriorError(
-                f"The prior cannot be written to {path} ({error.strerror or error}); choose another place."
-            ) from error
+        return to_safetensors(tensors, {FORMAT: text})
 
     @classmethod
     def load(cls, path: str | Path) -> PriorMemory:
