@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ import parity  # noqa: E402
 import tiny_run  # noqa: E402
 
 FAMILIES = tuple(golden.FAMILIES)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sessions, settings and what is known of weights go to a folder of the tests, also from child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_SAMEXP_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
@@ -21,6 +22,7 @@ __all__ = [
     "chosen_home",
     "is_own",
     "make_folders",
+    "open_privately",
     "own_temporary_folder",
     "private_folder",
     "state_dir",
@@ -61,6 +63,11 @@ def tighten(path: Path) -> None:
         mode = stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & _OTHERS:
             path.chmod(mode & ~_OTHERS)
+
+
+def open_privately(path: Path) -> BinaryIO:
+    """Open a new file to write to, for this user alone; `FileExistsError` if anything is there."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def is_own(path: Path) -> bool:

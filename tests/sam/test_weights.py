@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from napari_samexp.sam import download as download_module
-from napari_samexp.sam import weights
+from napari_samexp.sam import verified, weights
 from napari_samexp.sam.weights import Connection, OfficialFile
 from napari_samexp.types import CheckpointError
 
@@ -303,8 +303,8 @@ def test_a_file_put_there_by_hand_is_verified_once(
     cache.mkdir()
     (cache / "toy.pt").write_bytes(BODY)
     hashed: list[Path] = []
-    real = weights.differs
-    monkeypatch.setattr(weights, "differs", lambda path, *of: hashed.append(path) or real(path, *of))
+    real = verified.differs
+    monkeypatch.setattr(verified, "differs", lambda path, *of: hashed.append(path) or real(path, *of))
     assert weights.locate("toy") == weights.fetch("toy") == cache / "toy.pt"
     assert len(hashed) == 1
     os.utime(cache / "toy.pt", (1, 1))  # touched since: looked at again
@@ -331,10 +331,105 @@ def test_a_folder_under_the_files_name_is_an_error(named: OfficialFile, cache: P
     assert_one_sentence(error)
 
 
-def test_a_stamp_that_cannot_be_written_only_costs_time(named: OfficialFile, cache: Path) -> None:
-    (cache / "toy.pt.verified").mkdir(parents=True)
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read to be hashed."""
+    seen: list[Path] = []
+    real = verified.differs
+    monkeypatch.setattr(verified, "differs", lambda path, *of: seen.append(path) or real(path, *of))
+    return seen
+
+
+def test_a_record_that_cannot_be_written_only_costs_time(
+    named: OfficialFile, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NAPARI_SAMEXP_HOME", str(tmp_path / "file"))
+    cache.mkdir()
     (cache / "toy.pt").write_bytes(BODY)
-    assert weights.locate("toy") == cache / "toy.pt"
+    for times in (1, 2):
+        assert weights.locate("toy") == cache / "toy.pt"
+        assert len(hashed) == times
+
+
+def test_what_lies_in_a_shared_cache_is_no_proof(
+    named: OfficialFile, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 0.1 believed a stamp beside the file, which whoever put another file there could write too."""
+    cache.mkdir()
+    file = cache / "toy.pt"
+    file.write_bytes(bytes(len(BODY)))
+    status = file.stat()
+    (cache / "toy.pt.verified").write_text(f"{SHA256} {status.st_size} {status.st_mtime_ns}")
+    for function in (weights.locate, weights.fetch):
+        with pytest.raises(CheckpointError, match="damaged or another file"):
+            function("toy")
+
+
+def test_a_file_of_version_0_1_is_hashed_once_more(
+    named: OfficialFile, cache: Path, hashed: list[Path]
+) -> None:
+    cache.mkdir()
+    file = cache / "toy.pt"
+    file.write_bytes(BODY)
+    status = file.stat()
+    (cache / "toy.pt.verified").write_text(f"{SHA256} {status.st_size} {status.st_mtime_ns}")
+    assert weights.locate("toy") == weights.locate("toy") == file
+    assert hashed == [file]
+    assert sorted(path.name for path in cache.iterdir()) == ["toy.pt", "toy.pt.verified"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows tells nobody when a file was changed")
+def test_other_bytes_of_the_same_size_and_time_are_found(named: OfficialFile, cache: Path) -> None:
+    cache.mkdir()
+    file = cache / "toy.pt"
+    file.write_bytes(BODY)
+    assert weights.locate("toy") == file
+    status = file.stat()
+    file.write_bytes(BODY[::-1])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(CheckpointError, match="damaged or another file"):
+        weights.locate("toy")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and owners are those of POSIX")
+def test_a_record_is_private_and_one_that_others_can_write_is_not_believed(
+    named: OfficialFile, cache: Path, hashed: list[Path], tmp_path: Path
+) -> None:
+    cache.mkdir()
+    (cache / "toy.pt").write_bytes(BODY)
+    weights.locate("toy")
+    (record,) = (tmp_path / "home" / "verified").iterdir()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (record, record.parent)] == [0o600, 0o700]
+    record.chmod(0o666)
+    weights.locate("toy")
+    assert len(hashed) == 2
+    (record,) = record.parent.iterdir()
+    record.rename(tmp_path / "record")
+    record.symlink_to(tmp_path / "record")
+    weights.locate("toy")
+    assert len(hashed) == 3 and not record.is_symlink()
+
+
+def test_what_replaces_a_file_while_it_is_hashed_is_not_believed_later(
+    named: OfficialFile, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    file = cache / "toy.pt"
+    file.write_bytes(BODY)
+    real = verified.differs
+
+    def swapped(path: Path, *of: str) -> str:
+        found = real(path, *of)
+        (cache / "other").write_bytes(bytes(len(BODY)))
+        (cache / "other").replace(file)
+        return found
+
+    monkeypatch.setattr(verified, "differs", swapped)
+    weights.locate("toy")
+    monkeypatch.setattr(verified, "differs", real)
+    with pytest.raises(CheckpointError, match="damaged or another file"):
+        weights.locate("toy")
 
 
 # Downloads that work
@@ -707,7 +802,7 @@ def test_a_blob_put_there_by_hand_is_verified_once(
     (cache / "toy.pt").write_bytes(BODY)
     hashed: list[str] = []
     monkeypatch.setattr(
-        weights, "differs", lambda path, *of: hashed.append("") or download_module.differs(path, *of)
+        verified, "differs", lambda path, *of: hashed.append("") or download_module.differs(path, *of)
     )
     assert weights.locate("toy") == weights.fetch("toy") == cache / "toy.pt"
     assert len(hashed) == 1

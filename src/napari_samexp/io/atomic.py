@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from napari_samexp._private import open_privately
 from napari_samexp.types import StoreError
 
 __all__ = [
@@ -82,7 +83,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool
     """
     partial = _partial_of(path)
     try:
-        with open(partial, "xb", opener=_privately if private else None) as file:
+        with open_privately(partial) if private else partial.open("xb") as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -94,10 +95,6 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool
         raise
     if durable:
         sync(path.parent)
-
-
-def _privately(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import platformdirs
 
 from napari_samexp._private import private_folder
 from napari_samexp.sam.download import Connection, Download, Progress, differs, download, plain, sha256_of
+from napari_samexp.sam.verified import difference
 from napari_samexp.types import CheckpointError
 
 __all__ = [
@@ -270,7 +271,7 @@ def _kept_or_downloaded(job: Download) -> Path:
     path = _kept(job.target, job.sha256, job.git_blob)
     if path is None:
         path = download(job)
-        _remember(path, job.sha256 or job.git_blob)
+        _kept(path, job.sha256, job.git_blob)  # another process may have put it there in the meantime
     return path
 
 
@@ -307,38 +308,15 @@ def _kept(path: Path, sha256: str, git_blob: str = "") -> Path | None:
     try:
         if not path.exists():
             return None
-        if not _remembered(path, sha256 or git_blob):
-            if difference := differs(path, sha256, git_blob):
-                raise CheckpointError(
-                    f"{path} is damaged or another file: it has {difference}; delete it, and it will be "
-                    "downloaded anew."
-                )
-            _remember(path, sha256 or git_blob)
+        if found := difference(path, sha256, git_blob):
+            raise CheckpointError(
+                f"{path} is damaged or another file: it has {found}; delete it, and it will be downloaded anew."
+            )
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({plain(error.strerror)}); see to its permissions."
         ) from error
     return path
-
-
-# A stamp beside a verified file spares hashing 2.5 GB at every start; it holds while the file is untouched.
-
-
-def _stamp(path: Path, checksum: str) -> str:
-    status = path.stat()
-    return f"{checksum} {status.st_size} {status.st_mtime_ns}"
-
-
-def _remembered(path: Path, checksum: str) -> bool:
-    try:
-        return path.with_name(path.name + ".verified").read_text("ascii") == _stamp(path, checksum)
-    except (OSError, ValueError):
-        return False
-
-
-def _remember(path: Path, checksum: str) -> None:
-    with suppress(OSError):  # a cache that is read-only, shared by a group: hashed again next time
-        path.with_name(path.name + ".verified").write_text(_stamp(path, checksum), "ascii")
 
 
 def _file_name(url: str) -> str:
