@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp._urls import redacted
+
 __all__ = [
     "NO_MEMORY",
     "CheckpointError",
@@ -42,12 +44,12 @@ class SamexpError(Exception):
     Parameters
     ----------
     sentence : str
-        May quote names from files: line breaks and control characters become spaces, and of a very long one
-        the middle is left out.
+        May quote names from files and addresses: line breaks and control characters become spaces, logins and
+        queries of addresses are left out, and of a very long one the middle.
     """
 
     def __init__(self, sentence: object = "") -> None:
-        line = "".join(c if c.isprintable() else " " for c in str(sentence))
+        line = "".join(c if c.isprintable() else " " for c in redacted(str(sentence)))
         if len(line) > LONGEST_SENTENCE:  # what was found comes first, what to do last
             line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
         super().__init__(line)

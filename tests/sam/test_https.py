@@ -7,6 +7,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import trustme
 
 from napari_samexp import load_model
+from napari_samexp._urls import redacted_url
 from napari_samexp.cli import run
 from napari_samexp.sam import weights
 from napari_samexp.sam.weights import Connection
@@ -265,3 +267,123 @@ def test_a_hash_is_held_against_a_file_and_a_name_too(
     assert run(["info", "sam2.1_hiera_tiny", "--sha256", "0" * 64]) == 2
     assert run(["track", "a.mp4", "--prior", "p", "--out", "x", "--sha256", "0" * 64]) == 2
     assert "--model" in capsys.readouterr().err
+
+
+# ---- secrets in addresses
+
+SECRET = "s3cr3t"
+SIGNED = f"w.safetensors?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    import numpy as np
+    from PIL import Image
+    from tiny_run import drawn_frames
+
+    (tmp_path / "clip").mkdir()
+    for number, frame in enumerate(drawn_frames(2)):
+        Image.fromarray(np.asarray(frame)).save(tmp_path / "clip" / f"{number}.png")
+    return tmp_path / "clip"
+
+
+def assert_nowhere(tmp_path: Path, *said: str) -> None:
+    """Nothing that was printed, logged or written has the secret, nor has a name of a file."""
+    for text in said:
+        assert SECRET not in text
+    for path in tmp_path.rglob("*"):
+        assert SECRET not in str(path)
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_signed_address_leaves_its_signature_nowhere(
+    serve: Any, trusted: Path, body: bytes, tmp_path: Path, clip: Path, capfd: Any, caplog: Any
+) -> None:
+    caplog.set_level("DEBUG")
+    server, prior = serve(), str(tmp_path / "p.safetensors")
+    server.answers = [drop, whole]  # with a line in the log
+    name = f"{server.address(SIGNED)}{weights.HASH_MARK}{hash_of(body)}"
+    model = ["--model", name]
+    commands = [
+        ["info", name],
+        ["info", name, "--json"],
+        ["record", str(clip / "0.png"), *model, "--side", "128", "--point", "30,20", "--out", prior],
+        ["track", str(clip), *model, "--side", "128", "--prior", prior, "--out", str(tmp_path / "x.zarr")],
+        ["compare", prior, "--videos", str(clip), *model, "--side", "128", "--out", str(tmp_path / "made")],
+        ["posenc", *model, "--out", str(tmp_path / "x.png")],
+        ["posenc", *model, *model, "--out", str(tmp_path / "both.png")],
+        ["posenc", *model, "--out", str(tmp_path / "x.tif")],
+    ]
+    for command in commands:
+        assert run(command) == 0, command
+    assert SECRET in server.asked[0][0] and len(server.asked) == 2
+    captured = capfd.readouterr()
+    assert "broke off" in caplog.text
+    assert_nowhere(tmp_path, captured.out, captured.err, caplog.text)
+    # what is kept of the address still leads to the file
+    assert weights.locate(redacted_url(name)) == weights.locate(name) is not None
+
+
+def refuse(h: Handler) -> None:
+    h.start(403, Content_Length=0)
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize("answer", [refuse, fault, other_bytes, redirect(f"http://u:{SECRET}@h/?{SECRET}")])
+def test_a_refused_signed_address_does_not_show_it(
+    serve: Any, trusted: Path, tmp_path: Path, capfd: Any, caplog: Any, answer: Answer, debug: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    caplog.set_level("DEBUG")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = serve()
+    server.answers = [answer]
+    assert run([*debug, "info", server.address(SIGNED), "--sha256", "0" * 64]) == 2
+    captured = capfd.readouterr()
+    assert ("Traceback" in captured.err) == bool(debug)
+    assert server.address() in captured.err  # without what was behind it
+    assert_nowhere(tmp_path, captured.out, captured.err, caplog.text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://{SECRET}:{SECRET}@127.0.0.1:9/w.pt", f"https://{SECRET}@127.0.0.1:9/w.pt",
+        f"https://name:{SECRET}@localhost/w.pt", f"https://127.0.0.1:9/a b?sig={SECRET}",
+        f"https://127.0.0.1:9/w.pt?sig={SECRET}\t", f"http://127.0.0.1/w.pt?{SECRET}",
+        f"https://127.0.0.1:9/w.pt?sig={SECRET}", f"https://127.0.0.1:port/w.pt?sig={SECRET}",
+        f"https://[::1/w.pt?{SECRET}", f"https://u:a/{SECRET}@127.0.0.1:9/w.pt", f"https:///w.pt?{SECRET}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("behind", [f"#sha256={'0' * 64}", "", f"#sha256={'0' * 60}&sig={SECRET}"])
+@pytest.mark.parametrize(
+    "command", [["info"], ["posenc", "--out", "x.png", "--model"], ["record", "x.png", "--model"]]
+)
+def test_an_odd_address_shows_no_secret(
+    url: str, behind: str, command: list[str], tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert run(["--debug", *command, f"{url}{behind}"]) == 2
+    captured = capfd.readouterr()
+    assert_nowhere(tmp_path, captured.out, captured.err)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        f"http://u:{SECRET}@127.0.0.1:9",
+        f"http:/u:{SECRET}@127.0.0.1:9",
+        f"//u:{SECRET}@127.0.0.1:x",
+        f"http://u:{SECRET}@",
+    ],
+)
+def test_a_password_of_a_proxy_is_not_shown(
+    proxy: str, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("https_proxy", proxy)
+    assert run(["--debug", "info", "https://example.invalid/w.pt", "--sha256", "0" * 64]) == 2
+    captured = capfd.readouterr()
+    assert "could not be downloaded" in captured.err
+    assert_nowhere(tmp_path, captured.out, captured.err)

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.panel import Panel
+from napari_samexp._urls import redacted_url
 from napari_samexp.session.models import ModelOffer, ModelState, model_offers
 from napari_samexp.session.session import Session
 from napari_samexp.types import SamexpError
@@ -81,7 +82,7 @@ class ModelControl:
         combo = self._panel.model
         place = combo.findData(name)
         if place < 0 and name:
-            combo.insertItem(0, Path(name).name, name)
+            combo.insertItem(0, Path(redacted_url(name)).name, name)
             place = 0
         combo.setCurrentIndex(place)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from napari_samexp._urls import redacted, redacted_url
 from napari_samexp.io._paths import content_digest
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import RunIdentity
@@ -130,6 +131,9 @@ class JobResult:
     error: str = ""
     worker: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", redacted(self.error))
+
 
 Event = Progress | JobResult
 
@@ -142,10 +146,10 @@ def job_key(job: Job) -> str:
     OSError
         If the prior or the video cannot be read.
     """
-    what = asdict(replace(job, name="", store="", device="", threads=None))
+    what = asdict(replace(job, name="", store="", device="", threads=None, model=redacted_url(job.model)))
     del what["graphs"]  # as the device: rounding
     for name in ("prior", "video", "model"):
-        what[name] = _digest(Path(getattr(job, name)))
+        what[name] = _digest(Path(what[name]))
     what["pictures"] = [_digest(Path(picture)) for picture in job.pictures]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from napari_samexp._urls import redacted_url
 from napari_samexp.batch.jobs import Job, JobResult
 from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole
 from napari_samexp.io.labels import LabelStore
@@ -60,7 +61,7 @@ class Manifest:
             "prior": job.prior,
             "video": job.video,
             "store": os.path.relpath(job.store, self.path.parent),
-            "model": job.model,
+            "model": redacted_url(job.model),
             "frames": result.frames,
             "tracked": result.tracked,
             "seconds": round(result.seconds, 3),

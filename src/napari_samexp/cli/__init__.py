@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from napari_samexp import __version__
+from napari_samexp._urls import redacted
 from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
@@ -106,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(stop), STOPPED)
     except Exception as error:
         if debug:
-            traceback.print_exception(error)
+            typer.echo(redacted("".join(traceback.format_exception(error))), err=True, nl=False)
         return _failed(*_explained(error))
 
 
@@ -144,7 +145,7 @@ def _usage(error: Exception) -> str:
 
 def _failed(sentence: str, status: int) -> int:
     try:
-        typer.echo(f"{PROGRAM}: {one_line(sentence)}", err=True)
+        typer.echo(f"{PROGRAM}: {one_line(redacted(sentence))}", err=True)
     except BrokenPipeError:
         _drop_output()
     return status

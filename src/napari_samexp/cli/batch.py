@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_samexp import __version__
+from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import (
     DEFAULTS,
     Device,
@@ -131,7 +132,7 @@ def batch(
     jobs = plan_jobs(rows, paths, out)
     facts = {
         "version": __version__, "priors": len(rows), "videos": len(paths), "settings": settings.to_json(),
-        "workers": scheduler or runner.workers,
+        "workers": redacted_url(scheduler) if scheduler else runner.workers,
     }  # fmt: skip
     if split is None:
         outcome = run_all(jobs, runner, out, retries=retries, facts=facts, quiet=json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._urls import redacted_url
 from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.models import name_for
 from napari_samexp.cli.progress import Stopped, interruptible
@@ -164,7 +165,9 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
         recorded = PriorMemory.load(path)
         for model in asked.models or (None,):
             used = name_for(recorded, model, again=bool(asked.pictures))
-            called = used if used in OFFICIAL else Path(used).stem  # the dot in sam2.1 begins no ending
+            called = (
+                used if used in OFFICIAL else Path(redacted_url(used)).stem
+            )  # the dot in sam2.1 begins no ending
             name = short if len(asked.models) < 2 else f"{short}.{called}"
             if name in rows:
                 raise SettingsError(f"Two of the --model have the name {called}; give each once.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
@@ -32,7 +33,7 @@ def load(name: str, *, device: str, dtype: str, quiet: bool, graphs: bool = Fals
 
     require_memory(name)
     choose_dtype(dtype, choose_device(device))
-    with progress(f"Downloading {one_line(name)}", "bytes", quiet=quiet) as update:
+    with progress(f"Downloading {one_line(redacted_url(name))}", "bytes", quiet=quiet) as update:
         fetch(name, progress=update)
     model = load_model(name, device=device, dtype=dtype, graphs=graphs)
     if isinstance(model, Sam1):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import Json, require_output
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
@@ -129,7 +130,7 @@ def _channels(text: str) -> list[int]:
 def _tables(name: str, *, quiet: bool) -> PositionTables:
     from napari_samexp.sam.position_tables import read_tables
 
-    with progress(f"Downloading {one_line(name)}", "bytes", quiet=quiet) as update:
+    with progress(f"Downloading {one_line(redacted_url(name))}", "bytes", quiet=quiet) as update:
         fetch(name, progress=update)
     return read_tables(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from napari_samexp._urls import redacted
 from napari_samexp.types import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["Cancelled", "ends_for_memory", "exit_sentence", "sentence_of"]
@@ -21,7 +22,7 @@ def sentence_of(error: BaseException) -> str:
         return "Cancelled."
     if ends_for_memory(error):
         return NO_MEMORY
-    text = " ".join(str(error).split())[:200]
+    text = " ".join(redacted(str(error)).split())[:200]
     return f"Something unexpected went wrong ({type(error).__name__}: {text}); the log has the details."
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from napari_samexp._urls import redacted
 from napari_samexp.engine.encoded import EncodedPictures
 from napari_samexp.engine.encodings import EncodingReader
 from napari_samexp.engine.errors import Cancelled, ends_for_memory, sentence_of
@@ -310,4 +311,4 @@ class Worker:
 
 
 def _trace(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))
+    return redacted("".join(traceback.format_exception(error)))

@@ -19,6 +19,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 import certifi
 from filelock import FileLock
 
+from napari_samexp._urls import redacted, redacted_url
 from napari_samexp.types import CheckpointError
 
 __all__ = ["Connection", "Download", "Progress", "differs", "download", "git_blob_of", "plain", "sha256_of"]
@@ -92,10 +93,15 @@ class Download:
         """Where the bytes go until all are there and right."""
         return self.target.with_name(self.target.name + ".part")
 
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown."""
+        return redacted_url(self.url)
+
     def failed(self, why: str) -> CheckpointError:
         """Return the error that says why, and how to get the file by hand."""
         return CheckpointError(
-            f"{self.target.name} could not be downloaded ({why}); try again, or download {self.url} by hand "
+            f"{self.target.name} could not be downloaded ({why}); try again, or download {self.shown} by hand "
             f"and save it as {self.target.name} in the folder {self.target.parent}."
         )
 
@@ -176,7 +182,7 @@ def _complete(job: Download) -> None:
             return _connect_once(job)
         except _Broken as broken:
             why = str(broken)
-            _log.info("download of %s broke off: %s", job.url, why)
+            _log.info("download of %s broke off: %s", job.shown, redacted(why))
     raise job.failed(why)
 
 
@@ -235,7 +241,9 @@ def _request(job: Download, url: str, have: int) -> HTTPResponse:
         response: HTTPResponse = _opener(job).open(
             Request(url, headers=headers), timeout=job.connection.stall_s
         )
-    except (URLError, InvalidURL, ValueError) as error:  # not connected, and unlikely to be a moment later
+    except InvalidURL:  # what it says quotes the address
+        raise job.failed(f"{plain(redacted_url(url))!r} is no address that can be asked for") from None
+    except (URLError, ValueError) as error:  # not connected, and unlikely to be a moment later
         raise job.failed(f"no connection to {_host(url)}: {_reason(error)}") from error
     except (OSError, HTTPException) as error:  # connected, but no answer
         raise _Broken(f"no answer from {_host(url)}: {_reason(error)}") from error
@@ -263,7 +271,11 @@ def _require_scheme(job: Download, url: str) -> None:
         parts = urlsplit("")
     if parts.scheme != wanted or not parts.hostname:
         found = "the server points to" if url != job.url else "the address is"
-        raise job.failed(f"{found} {plain(url)!r}, expected {wanted}://")
+        raise job.failed(f"{found} {plain(redacted_url(url))!r}, expected {wanted}://")
+    if "@" in parts.netloc:
+        raise job.failed(
+            "the address has a user name or password before the host, which is not sent; give it without"
+        )
 
 
 def _joined(url: str, location: str) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from napari_samexp._private import private_folder
+from napari_samexp._urls import redacted_url
 from napari_samexp.sam.download import Connection, Download, Progress, differs, download, plain, sha256_of
 from napari_samexp.sam.verified import difference
 from napari_samexp.types import CheckpointError
@@ -251,7 +252,8 @@ def _address(name: object) -> tuple[str, Path, str]:
     digest = given.strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise CheckpointError(
-            f"{plain(given)!r} is not a SHA-256; give the 64 hexadecimal digits of the file at {plain(url)}."
+            f"What follows {HASH_MARK} is not a SHA-256; give the 64 hexadecimal digits of the file at "
+            f"{plain(redacted_url(url))}."
         )
     return url, cache_dir() / f"{digest[:16]}-{_file_name(url)}", digest
 
@@ -293,7 +295,7 @@ def _own_path(name_or_path: str | Path) -> Path:
     given = str(name_or_path)
     if given.lower().startswith(("http://", "https://")):
         raise CheckpointError(
-            f"{plain(given)} is an address; give its SHA-256 too, behind it as {HASH_MARK}... or with --sha256."
+            f"{plain(redacted_url(given))} is an address; give its SHA-256 too, behind it as {HASH_MARK}... or with --sha256."
         )
     known = [STARTER, *OFFICIAL]
     close = difflib.get_close_matches(given[:80], known, n=3) or known

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_samexp._private import make_folders, tighten
+from napari_samexp._urls import redacted_url
 from napari_samexp.io.atomic import read_whole, write_atomic
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import SettingsError
@@ -97,8 +98,8 @@ class Preferences:
         return replace(self, **given)
 
     def to_json(self) -> str:
-        """Return the preferences as JSON."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=1)
+        """Return the preferences as JSON; of a model's address what gives access is left out."""
+        return json.dumps({"version": VERSION, **asdict(self), "model": redacted_url(self.model)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Preferences:
