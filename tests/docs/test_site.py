@@ -54,6 +54,11 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
         assert [url for url in loaded if "canonical" not in url] == [], page
 
 
+def test_how_to_report_a_problem_is_on_the_site(site: Path) -> None:
+    page = (site / "security" / "index.html").read_text("utf-8")
+    assert "Report a vulnerability" in page
+
+
 def test_every_command_is_in_the_reference(site: Path) -> None:
     page = (site / "reference" / "cli" / "index.html").read_text("utf-8")
     commands = get_command(app).commands  # type: ignore[attr-defined]
