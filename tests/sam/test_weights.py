@@ -482,6 +482,18 @@ def test_a_server_without_ranges_starts_again(server: Server, wanted: OfficialFi
     assert server.ranges == ["bytes=14-"]
 
 
+def test_a_part_file_that_is_a_link_is_not_written_through(
+    server: Server, wanted: OfficialFile, cache: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(BODY[:1000])
+    cache.mkdir()
+    part_of(cache).symlink_to(other)
+    path = weights.fetch(wanted, connection=QUICK)
+    assert path.read_bytes() == BODY and not path.is_symlink()
+    assert other.read_bytes() == BODY[:1000]
+
+
 def test_a_complete_part_file_is_only_verified(server: Server, wanted: OfficialFile, cache: Path) -> None:
     put_part(cache, BODY)
     assert weights.fetch(wanted, connection=QUICK).read_bytes() == BODY

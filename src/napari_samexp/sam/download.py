@@ -193,13 +193,19 @@ def _connect_once(job: Download) -> None:
     with _opened(job, have) as response:
         start = _start_of(response, job, have)
         total = _total_of(response, job, start)
-        with job.part.open("ab" if start else "wb") as file:
+        with open(job.part, "ab" if start else "wb", opener=_no_link) as file:
             _pour(response, file, job, start, total)
             file.flush()
             os.fsync(file.fileno())
 
 
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _usable_part(job: Download) -> int:
+    if job.part.is_symlink():  # in a cache that many share, a way to have another file written to
+        job.part.unlink()
     have = job.part.stat().st_size if job.part.exists() else 0
     if have > (job.size if job.size is not None else MAX_BYTES):
         job.part.unlink()  # from something else; no beginning of this file
