@@ -1,11 +1,12 @@
-"""Resident memory over a long video: 20,000 frames at 1080p from a real MP4, through the tracker into a store.
+"""Memory, threads and handles over a long video: 20,000 frames at 1080p from a real MP4, tracked into a store.
 
     nice -n 19 python benchmarks/soak.py WORK [--frames 20000] [--side 128] [--model starter]
 
 The clip is made once: a few hundred drawn frames as H.264, whose packets are then repeated to the full length, so
 that it is a real file of that many frames. What is measured lies in WORK/memory.jsonl, a line every 100 frames; a
-run that was stopped goes on when the same command is given again, and each part is judged on its own. Printed is
-the slope of the resident memory by least squares over each part, without its first 1,000 frames.
+run that was stopped goes on when the same command is given again, and each part is judged on its own. Printed are
+the slopes of the resident memory, of the threads and of the handles (open files, on Windows all handles) by least
+squares over each part, without its first 1,000 frames.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import psutil
 
 HEIGHT, WIDTH, GROUP, DRAWN = 1080, 1920, 50, 300
 EVERY, WARM_UP = 100, 1000
-BOUND_MB = 1.0  # per 1,000 frames
+BOUNDS = {"rss_MB": 1.0, "threads": 0.5, "handles": 0.5}  # per 1,000 frames
 
 
 @cache
@@ -109,7 +110,7 @@ def track(work: Path, clip: Path, args: argparse.Namespace) -> None:
                     "tracked": tracked,
                     "rss_MB": round(process.memory_info().rss / 1e6, 2),
                     "threads": process.num_threads(),
-                    "files": process.num_fds() if hasattr(process, "num_fds") else None,
+                    "handles": process.num_handles() if psutil.WINDOWS else process.num_fds(),
                     "frames_per_s": round(tracked / (time.monotonic() - began), 2),
                     "found": not result.scores[1].lost,
                 }
@@ -117,8 +118,22 @@ def track(work: Path, clip: Path, args: argparse.Namespace) -> None:
                 log.flush()
 
 
+def slope(lines: list[dict], name: str) -> float | None:
+    """Return how much a figure grows in 1,000 frames, or None of too few lines."""
+    if len(lines) < 3:
+        return None
+    frames, values = ([line[key] for line in lines] for key in ("tracked", name))
+    return round(1000 * float(np.polyfit(frames, values, 1)[0]), 3)
+
+
+def held(parts: list[dict]) -> bool:
+    """Return whether no figure grew by more than its bound in any part long enough to tell."""
+    long = [part for part in parts if part["rss_MB"]["slope"] is not None]
+    return bool(long) and all(part[name]["slope"] <= bound for part in long for name, bound in BOUNDS.items())
+
+
 def report(work: Path) -> list[dict]:
-    """Return the slope of each part of the run."""
+    """Return the figures of each part of the run."""
     parts: dict[str, list[dict]] = {}
     for text in (work / "memory.jsonl").read_text("utf-8").splitlines():
         line = json.loads(text)
@@ -126,22 +141,16 @@ def report(work: Path) -> list[dict]:
     found = []
     for lines in parts.values():
         warm = [line for line in lines if line["tracked"] > WARM_UP]
-        slope = None
-        if len(warm) > 2:
-            frames, rss = ([line[key] for line in warm] for key in ("tracked", "rss_MB"))
-            slope = round(1000 * float(np.polyfit(frames, rss, 1)[0]), 3)
-        found.append(
-            {
-                "frames": lines[-1]["tracked"],
-                "last_frame": lines[-1]["frame"],
-                "MB_per_1000_frames": slope,
-                "rss_MB": {"first": lines[0]["rss_MB"], "last": lines[-1]["rss_MB"]}
-                | {"highest": max(line["rss_MB"] for line in lines)},
-                "threads": sorted({line["threads"] for line in lines}),
-                "files": sorted({line["files"] for line in lines if line["files"] is not None}),
-                "frames_per_s": lines[-1]["frames_per_s"],
+        part = {"frames": lines[-1]["tracked"], "last_frame": lines[-1]["frame"]}
+        for name in BOUNDS:
+            values = [line[name] for line in lines]
+            part[name] = {
+                "first": values[0],
+                "last": values[-1],
+                "highest": max(values),
+                "slope": slope(warm, name),
             }
-        )
+        found.append(part | {"frames_per_s": lines[-1]["frames_per_s"]})
     return found
 
 
@@ -165,8 +174,7 @@ def main() -> None:
     parts = report(args.work)
     for part in parts:
         print(json.dumps(part))
-    slopes = [part["MB_per_1000_frames"] for part in parts if part["MB_per_1000_frames"] is not None]
-    print(json.dumps({"bound": BOUND_MB, "held": bool(slopes) and max(slopes) <= BOUND_MB}))
+    print(json.dumps({"bounds": BOUNDS, "held": held(parts)}))
 
 
 if __name__ == "__main__":

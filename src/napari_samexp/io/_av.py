@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
 from napari_samexp.io._av_file import EXPECTED, AvFile, LostPlace
 from napari_samexp.io._cache import FrameCache
@@ -56,6 +57,7 @@ class AvSource:
 
     shape: tuple[int, int, int, int]
     times: npt.NDArray[np.float64]
+    fps: float | None  # mean frames a second
     _table: FrameTable
     _frame_of: npt.NDArray[np.int64]  # by packet
     _run: Iterator[tuple[int, Any]]  # frames with their indices, being decoded
@@ -69,6 +71,8 @@ class AvSource:
         self.name = path.name
         self._limits = limits
         self._cache: FrameCache[Any] = FrameCache(cache_bytes)
+        # One for all frames: a frame's own converter lives as long as the frame, with a thread for each core.
+        self._converter = VideoReformatter()
         self._file = AvFile(path, "AUTO")
         try:
             self._read_table()
@@ -76,16 +80,6 @@ class AvSource:
         except BaseException:
             self._file.close()
             raise
-
-    @property
-    def fps(self) -> float | None:
-        """Mean frames a second."""
-        rate = float(self._file.stream.average_rate or 0)
-        if len(self.times) > 1 and self.times[-1] > 0:
-            mean = float((len(self.times) - 1) / self.times[-1])
-            # what the file says is finer than its times, which mkv rounds to milliseconds, but may be wrong
-            return rate if abs(rate - mean) < 0.01 * mean else mean
-        return rate or None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -115,7 +109,8 @@ class AvSource:
                 f"Frame {index} of {self.name} is {frame.width} wide and {frame.height} high, but the first "
                 f"is {width} wide and {height} high; convert the video to one size."
             )
-        rgb = _turned(frame.to_ndarray(format="rgb24"), self._matrix)
+        rgb24 = self._converter.reformat(frame, format="rgb24", threads=1)
+        rgb = _turned(rgb24.to_ndarray(), self._matrix)
         return np.array(to_rgb8(rgb, self._limits))
 
     def close(self) -> None:
@@ -149,6 +144,7 @@ class AvSource:
         height, width = _turned(np.empty((frame.height, frame.width)), self._matrix).shape
         self.shape = (len(self._table), height, width, 3)
         self.times = self._times()
+        self.fps = self._mean_rate()
         # passing frames may take half of the cache, so that a far jump does not empty it
         self._back = self._cache.limit_bytes // _nbytes(frame) // 2
 
@@ -171,6 +167,14 @@ class AvSource:
         stream = self._file.stream
         rate = stream.average_rate or stream.guessed_rate
         return self._table.times(float(stream.time_base), float(rate) if rate else None)
+
+    def _mean_rate(self) -> float | None:
+        rate = float(self._file.stream.average_rate or 0)
+        if len(self.times) > 1 and self.times[-1] > 0:
+            mean = float((len(self.times) - 1) / self.times[-1])
+            # what the file says is finer than its times, which mkv rounds to milliseconds, but may be wrong
+            return rate if abs(rate - mean) < 0.01 * mean else mean
+        return rate or None
 
     def _find(self, index: int) -> Any:
         """Return frame `index` as decoded; `VideoError` if it cannot be."""

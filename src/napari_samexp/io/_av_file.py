@@ -58,6 +58,7 @@ class AvFile:
         self.path = path
         self.threads = threads
         self.fed = -1
+        self.stream: Any = None
         self.open()
 
     def open(self) -> None:
@@ -89,8 +90,9 @@ class AvFile:
         return max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
     def close(self) -> None:
-        """Close the file; `open` opens it again."""
+        """Close the file and end its decoder, whose threads live as long as the stream; `open` begins anew."""
         self.container.close()
+        self.stream = None
 
     def packets(self) -> Iterator[Any]:
         """Yield the packets from the current place on, up to the end or to damage that hides what follows."""

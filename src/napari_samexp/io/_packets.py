@@ -44,8 +44,9 @@ class PacketList:
     @classmethod
     def of(cls, packets: Iterable[Any], codec: str) -> PacketList:
         """Return what the headers of `packets` say."""
-        rows = [_row(packet, codec) for packet in packets]
-        pts, dts, sizes, shown, keys = np.array(rows, np.int64).reshape(-1, 5).T
+        # straight into an array: rows of Python numbers take ten times as much
+        rows = np.fromiter((_row(packet, codec) for packet in packets), np.dtype((np.int64, 5)))
+        pts, dts, sizes, shown, keys = rows.T.copy()
         keys[:1] = 1  # there is no place before the first
         if codec == "gif":  # Later pictures lie over the earlier ones, whatever their headers say.
             keys[1:] = 0

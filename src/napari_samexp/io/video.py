@@ -130,7 +130,7 @@ def read_frame(reference: str | os.PathLike[str]) -> Frame:
     match = None if _exists(text) else _REFERENCE.fullmatch(text)
     if match is None:
         return np.array(to_rgb8(read_image(text)))
-    with open_video(match["path"]) as video:
+    with open_video(match["path"], cache_bytes=0) as video:  # the frames on the way are of no use later
         return video.frame(int(match["frame"]))
 
 
