@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from bad_input_guard import Case
 from bad_input_sound import CLIPS, HEIGHT, WIDTH, damaged, frames, write_video
+from bad_input_videos import CLAIMS, write_claim
 from PIL import Image
 
 from napari_samexp.engine.sharing import Picture
@@ -300,6 +301,15 @@ _ODD: dict[str, Callable[..., Case]] = {
     "play list": _play_list,
     "folder of pictures": _picture_folder,
 }
+
+# ---- videos that claim more than they have
+
+
+def claiming_video(chance: Random, sound: Path, folder: Path) -> Case:
+    """A small video whose headers claim very much."""
+    name = chance.choice(sorted(CLAIMS))
+    return Case(name, watched(write_claim(name, folder), chance), must="refuse")
+
 
 # ---- arrays as videos
 
@@ -627,6 +637,7 @@ KINDS = {
     "video: damaged bytes": damaged_video,
     "video: broken index": broken_index,
     "video: odd": odd_video,
+    "video: claims": claiming_video,
     "video: odd array": odd_array_video,
     "picture: odd array": odd_picture,
     "picture: damaged bytes": damaged_picture,

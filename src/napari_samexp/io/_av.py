@@ -159,8 +159,9 @@ class AvSource:
 
     def _no_frames(self) -> VideoError:
         return VideoError(
-            f"{self._file.path} has no frame that can be decoded: it is damaged or cut short. "
-            f"Copy it again or convert it; expected {EXPECTED}."
+            f"{self._file.path} has no frame that can be decoded: it is damaged or cut short, or its frames have "
+            f"more pixels ({self._file.most_pixels}) than a small file may. Copy it again or convert it; "
+            f"expected {EXPECTED}."
         )
 
     def _times(self) -> npt.NDArray[np.float64]:

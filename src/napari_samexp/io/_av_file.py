@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +14,7 @@ import av.error
 from av.stream import Disposition
 
 from napari_samexp.io._packets import NO_TIME, PacketList
+from napari_samexp.io._video_claims import most_packets, most_pixels, plausible_size
 from napari_samexp.types import VideoError
 
 __all__ = ["EXPECTED", "AvFile", "Decoded", "LostPlace"]
@@ -26,6 +28,9 @@ FORMATS = (
     "3g2,3gp,aac,apng,asf,avi,dv,flac,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,ogg,rm,wav,webm,wtv,yuv4mpegpipe"
 )
+
+_MOST_STREAMS = 100
+_THREAD_BYTES = 1 << 29  # what the frames that threads have in work may take together
 
 Decoded = Iterator[tuple[int, Any]]
 
@@ -47,6 +52,8 @@ class AvFile:
     ----------
     fed : int
         The packet that went to the decoder last.
+    most_pixels : int
+        What a frame may have; more in a larger file.
 
     Raises
     ------
@@ -59,11 +66,18 @@ class AvFile:
         self.threads = threads
         self.fed = -1
         self.stream: Any = None
+        self._size = plausible_size(path)
+        self.most_pixels = most_pixels(self._size)
         self.open()
 
     def open(self) -> None:
         """Open the file, at its beginning."""
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": FORMATS,
+            "max_streams": str(_MOST_STREAMS),
+            "max_pixels": str(self.most_pixels),
+        }
         try:
             self.container = _opened(self.path, options)
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -73,10 +87,29 @@ class AvFile:
             ) from error
         try:
             self.stream = self._video_stream()
+            self._require_small_frames()
         except VideoError:
-            self.container.close()
+            self.close()
             raise
-        self.stream.thread_type = self.threads
+        self._set_decoder()
+
+    def _require_small_frames(self) -> None:
+        width, height, pixels = self.stream.width, self.stream.height, self.stream.codec_context.format
+        bits = 24 if pixels is None else max(24, pixels.padded_bits_per_pixel)
+        if width * height * bits > 24 * self.most_pixels:
+            raise VideoError(
+                f"{self.path} has frames {width} wide and {height} high of {bits} bits a pixel, too large for a "
+                f"file of {self._size} bytes: it is damaged or was made to do harm; make its frames smaller."
+            )
+
+    def _set_decoder(self) -> None:
+        codec = self.stream.codec_context
+        codec.options = {"max_pixels": str(self.most_pixels)}
+        codec.thread_type = self.threads
+        # each has a frame in work, so that large ones would take the more, the more cores there are
+        room = _THREAD_BYTES // max(1, 2 * self.stream.width * self.stream.height)
+        if room <= (os.cpu_count() or 1):
+            codec.thread_count = max(1, room)
 
     def _video_stream(self) -> Any:
         # a song's cover is a video stream too
@@ -96,11 +129,21 @@ class AvFile:
 
     def packets(self) -> Iterator[Any]:
         """Yield the packets from the current place on, up to the end or to damage that hides what follows."""
+        most = most_packets(self._size)
         try:
-            # an empty packet would tell the decoder that the video is over
-            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+            for number, packet in enumerate(self.container.demux(self.stream)):
+                if number > most:
+                    raise self._too_many(most)
+                if packet.size:  # an empty packet would tell the decoder that the video is over
+                    yield packet
         except av.error.FFmpegError as error:
             logger.warning("%s cannot be read to its end: %s", self.path, _reason(error))
+
+    def _too_many(self, most: int) -> VideoError:
+        return VideoError(
+            f"{self.path} claims more than {most} frames, in a file of {self._size} bytes: it is "
+            "damaged or was made to do harm. Copy it again or convert it anew from its source."
+        )
 
     def frames(self, packets: PacketList, start: int, sought: Iterator[int]) -> Decoded:
         """Yield (packet, frame) in the order of showing, decoding from packet `start` on.
