@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,6 +216,29 @@ def test_only_the_newest_question_for_frequencies_is_answered(sitting: Sitting) 
     sitting.session.frequencies(sitting.maps[0], second.append)
     sitting.run(lambda: bool(second))
     assert not first and second[0].shape == (4,)
+
+
+def test_many_questions_for_frequencies_take_one_thread(sitting: Sitting) -> None:
+    """While one is worked on, the others wait without a thread each; then the newest has its turn."""
+    begun, go_on = threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    class SlowMap:
+        asked = 0
+
+        def frequencies(self) -> np.ndarray:
+            SlowMap.asked += 1
+            begun.set()
+            assert go_on.wait(20)
+            return np.zeros(4, np.float32)
+
+    for number in range(50):
+        sitting.session.frequencies(SlowMap(), lambda found, number=number: answers.append(number))
+        assert begun.wait(20)
+    assert sum("frequencies" in thread.name for thread in threading.enumerate()) == 1
+    go_on.set()
+    sitting.run(lambda: bool(answers))
+    assert answers == [49] and SlowMap.asked == 2
 
 
 def test_the_end_of_the_worker_is_told(sitting: Sitting) -> None:

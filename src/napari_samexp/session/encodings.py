@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -36,6 +37,9 @@ from napari_samexp.types import SamexpError
 __all__ = ["EncodingSession", "EncodingSource", "MapWish"]
 
 HW = tuple[int, int]
+_Question = tuple[PosencMap, Callable[[npt.NDArray[np.float32]], None]]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +257,9 @@ class EncodingSession:
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self._folder.path, options))
         self._deliver = deliver
         self._exchange = Exchange(make, deliver, self._on_other, lambda what: None)
-        self._analysis = 0
-        self._one_at_a_time = threading.Lock()
+        self._question: _Question | None = None  # the newest
+        self._analysing = False
+        self._lock = threading.Lock()
         self._closed = False
         self.first, self.second = EncodingSource(self._exchange), EncodingSource(self._exchange)
 
@@ -264,19 +269,31 @@ class EncodingSession:
 
     def frequencies(self, shown: PosencMap, then: Callable[[npt.NDArray[np.float32]], None]) -> None:
         """Compute the dominant frequency of each channel aside; only the newest question is answered."""
-        self._analysis += 1
-        turn = self._analysis
-
-        def work() -> None:
-            with self._one_at_a_time:
-                if turn == self._analysis and not self._closed:
-                    found = shown.frequencies()
-                    self._deliver(
-                        lambda: then(found) if turn == self._analysis and not self._closed else None
-                    )
-
+        with self._lock:
+            self._question = shown, then
+            if self._analysing:  # one thread, however often a slider asks
+                return
+            self._analysing = True
         # not behind the maps, which a large analysis would hold up
-        threading.Thread(target=work, name="napari-samexp frequencies", daemon=True).start()
+        threading.Thread(target=self._analyse, name="napari-samexp frequencies", daemon=True).start()
+
+    def _analyse(self) -> None:
+        question = self._question_after(None)
+        while question is not None:
+            try:
+                self._deliver(partial(self._answer, question, question[0].frequencies()))
+            except Exception:
+                _log.exception("the frequencies of a map could not be found")
+            question = self._question_after(question)
+
+    def _question_after(self, answered: _Question | None) -> _Question | None:
+        with self._lock:
+            self._analysing = self._question is not answered and not self._closed
+            return self._question if self._analysing else None
+
+    def _answer(self, question: _Question, found: npt.NDArray[np.float32]) -> None:
+        if question is self._question and not self._closed:
+            question[1](found)
 
     def close(self) -> None:
         """End the worker and let go of everything; a second call does nothing."""
