@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_samexp._text import LONGEST_NAME
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
 
@@ -884,3 +885,11 @@ def test_a_dropped_store_lets_go(path: Path) -> None:
 def test_io_needs_no_torch() -> None:
     code = "import sys, napari_samexp.io.labels; sys.exit('torch' in sys.modules or 'napari' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_are_cut_when_a_store_is_read(tmp_path: Path) -> None:
+    create(tmp_path / "s", frames=1, labels={1: "a\x1b[2J\n" + "x" * 10**5, 7: "\u202e<b>"}).close()
+    with LabelStore.open(tmp_path / "s", mode="a", identity=IDENTITY) as store:
+        assert store.names[1].startswith("a[2J xxx") and len(store.names[1]) == LONGEST_NAME
+        assert store.names[7] == "<b>" and store.done[0]
+        store.write(result_of(1))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from napari_samexp._text import LONGEST_NAME
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.measure.comparison import Cell, Comparison, compare_column, measure_cell
@@ -129,3 +130,15 @@ def test_pictures(comparison):
 def test_pictures_of_nothing():
     empty = Comparison(("a",), ("v",), (Cell("a", "v", "none.mp4", "none.zarr", error="x"),), {})
     assert heat_maps(empty).shape == (8, 8, 3) and best_and_worst(empty).ndim == 3
+
+
+def test_names_are_cut_when_a_comparison_is_read(comparison, tmp_path):
+    comparison.save(tmp_path / "c.json")
+    long = "v\n\x1b" + "x" * 10**5
+    content = (tmp_path / "c.json").read_text().replace('"v"', json.dumps(long))
+    (tmp_path / "c.json").write_text(content.replace('"it broke"', json.dumps("it\0\n" + "broke " * 10**4)))
+    loaded = Comparison.load(tmp_path / "c.json")
+    (column,) = loaded.columns
+    assert column.startswith("v xxx") and len(column) == LONGEST_NAME
+    assert loaded.cells[0].column == column and set(loaded.agreement) == {column}
+    assert loaded.cells[2].error.startswith("it broke broke") and len(loaded.cells[2].error) <= 1000

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from napari_samexp._text import LONGEST_NAME
 from napari_samexp.sam import Memory, Sam2
 from napari_samexp.tracking import PriorMemory, Recording, Tracker, record
 from napari_samexp.tracking import prior as prior_module
@@ -336,7 +337,7 @@ def test_every_field_survives(sam21: Sam2, tmp_path: Path) -> None:
     mask[3:11, 7:20] = True
     painted = record_mask(sam21, PICTURE, sam21.encode(PICTURE), mask, label=65_535)
     entry, memory = made(
-        sam21, label=np.uint16(9), name="Katze \u2603 \n", image_name="../../x", mask_index=np.int64(3)
+        sam21, label=np.uint16(9), name="Katze \u2603 ", image_name="../../x", mask_index=np.int64(3)
     )
     prior = PriorMemory().with_recording(entry, memory).with_recording(*painted).with_change(1, enabled=False)
     prior.save(tmp_path / "p")
@@ -379,6 +380,16 @@ def test_files_of_the_first_days_are_read(saved: Path, prior: PriorMemory) -> No
     """They had no switch."""
     edited(saved, lambda header, _: [entry.pop("enabled") for entry in header["recordings"]])
     assert same(PriorMemory.load(saved), prior)
+
+
+def test_names_are_cut_when_a_file_is_read(saved: Path, prior: PriorMemory) -> None:
+    names = {"name": "a\x1b[2J\u202eb\n" + "x" * 10**6, "image_name": "\ud800<b>", "model": "m\0"}
+    edited(saved, lambda header, _: [entry.update(names) for entry in header["recordings"]])
+    loaded = PriorMemory.load(saved)
+    for entry in loaded.recordings:
+        assert entry.name.startswith("a[2Jb xxx") and len(entry.name) == LONGEST_NAME
+        assert (entry.image_name, entry.model) == ("<b>", "m")
+    assert loaded.fingerprint == prior.fingerprint
 
 
 def test_nothing_recorded_is_nothing_to_save(tmp_path: Path) -> None:

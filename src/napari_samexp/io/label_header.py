@@ -16,6 +16,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
+from napari_samexp._text import clean_name
 from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors, read_whole
 from napari_samexp.io.chunk_files import ChunkFiles
 from napari_samexp.types import RunIdentity, StoreError
@@ -236,7 +237,7 @@ def _own_attributes(metadata: dict[str, Any]) -> dict[str, Any] | None:
 def _fields(shape: Any, own: dict[str, Any]) -> dict[str, Any]:
     return {
         "shape": tuple(shape),
-        "names": {int(label): name for label, name in own["labels"].items()},
+        "names": {int(label): clean_name(name) for label, name in own["labels"].items()},
         "identity": RunIdentity(**own["identity"]),
         "details": own["details"],
     }

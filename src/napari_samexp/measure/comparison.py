@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp._text import clean_name
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.davis import jaccard
 from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import open_masks, store_masks
-from napari_samexp.types import SamexpError, StoreError
+from napari_samexp.types import LONGEST_SENTENCE, SamexpError, StoreError
 
 __all__ = ["MEASURES", "Cell", "Comparison", "compare_column", "measure_cell"]
 
@@ -144,7 +145,10 @@ class Comparison:
                 raise ValueError(f"version {content['version']}")
             cells = tuple(_from_json(entry, target.parent) for entry in content["cells"])
             made = cls(
-                tuple(content["rows"]), tuple(content["columns"]), cells, _with_nan(content["agreement"])
+                tuple(map(clean_name, content["rows"])),
+                tuple(map(clean_name, content["columns"])),
+                cells,
+                _with_nan(content["agreement"]),
             )
             if len(cells) != len(made.rows) * len(made.columns):
                 raise ValueError("cells are missing")
@@ -274,6 +278,9 @@ def _from_json(entry: dict[str, Any], folder: Path) -> Cell:
     values: dict[str, Any] = {}
     for key, value in entry.items():
         values[key] = math.nan if value is None and key in numbers else value
+    for key in ("row", "column"):
+        values[key] = clean_name(values[key])
+    values["error"] = clean_name(values.get("error", ""), LONGEST_SENTENCE)
     for key in ("video", "store"):
         values[key] = str(folder / values[key])
     return Cell(**values)
@@ -288,6 +295,6 @@ def _without_nan(tables: dict[str, list[list[float]]]) -> dict[str, Any]:
 
 def _with_nan(tables: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {
-        name: [[math.nan if value is None else float(value) for value in row] for row in table]
+        clean_name(name): [[math.nan if value is None else float(value) for value in row] for row in table]
         for name, table in tables.items()
     }

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
+from napari_samexp._text import clean_name
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam.download import plain
@@ -449,6 +450,10 @@ _PLAIN: dict[str, tuple[type, ...]] = {
 }
 
 
+# what people read; no fingerprint or hash is taken of it
+_NAMES = ("name", "image_name", "model")
+
+
 def _read(path: Path) -> tuple[list[Any], dict[str, torch.Tensor]]:
     wrong = f"{path} is no prior file"
     try:
@@ -497,6 +502,7 @@ def _from_json(path: Path, i: int, entry: Any, tensors: dict[str, torch.Tensor])
         if not (memory.spatial.isfinite().all() and memory.pointer.isfinite().all()):
             raise ValueError("numbers that are not finite")
         values = {key: entry[key] for key in _PLAIN}
+        values |= {key: clean_name(entry[key]) for key in _NAMES}
         values["enabled"] = entry.get("enabled", True) is not False  # files of the first days lack it
         values["mask"] = _unpacked(tensors.get(f"{i}.mask"), (height, width))
         return Recording(prompt=prompt, image_hw=(height, width), thumbnail=thumbnail, **values), memory
