@@ -56,8 +56,10 @@ from napari_samexp.engine.messages import (
     Working,
 )
 from napari_samexp.engine.sharing import read_shared
+from napari_samexp.io import elsewhere
 from napari_samexp.io.label_edits import EditableLabels, edited_frames
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.io.video import open_video
 from napari_samexp.session import (
     LastRun,
     Leftover,
@@ -675,8 +677,6 @@ def test_videos_are_paths_for_the_worker_or_shared_from_here(sitting: Sitting, t
     Image.fromarray(PICTURE).save(folder / "0.png")
     tracking.set_video(folder)
     assert tracking.video == VideoRef("clip", (1, 8, 10, 3), path=str(folder), fps=tracking.video.fps)
-    from napari_samexp.io.video import open_video
-
     tracking.set_video(open_video(VIDEO), path=folder, limits=(0, 9))
     assert (tracking.video.path, tracking.video.limits, tracking.video.name) == (str(folder), (0, 9), "clip")
     tracking.set_video(None)
@@ -743,6 +743,30 @@ def test_a_store_can_be_looked_at_without_its_video(sitting: Sitting, tmp_path: 
     )
     with pytest.raises(StoreError, match="no run to go on"):
         sitting.session.tracking.resume()
+
+
+def test_a_video_on_another_computer_is_opened_only_by_who_tracked_it(
+    sitting: Sitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(elsewhere, "WINDOWS", True)
+    monkeypatch.setattr(
+        "napari_samexp.session.stores.open_video", lambda path, **_: asked.append(path) or clip
+    )
+    clip = open_video(np.stack([PICTURE] * 6))
+    path, video = tmp_path / "s.zarr", r"\\host\share\clip.mp4"
+    with store_at(path, video_path=video) as store:
+        store.write(result(0))
+    sitting.session.tracking.open_run(path)
+    sitting.wait()
+    assert not asked and sitting.session.tracking.video is None
+    assert "on the computer host" in sitting.told[-1] and video in sitting.told[-1]
+    assert sitting.session.results.labels is not None  # the labels are shown all the same
+
+    sitting.session.change_settings(last_run=LastRun(str(path), video))
+    sitting.session.open_run(path)
+    sitting.wait()
+    assert asked == [video]
 
 
 def test_scores_of_earlier_frames_come_with_a_run_that_is_resumed(sitting: Sitting, tmp_path: Path) -> None:

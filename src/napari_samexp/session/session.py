@@ -186,8 +186,9 @@ class Session:
     def open_run(self, store: str | Path, *, resume: bool = False) -> None:
         """Show the labels and scores of a store, as `Tracking.open_run`."""
         run = self.settings.last_run
-        known = run.known if run is not None and Path(run.store) == Path(store).absolute() else ()
-        self.tracking.open_run(store, resume=resume, known=known)
+        mine = run if run is not None and Path(run.store) == Path(store).absolute() else None
+        known, video = (mine.known, mine.video) if mine else ((), None)
+        self.tracking.open_run(store, resume=resume, known=known, video=video)
 
     def _recover_newest(self, left: list[LeftSession]) -> None:
         if left and not self.recordings.all:

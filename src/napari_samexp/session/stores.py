@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from napari_samexp._text import clean_name
 from napari_samexp.engine.messages import VideoRef
+from napari_samexp.io.elsewhere import other_computer
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.session.frames import frames_from_details
@@ -35,6 +37,8 @@ class OpenedStore:
         How many of them are finished.
     video : VideoRef or None
         The run's video, if it was a file that is still there.
+    notice : str
+        Why the video was not looked for, if so.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class OpenedStore:
     settings: TrackSettings
     scores: dict[int, dict[int, ObjectScore]]
     video: VideoRef | None
+    notice: str = ""
 
 
 def default_store(name: str, folder: Path) -> Path:
@@ -63,17 +68,26 @@ def _file_name(stem: str) -> str:
     return name or "video"
 
 
-def look_into(path: Path) -> OpenedStore:
-    """Return what a store holds; `SamexpError` if it is none. This may take seconds."""
+def look_into(path: Path, known_video: str | None = None) -> OpenedStore:
+    """Return what a store holds; `SamexpError` if it is none. This may take seconds.
+
+    Parameters
+    ----------
+    known_video : str, optional
+        The video that the person tracked into this store. A video on another computer is opened only if it is
+        this one: the store may come from somebody else.
+    """
     store = LabelStore.open(path, mode="r")
     frames = frames_from_details(store.details, store.shape[0])
+    notice = _elsewhere(store.details.get("video_path"), path, known_video)
     return OpenedStore(
         path,
         frames,
         len(frames) - len(store.missing(frames)),
         _settings_of(store.details),
         store.scores,
-        _video_of(store.details),
+        None if notice else _video_of(store.details),
+        notice,
     )
 
 
@@ -91,6 +105,17 @@ def _settings_of(details: Mapping[str, Any]) -> TrackSettings:
     if not isinstance(values, dict):
         return TrackSettings()
     return TrackSettings(**{name: value for name, value in values.items() if name in known})
+
+
+def _elsewhere(video: Any, store: Path, known_video: str | None) -> str:
+    """Return why a store's video is not opened by itself, or an empty text if it may be."""
+    host = other_computer(video, store) if isinstance(video, str) and video != known_video else ""
+    if not host:
+        return ""
+    return (
+        f"The video of these labels is on the computer {clean_name(host)}, so it was not opened by itself; open "
+        f"{clean_name(video)} if you trust where the labels come from."
+    )
 
 
 def _video_of(details: Mapping[str, Any]) -> VideoRef | None:

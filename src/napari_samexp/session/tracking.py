@@ -231,7 +231,12 @@ class Tracking:
             self._exchange.tell(ResetRecent())
 
     def open_run(
-        self, store: AnyPath, *, resume: bool = False, known: tuple[tuple[str, int], ...] = ()
+        self,
+        store: AnyPath,
+        *,
+        resume: bool = False,
+        known: tuple[tuple[str, int], ...] = (),
+        video: str | None = None,
     ) -> None:
         """Show the labels and scores of a store, and with `resume` go on with its run.
 
@@ -241,6 +246,8 @@ class Tracking:
         ----------
         known : tuple of (str, int), optional
             What the run knows, from `LastRun`.
+        video : str, optional
+            The run's video, from `LastRun`.
 
         Raises
         ------
@@ -252,7 +259,9 @@ class Tracking:
         from napari_samexp.session.stores import look_into
 
         path = Path(store).absolute()
-        self._exchange.aside(lambda: look_into(path), partial(self._on_opened, resume, known), self._fail)
+        self._exchange.aside(
+            lambda: look_into(path, video), partial(self._on_opened, resume, known), self._fail
+        )
 
     def _on_opened(self, resume: bool, known: tuple[tuple[str, int], ...], found: OpenedStore) -> None:
         if self.job.active:
@@ -260,6 +269,8 @@ class Tracking:
         self._known = known
         if found.video is not None and (self.video is None or self.video.path != found.video.path):
             self._take_video(found.video)
+        if found.notice:
+            self.failed.emit(found.notice)
         self._results.show(found)
         total = len(found.frames)
         state = JobState("cancelled", str(found.path), found.done, total)
