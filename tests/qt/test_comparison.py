@@ -1,15 +1,19 @@
 """The docks that compare and measure: what is clicked on is what is shown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from napari_samexp._qt import comparison
 from napari_samexp._qt.comparison import ComparisonDock
 from napari_samexp._qt.measuring import MeasuringDock, masks_of
+from napari_samexp.io import elsewhere
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.measure.comparison import Cell, Comparison, compare_column, measure_cell
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, VideoError
 
 SHAPE = (5, 40, 60)
 
@@ -94,6 +98,29 @@ def test_a_file_that_is_no_comparison_changes_nothing(dock, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     dock.load(str(tmp_path / "other.json"))
     assert "no comparison" in dock.status.text() and dock.table.rowCount() == 2
+
+
+def test_a_cell_on_another_computer_is_opened_once_a_person_agrees(dock, viewer, qtbot, monkeypatch):
+    asked, opened = [], []
+    monkeypatch.setattr(elsewhere, "WINDOWS", True)
+    monkeypatch.setattr(comparison, "open_video", lambda path: opened.append(path) or refuse())
+    monkeypatch.setattr(
+        comparison, "agreed", lambda parent, question: asked.append(question) or len(asked) > 1
+    )
+
+    def refuse():
+        raise VideoError("not there")
+
+    cells = [replace(cell, video="//host/share/one.mp4") for cell in dock.comparison.cells]
+    dock.comparison = replace(dock.comparison, cells=tuple(cells))
+    dock.table.cellClicked.emit(0, 0)
+    assert "host" in asked[0] and "host" in dock.status.text() and not opened
+    dock.table.cellClicked.emit(0, 0)
+    qtbot.waitUntil(lambda: dock.status.text() == "not there")
+    dock.table.cellClicked.emit(0, 1)
+    qtbot.waitUntil(lambda: len(opened) == 2)
+    assert len(asked) == 2  # not again for the same computer
+    qtbot.waitUntil(lambda: dock.status.text() == "not there")
 
 
 # ---- measuring

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -26,6 +25,9 @@ from napari_samexp._qt.background import in_background
 from napari_samexp._qt.dock import unwrapped
 from napari_samexp._qt.run_labels import labels_settings
 from napari_samexp._qt.shown_video import ShownVideo, layer_settings
+from napari_samexp._qt.text import PlainLabel, agreed, for_napari, tooltip
+from napari_samexp._text import clean_name
+from napari_samexp.io.elsewhere import other_computer
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.video import open_video
 from napari_samexp.measure.charts import shade
@@ -34,6 +36,10 @@ from napari_samexp.types import SamexpError
 
 __all__ = ["ComparisonDock"]
 
+_ASKED = (
+    "The comparison names files on the computer {host}. Opening them tells it who you are, on Windows with your "
+    "login. Open them?"
+)
 _HOW = "Open the comparison.json that `napari-samexp compare` wrote."
 
 
@@ -51,10 +57,11 @@ class ComparisonDock(QWidget):
         self._layers: list[Any] = []
         self._wanted: Cell | None = None
         self.comparison: Comparison | None = None
+        self._file, self._trusted = "", set[str]()  # computers that a person agreed to
         self.open_button = QPushButton("Open…")
         self.measure = QComboBox()
         self.table = QTableWidget()
-        self.status = QLabel(_HOW)
+        self.status = PlainLabel(_HOW)
         self._build()
         self.open_button.clicked.connect(self._choose)
         self.measure.currentIndexChanged.connect(self._fill)
@@ -67,7 +74,7 @@ class ComparisonDock(QWidget):
         except SamexpError as error:
             self.status.setText(str(error))
             return
-        self.comparison = comparison
+        self.comparison, self._file, self._trusted = comparison, path, set()
         self.measure.blockSignals(True)
         self.measure.clear()
         for name in comparison.measures:
@@ -84,12 +91,24 @@ class ComparisonDock(QWidget):
         if cell.error:
             self.status.setText(cell.error)
             return
+        if not self._may_open(cell):
+            return
         self._wanted = cell
         self.status.setText(f"Opening {cell.row} > {cell.column}…")
         # a video file is read from end to end when it is opened
         in_background(
             partial(open_video, cell.video), partial(self._opened, cell), partial(self._failed, cell)
         )
+
+    def _may_open(self, cell: Cell) -> bool:
+        """Ask before a file that somebody may have sent leads to another computer."""
+        hosts = {other_computer(path, self._file) for path in (cell.video, cell.store)} - {"", *self._trusted}
+        for host in sorted(hosts):
+            if not agreed(self, _ASKED.format(host=clean_name(host))):
+                self.status.setText(f"Not opened: it is on the computer {host}.")
+                return False
+            self._trusted.add(host)
+        return True
 
     def _opened(self, cell: Cell, video: Any) -> None:
         if cell is not self._wanted:  # another was clicked on meanwhile
@@ -106,7 +125,7 @@ class ComparisonDock(QWidget):
             ShownVideo(video, Path(cell.video)), **layer_settings(video, cell.column)
         )
         # frames that were shown before the first have no place in the video
-        told = {**labels_settings(labels), "name": name, "translate": (-cell.skip, 0, 0)}
+        told = {**labels_settings(labels), "name": for_napari(name), "translate": (-cell.skip, 0, 0)}
         self._layers = [picture, self._viewer.add_labels(labels, **told)]
         self._viewer.dims.set_point(0, max(0, (cell.best or 0) - cell.skip))
         self.status.setText(f"{name}: frame of the highest presence.")
@@ -139,7 +158,7 @@ class ComparisonDock(QWidget):
         for row in range(len(made.rows)):
             for column in range(len(made.columns)):
                 item = _item(float(values[row, column]), low, high)
-                item.setToolTip(_words(made.cell(row, column)))
+                item.setToolTip(tooltip(_words(made.cell(row, column))))
                 self.table.setItem(row, column, item)
         self.table.resizeColumnsToContents()
 
@@ -155,7 +174,7 @@ class ComparisonDock(QWidget):
             (self.status, "comparison_status", ""),
         ):
             widget.setObjectName(name)
-            widget.setToolTip(tip)
+            widget.setToolTip(tooltip(tip))
         self.status.setWordWrap(True)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         top = QHBoxLayout()

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
 from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.panel import Section, _button, _form, _make_bold, _named, _row, _shrinkable
 from napari_samexp._qt.spectrum_view import FrequencyPlot, SpectrumView
+from napari_samexp._qt.text import PlainLabel, tooltip
 from napari_samexp.sam.parts import MAP_DTYPES, Part
 
 __all__ = ["CONTRASTS", "EncodingPanel"]
@@ -32,7 +33,9 @@ class EncodingPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.hint, self.help = HintLine(), help_button()
-        self.status = _named(QLabel(" "), "status", "The channel, the place under the pointer and its value.")
+        self.status = _named(
+            PlainLabel(" "), "status", "The channel, the place under the pointer and its value."
+        )
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         column = QVBoxLayout(self)
@@ -54,7 +57,7 @@ class EncodingPanel(QWidget):
 
     def show_part(self, part: Part) -> None:
         """Set the controls to what a part can be, on its own grid, without saying that they were changed."""
-        self.part.setToolTip(part.help)
+        self.part.setToolTip(tooltip(part.help))
         self.window_tile.setEnabled(part.tiled)
         self.native_grid.setEnabled(part.resizable)
         for slider, size in zip((self.grid_height, self.grid_width), part.grid_hw):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._qt.encoding_frame import MARK, Rect
+from napari_samexp._qt.text import for_napari
 from napari_samexp.posenc_map import PosencMap
 
 __all__ = ["KINDS", "MAP", "NORM", "SIMILARITY", "EncodingSlot"]
@@ -47,7 +48,7 @@ class EncodingSlot:
         """Return what a layer is called by itself."""
         made = self.made
         words = [made.model, made.part if kind == MAP else f"{made.part} {kind}"]
-        return " ".join([*words, made.dtype] if made.dtype != "float32" else words)
+        return for_napari(" ".join([*words, made.dtype] if made.dtype != "float32" else words))
 
     def limits(self, kind: str, channel: int | None = None) -> Limits:
         """Return the contrast of a layer by itself, of a map also that of one channel."""

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QTextBrowser,
 
 from napari_samexp._qt.help_pages import TROUBLESHOOTING, TUTORIAL, page, slug
 from napari_samexp._qt.shortcuts import as_markdown
+from napari_samexp._qt.text import tooltip
 
 __all__ = ["KEYS", "HelpWindow"]
 
@@ -46,7 +47,7 @@ class HelpWindow(QWidget):
         self.setObjectName("help_window")
         self.setWindowTitle("Help: SAM experiments")
         self._name = ""
-        self.browser = QTextBrowser()
+        self.browser = _Browser()
         self.browser.setObjectName("help_text")
         self.browser.setOpenLinks(False)
         self.browser.document().setDocumentMargin(_MARGIN)
@@ -62,7 +63,7 @@ class HelpWindow(QWidget):
             button = QPushButton(text)
             button.setCheckable(True)
             button.setObjectName(f"help_{text.lower()}")
-            button.setToolTip(tip)
+            button.setToolTip(tooltip(tip))
             button.clicked.connect(lambda checked=False, name=name: self.show_page(name))
             self._group.addButton(button)
             self._buttons[name] = button
@@ -158,6 +159,14 @@ class HelpWindow(QWidget):
             cursor.setPosition(start)
             cursor.setPosition(start + length, QTextCursor.MoveMode.KeepAnchor)
             cursor.mergeCharFormat(look)
+
+
+class _Browser(QTextBrowser):
+    """Shows the pages that it is given, and opens no file or address that they name."""
+
+    def loadResource(self, kind: int, name: QUrl) -> Any:
+        """Return nothing: the pages are text."""
+        return None
 
 
 def _blocks(document: QTextDocument) -> Iterator[QTextBlock]:

@@ -7,14 +7,15 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
+from napari_samexp._qt.text import PlainLabel, readable
 from napari_samexp._qt.troubles import trouble_of
 
 __all__ = ["HintLine", "header_row", "help_button"]
 
 
-class HintLine(QLabel):
+class HintLine(PlainLabel):
     """A label of a few lines.
 
     Signals
@@ -40,7 +41,6 @@ class HintLine(QLabel):
     def tell(self, step: str) -> None:
         """Show what to do next."""
         self._sentence = ""
-        self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(step)
 
     def say(self, sentence: str) -> bool:
@@ -53,8 +53,7 @@ class HintLine(QLabel):
         # Qt's own colour of links can hardly be read on a dark ground
         colour = self.palette().color(QPalette.ColorRole.WindowText).name()
         link = f'<a href="{trouble.anchor}" style="color: {colour}">{html.escape(trouble.title, quote=False)}</a>'
-        self.setTextFormat(Qt.TextFormat.RichText)
-        self.setText(f"{html.escape(sentence, quote=False)} Help: {link}.")
+        self.set_own_html(f"{html.escape(readable(sentence), quote=False)} Help: {link}.")
         return True
 
     def changeEvent(self, event: Any) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_samexp._qt.background import in_background
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.dock import unwrapped
 from napari_samexp._qt.news import news
+from napari_samexp._qt.panel import _shrinkable
+from napari_samexp._qt.text import PlainLabel, for_napari, tooltip
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.measure.curves import evaluation_chart
 from napari_samexp.measure.evaluation import Evaluation, evaluate_masks
@@ -59,7 +61,8 @@ def show_regions(viewer: Any, layer: Any, regions: list[Region]) -> Any:
     import pandas as pd
 
     data, features = track_points(regions)
-    layer.features = pd.DataFrame(label_features(regions))
+    known = label_features(regions)
+    layer.features = pd.DataFrame({**known, "name": [for_napari(name) for name in known["name"]]})
     if not len(data):
         return None
     lies = {"scale": layer.scale, "translate": layer.translate}
@@ -84,7 +87,7 @@ class MeasuringDock(QWidget):
         self.labels, self.truth = QComboBox(), QComboBox()
         self.evaluate, self.tracks = QPushButton("Evaluate"), QPushButton("Centroids as tracks")
         self.table = QPushButton("Table…")
-        self.status, self.chart = QLabel("Choose labels."), QLabel()
+        self.status, self.chart = PlainLabel("Choose labels."), PlainLabel()
         self._build()
         self._list_layers()
         layers = viewer.layers.events
@@ -164,10 +167,13 @@ class MeasuringDock(QWidget):
         for name, tip in _TIPS.items():
             widget = getattr(self, name)
             widget.setObjectName(f"measure_{name}")
-            widget.setToolTip(tip)
+            widget.setToolTip(tooltip(tip))
         for widget in (self.evaluate, self.tracks, self.table, self.status, self.chart):
             layout.addWidget(widget)
         self.status.setWordWrap(True)
+        self.status.setObjectName("measure_status")
+        for choice in (self.labels, self.truth):
+            _shrinkable(choice)
         layout.addStretch(1)
 
 

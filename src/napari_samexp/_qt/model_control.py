@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.panel import Panel
+from napari_samexp._qt.text import tooltip
 from napari_samexp._urls import redacted_url
 from napari_samexp.session.models import ModelOffer, ModelState, model_offers
 from napari_samexp.session.session import Session
@@ -92,8 +93,10 @@ class ModelControl:
         if state.info is not None:
             info = state.info
             self._panel.model.setToolTip(
-                f"{info.name} on {info.device} ({info.dtype}), {info.parameters / 1e6:.1f} million parameters.\n"
-                "Choose another to load it; official ones are downloaded once."
+                tooltip(
+                    f"{info.name} on {info.device} ({info.dtype}), {info.parameters / 1e6:.1f} million parameters.\n"
+                    "Choose another to load it; official ones are downloaded once."
+                )
             )
 
 

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QProgressBar,
     QPushButton,
@@ -24,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.recordings_list import RecordingsList
 from napari_samexp._qt.settings_form import SettingsForm
+from napari_samexp._qt.text import PlainLabel, tooltip
 from napari_samexp._qt.timeline import Timeline
 from napari_samexp._qt.welcome import Welcome
 from napari_samexp.session.preferences import Preferences
@@ -46,7 +46,7 @@ class Section(QWidget):
         super().__init__()
         self.head = QToolButton()
         self.head.setText(title)
-        self.head.setToolTip(tip)
+        self.head.setToolTip(tooltip(tip))
         self.head.setCheckable(True)
         self.head.setAutoRaise(True)
         self.head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
@@ -175,14 +175,14 @@ class Panel(QWidget):
         self.frames.addItems(list(FRAME_CHOICES))
         self.first = _named(QSpinBox(), "first", "The first frame of the range.")
         self.last = _named(QSpinBox(), "last", "The last frame of the range.")
-        self.range_row = _row(self.first, QLabel("to"), self.last)
+        self.range_row = _row(self.first, PlainLabel("to"), self.last)
         self.track = _button("Track", "track", "Find the remembered objects in the chosen frames.")
         self.pause = _button("Pause", "pause", "Stop after this frame, until Resume.")
         self.cancel = _button(
             "Cancel", "cancel", "Stop. What is finished stays, and Track can go on from there."
         )
         self.estimate = _named(
-            QLabel(),
+            PlainLabel(),
             "estimate",
             "How long the chosen frames take, from the first three frames tracked with this model here.",
         )
@@ -200,7 +200,7 @@ class Panel(QWidget):
         )
         self.progress.setTextVisible(True)
         self.progress.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.scores_line = _named(QLabel(" "), "scores_line", SCORES_TIP)
+        self.scores_line = _named(PlainLabel(" "), "scores_line", SCORES_TIP)
         self.scores_line.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.scores_line.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.timeline = _named(
@@ -248,7 +248,7 @@ class Panel(QWidget):
             shown = [*lines[: MOST_SCORES - 1], f"and {len(lines) - MOST_SCORES + 1} more"]
             told += lines
         label.setText("\n".join(shown))
-        label.setToolTip("\n".join(told))
+        label.setToolTip(tooltip("\n".join(told)))
         rows = min(MOST_SCORES, max(1, objects))
         label.setMinimumHeight(rows * QFontMetrics(label.font()).lineSpacing())
 
@@ -268,7 +268,7 @@ class Panel(QWidget):
 
 def _named(control: Control, name: str, tip: str) -> Control:
     control.setObjectName(name)
-    control.setToolTip(tip)
+    control.setToolTip(tooltip(tip))
     control.setAccessibleName(name.replace("_", " "))
     return control
 

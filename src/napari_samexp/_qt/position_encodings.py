@@ -18,6 +18,7 @@ from napari_samexp._qt.encoding_pointer import EncodingPointer
 from napari_samexp._qt.help_pages import ENCODINGS_TUTORIAL
 from napari_samexp._qt.model_choice import ModelChoice
 from napari_samexp._qt.spectrum_view import Series
+from napari_samexp._qt.text import tooltip
 from napari_samexp.engine.messages import Encodings
 from napari_samexp.posenc_map import PosencMap, save_sheet
 from napari_samexp.sam.parts import MAX_SIDE, Part
@@ -182,7 +183,7 @@ class PositionEncodings(Dock):
         combo.clear()
         for part in encodings.parts:
             combo.addItem(part.title, part.name)
-            combo.setItemData(combo.count() - 1, part.help, Qt.ItemDataRole.ToolTipRole)
+            combo.setItemData(combo.count() - 1, tooltip(part.help), Qt.ItemDataRole.ToolTipRole)
         combo.setCurrentIndex(max(0, combo.findData(before)))
         self._part_chosen()
 

@@ -23,6 +23,7 @@ from napari_samexp._qt.sample_data import show_samples
 from napari_samexp._qt.shortcuts import TRACKING
 from napari_samexp._qt.shown_video import add_video, know_viewer
 from napari_samexp._qt.software_rendering import spare_programs
+from napari_samexp._qt.text import button_text
 from napari_samexp._qt.track_control import TrackControl
 from napari_samexp.io.video import open_video
 from napari_samexp.session.session import Leftover, Session
@@ -208,7 +209,7 @@ class PriorTracking(Dock):
     def _left_found(self, left: Leftover) -> None:
         if not self.session.recordings.all and not self.session.tracking.job.active:
             self._left = left
-            self.panel.reopen.setText(_reopen_words(left))
+            self.panel.reopen.setText(button_text(_reopen_words(left)))
             self.panel.reopen.show()
             self._tell_next()
 

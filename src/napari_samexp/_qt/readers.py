@@ -11,6 +11,7 @@ import napari
 
 from napari_samexp._qt.run_labels import labels_settings
 from napari_samexp._qt.shown_video import ShownVideo, layer_settings
+from napari_samexp._qt.text import plain_errors
 from napari_samexp.io.image import IMAGE_SUFFIXES
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.video import open_video
@@ -48,16 +49,19 @@ def open_dock(viewer: Any) -> Any:
     return widget
 
 
+@plain_errors()
 def _read_video(path: Any) -> list[Any]:
     video = open_video(str(_only(path)))
     return [(ShownVideo(video, _only(path)), layer_settings(video), "image")]
 
 
+@plain_errors()
 def _read_labels(path: Any) -> list[Any]:
     labels = EditableLabels(str(_only(path)))
     return [(labels, labels_settings(labels), "labels")]
 
 
+@plain_errors()
 def _read_prior(path: Any) -> list[Any]:
     viewer = napari.current_viewer()
     if viewer is None:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_samexp._qt.shortcuts import TRACKING, shown
+from napari_samexp._qt.text import tooltip
 from napari_samexp.engine.messages import RecordingInfo
 
 __all__ = ["RecordingsList"]
@@ -186,7 +187,7 @@ def _item(info: RecordingInfo) -> QListWidgetItem:
     ]
     if not info.usable:
         notes.insert(0, "Made with another model, so it is not used; choose that model, or record again.")
-    item.setToolTip("\n".join(notes))
+    item.setToolTip(tooltip("\n".join(notes)))
     return item
 
 

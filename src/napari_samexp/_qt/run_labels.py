@@ -8,6 +8,7 @@ from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QTimer
 
 from napari_samexp._qt.pictures import spatial_settings, time_of
+from napari_samexp._qt.text import for_napari
 from napari_samexp.types import ObjectScore
 
 if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
@@ -24,7 +25,7 @@ _SETTLE_MS = 150
 def labels_settings(labels: EditableLabels) -> dict[str, Any]:
     """Return what napari's Labels layer should know about a run's labels."""
     return {
-        "name": labels.path.stem,
+        "name": for_napari(labels.path.stem),
         "axis_labels": ("t", "y", "x"),
         "opacity": 0.6,
         # napari's own begin with a brown that is hardly seen over pictures; this order begins with bright yellow
@@ -95,7 +96,7 @@ class RunLabels:
                 if score is None
                 else (score.presence, score.iou, score.lost and not painted)
             )
-            rows.append((label, name or f"object {label}", *known))
+            rows.append((label, for_napari(name) or f"object {label}", *known))
         self.layer.features = pd.DataFrame(rows, columns=["index", "name", "presence", "iou", "lost"])
 
     def colours(self, names: dict[int, str]) -> dict[int, Any]:

@@ -11,6 +11,8 @@ from magicgui.widgets import CheckBox, create_widget
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QSpinBox, QWidget
 
+from napari_samexp._qt.text import tooltip
+
 __all__ = ["SettingsForm"]
 
 _OWN = "the model's own"
@@ -82,13 +84,13 @@ class SettingsForm(QWidget):
         widget = self._widgets[name]
         control = widget.native
         control.setObjectName(name)
-        control.setToolTip(tip)
+        control.setToolTip(tooltip(tip))
         if isinstance(widget, CheckBox):
             control.setText(widget.label)
         form.addRow("" if isinstance(widget, CheckBox) else widget.label, control)
         label = form.labelForField(control)
         if label is not None:
-            label.setToolTip(tip)
+            label.setToolTip(tooltip(tip))
 
 
 class _OptionalNumber:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_samexp._qt.frame_feed import FrameFeed
+from napari_samexp._qt.text import for_napari
 from napari_samexp.io.video import LazyVideo
 
 __all__ = ["ShownVideo", "add_video", "know_viewer", "layer_settings", "video_of"]
@@ -172,7 +173,7 @@ def know_viewer(viewer: Any) -> None:
 def layer_settings(video: LazyVideo, name: str | None = None) -> dict[str, Any]:
     """Return what napari's Image layer should know about a video."""
     return {
-        "name": name or video.name,
+        "name": for_napari(name or video.name),
         "rgb": True,
         "contrast_limits": (0, 255),
         "multiscale": False,

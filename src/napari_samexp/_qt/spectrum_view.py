@@ -13,6 +13,7 @@ from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPalette, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_samexp._qt.colours import faint, legible
+from napari_samexp._qt.text import tooltip
 from napari_samexp.posenc_map import PosencMap, frequency_order
 from napari_samexp.posenc_sheet import viridis
 
@@ -167,7 +168,8 @@ class FrequencyPlot(_Painted):
         if event.type() == QEvent.Type.ToolTip and 0 in self.series:
             channel = self._channel_at(event.pos().x())
             cycles = float(self.series[0].values[channel])
-            QToolTip.showText(event.globalPos(), f"channel {channel}: {cycles:.3g} cycles across", self)
+            words = f"channel {channel}: {cycles:.3g} cycles across"
+            QToolTip.showText(event.globalPos(), tooltip(words), self)
             return True
         return bool(super().event(event))
 

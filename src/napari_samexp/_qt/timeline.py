@@ -13,6 +13,7 @@ from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_samexp._qt.colours import faint, legible, over
+from napari_samexp._qt.text import tooltip
 
 __all__ = ["Scores", "Timeline", "columns_of"]
 
@@ -195,7 +196,8 @@ class Timeline(QWidget):
     def event(self, event: QEvent) -> bool:
         """Say the numbers of the frame under the mouse."""
         if event.type() == QEvent.Type.ToolTip and self._count and self._scores:
-            QToolTip.showText(event.globalPos(), self._describe(self._frame_at(event.pos().x())), self)
+            words = self._describe(self._frame_at(event.pos().x()))
+            QToolTip.showText(event.globalPos(), tooltip(words), self)
             return True
         return bool(super().event(event))
 

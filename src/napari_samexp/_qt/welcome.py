@@ -6,7 +6,9 @@ from typing import Any
 
 from qtpy.QtCore import QRectF, Qt, Signal
 from qtpy.QtGui import QPainter, QPalette
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton, QVBoxLayout
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QToolButton, QVBoxLayout
+
+from napari_samexp._qt.text import PlainLabel, tooltip
 
 __all__ = ["Welcome"]
 
@@ -32,7 +34,8 @@ class Welcome(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("welcome")
-        words = QLabel(WORDS)
+        words = PlainLabel()
+        words.set_own_html(WORDS)
         words.setWordWrap(True)
         self.sample = _button("Open the sample", "welcome_sample", "Open the bundled picture and clip.")
         self.tutorial = _button("Tutorial", "welcome_tutorial", "Read the first steps.")
@@ -70,5 +73,5 @@ class Welcome(QFrame):
 def _button(text: str, name: str, tip: str) -> QPushButton:
     button = QPushButton(text)
     button.setObjectName(name)
-    button.setToolTip(tip)
+    button.setToolTip(tooltip(tip))
     return button

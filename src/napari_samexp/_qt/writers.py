@@ -12,12 +12,14 @@ import numpy as np
 import tifffile
 
 from napari_samexp._qt.readers import open_dock
+from napari_samexp._qt.text import plain_errors
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.types import PriorError, StoreError
 
 __all__ = ["write_label_store", "write_labels_tiff", "write_prior"]
 
 
+@plain_errors()
 def write_label_store(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Copy the label store behind a Labels layer, with scores and all that a run needs to go on.
 
@@ -38,6 +40,7 @@ def write_label_store(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     return [path]
 
 
+@plain_errors()
 def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write labels as a TIFF of one page a frame, frame by frame, so that any length fits into memory."""
     shape = tuple(int(count) for count in data.shape)
@@ -56,6 +59,7 @@ def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     return [path]
 
 
+@plain_errors()
 def write_prior(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Save the prior of the dock that a prompt's points belong to.
 
