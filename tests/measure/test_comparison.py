@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -142,3 +143,34 @@ def test_names_are_cut_when_a_comparison_is_read(comparison, tmp_path):
     assert column.startswith("v xxx") and len(column) == LONGEST_NAME
     assert loaded.cells[0].column == column and set(loaded.agreement) == {column}
     assert loaded.cells[2].error.startswith("it broke broke") and len(loaded.cells[2].error) <= 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 3},
+        {"rows": [["a"], "b", "c"]},
+        {"columns": None},
+        {"cells": [[], {}, "x"]},
+        {"cells": None},
+        {"agreement": []},
+        {"agreement": {"v": 3}},
+        *({"cell": {key: value}} for key in ("row", "video", "store", "error") for value in (3, None, ["a"])),
+        *({"cell": {key: value}} for key in ("presence", "skip", "best") for value in ("1", [1], True, {})),
+        *({"cell": {key: 10**400}} for key in ("presence", "skip", "best", "frames")),
+        {"cell": {"other": 1}},
+    ],
+)
+def test_values_of_other_kinds_are_a_sentence(comparison, tmp_path, change):
+    comparison.save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["cells"][0] |= change.pop("cell", {})
+    (tmp_path / "c.json").write_text(json.dumps(content | change))
+    with pytest.raises(StoreError, match="no comparison"):
+        Comparison.load(tmp_path / "c.json")
+
+
+def test_a_pipe_in_the_place_of_a_comparison_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "c.json")
+    with pytest.raises(StoreError, match="no comparison"):
+        Comparison.load(tmp_path / "c.json")

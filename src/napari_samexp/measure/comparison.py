@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._text import clean_name
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, read_whole, write_atomic
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.davis import jaccard
@@ -25,6 +25,8 @@ from napari_samexp.types import LONGEST_SENTENCE, SamexpError, StoreError
 __all__ = ["MEASURES", "Cell", "Comparison", "compare_column", "measure_cell"]
 
 VERSION = 1
+MAX_BYTES = 64 * 2**20
+MOST = 2**31  # of any number of frames
 MEASURES = {
     "presence": "mean presence",
     "found": "share of frames found",
@@ -140,7 +142,7 @@ class Comparison:
         """
         target = absolute_path(path)
         try:
-            content = json.loads(target.read_bytes())
+            content = json.loads(read_whole(target, MAX_BYTES))
             if content["version"] != VERSION:
                 raise ValueError(f"version {content['version']}")
             cells = tuple(_from_json(entry, target.parent) for entry in content["cells"])
@@ -153,7 +155,7 @@ class Comparison:
             if len(cells) != len(made.rows) * len(made.columns):
                 raise ValueError("cells are missing")
             return made
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
                 f"{target} is no comparison that can be read ({error}); give the comparison.json that "
                 "`napari-samexp compare` wrote."
@@ -273,11 +275,19 @@ def _to_json(cell: Cell, folder: Path) -> dict[str, Any]:
     return entry
 
 
+_NUMBER = (int, float, type(None))
+_KINDS: dict[str, Any] = {"str": str, "int": int, "float": _NUMBER, "int | None": (int, type(None))}
+
+
 def _from_json(entry: dict[str, Any], folder: Path) -> Cell:
-    numbers = {field.name for field in fields(Cell) if field.type == "float"}
+    kinds = {field.name: _KINDS[str(field.type)] for field in fields(Cell)}
     values: dict[str, Any] = {}
     for key, value in entry.items():
-        values[key] = math.nan if value is None and key in numbers else value
+        if isinstance(value, bool) or not isinstance(value, kinds[key]):
+            raise TypeError(f"{clean_name(key)} is {type(value).__name__}")
+        if isinstance(value, int) and abs(value) > MOST:
+            raise ValueError(f"{clean_name(key)} is too large")
+        values[key] = math.nan if value is None and kinds[key] is _NUMBER else value
     for key in ("row", "column"):
         values[key] = clean_name(values[key])
     values["error"] = clean_name(values.get("error", ""), LONGEST_SENTENCE)
