@@ -27,6 +27,7 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.io.video import open_video
 from napari_samexp.session import LastRun, Leftover
 from napari_samexp.session.jobs import JobState
 from napari_samexp.tracking.settings import TrackSettings
@@ -293,6 +294,19 @@ def tracking_slowly(qtbot, dock, viewer, video, session, engines, tmp_path, monk
         return number
 
     return track
+
+
+def test_a_frame_beyond_the_labels_of_another_video_is_a_sentence(
+    dock, tracking_slowly, viewer, qtbot, engines
+):
+    number = tracking_slowly(range(9), 0.01)
+    engines[0].say(TrackEnded(number, "finished"))
+    longer = add_video(viewer, open_video(np.zeros((20, 48, 64, 3), np.uint8)))
+    qtbot.waitUntil(lambda: longer in dock.videos._layers)
+    dock.videos.choose(longer)
+    viewer.dims.set_current_step(0, 15)
+    dock.tracks.remember_frame()
+    assert "15" in dock.panel.hint.text()
 
 
 def test_a_run_that_is_soon_over_is_estimated_and_nothing_proposed(dock, tracking_slowly):

@@ -407,7 +407,7 @@ class TrackControl:
     def _painted_label(self, index: int, label: int) -> int:
         """Return the label to remember: the chosen one if it is on the frame, or else the only one there."""
         labels = self._session.results.labels
-        if labels is None:
+        if labels is None or index >= len(labels):  # of another video, as `remember_frame` will say
             return label
         there = [int(value) for value in np.unique(labels[index]) if value]
         return there[0] if label not in there and len(there) == 1 else label

@@ -102,6 +102,11 @@ class Results:
         """Return where a frame has a label; `SettingsError` if nowhere."""
         if self.labels is None:
             raise SettingsError("There are no labels to remember; paint the object, or click on it.")
+        if not 0 <= index < len(self.labels):
+            raise SettingsError(
+                f"The labels have no frame {index}, only 0 to {len(self.labels) - 1}: they are of another video. "
+                "Choose that one, or track this one first."
+            )
         found: npt.NDArray[np.bool_] = np.asarray(self.labels[index]) == label
         if not found.any():
             raise SettingsError(f"Label {label} is nowhere in frame {index}; paint it, or click on it.")
