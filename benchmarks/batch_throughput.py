@@ -65,7 +65,7 @@ def command(jobs: list[Job], threads: int) -> dict:
     for job in jobs:
         subprocess.run(
             [
-                sys.executable, "-m", "napari_samexp", "track", job.video, "--prior", job.prior, "--out", job.store,
+                sys.executable, "-P", "-m", "napari_samexp", "track", job.video, "--prior", job.prior, "--out", job.store,
                 "--frames", f":{job.last}", "--side", str(job.settings.side), "--device", "cpu",
             ],
             check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)},

@@ -27,7 +27,7 @@ import scenes  # noqa: E402
 from napari_samexp.io.mp4 import write_mp4  # noqa: E402
 from napari_samexp.io.overlay import write_png  # noqa: E402
 
-COMMAND = [sys.executable, "-m", "napari_samexp"]
+COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
 
 def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> None:

@@ -14,7 +14,7 @@ from napari_samexp.samples import load_sample
 
 __all__ = ["COMMAND", "clicks", "cut", "sample"]
 
-COMMAND = [sys.executable, "-m", "napari_samexp"]
+COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
 
 def clicks() -> list[str]:

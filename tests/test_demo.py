@@ -144,7 +144,7 @@ def test_on_a_screen_the_demo_opens_napari_with_a_home_of_its_own(status, tmp_pa
     (out / "clip.labels-2.zarr").mkdir(parents=True)  # of an earlier time; it stays
     assert run(["demo", "--out", str(out)]) == (2 if status else 0)
     assert started == [
-        ([sys.executable, "-m", "napari_samexp._qt.demo_window", str(out)], str(out / "settings"))
+        ([sys.executable, "-P", "-m", "napari_samexp._qt.demo_window", str(out)], str(out / "settings"))
     ]
     assert sorted(entry.name for entry in out.iterdir()) == [
         *("clip.labels-2.zarr", "clip.mp4", "prior.png", "prior.safetensors")

@@ -6,15 +6,18 @@ import logging
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from napari_samexp._children import starting_python
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
 from napari_samexp.types import SettingsError
 
@@ -65,6 +68,7 @@ class DaskPool:
         self.scheduler = scheduler
         self._cluster: Any = None
         self._client: Any = None
+        self._folder: TemporaryDirectory[str] | None = None
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
@@ -95,7 +99,10 @@ class DaskPool:
         for part in (self._client, self._cluster):
             if part is not None:
                 part.close()
-        self._client = self._cluster = None
+        if self._folder is not None:
+            sys.path[:] = [entry for entry in sys.path if not str(entry).startswith(self._folder.name)]
+            self._folder.cleanup()
+        self._client = self._cluster = self._folder = None
 
     def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield progress and results as they come, see `Runner`; after a stop, until the running jobs ended."""
@@ -151,13 +158,18 @@ class DaskPool:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every death at length
         # Dask also has memory given back at once, which costs a fifth of a small model's time
         environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
-        with dask.config.set(
-            {"distributed.nanny.pre-spawn-environ": environment, "distributed.comm.timeouts.connect": "60s"}
-        ):
+        # Dask imports from its working folders first; the usual one is shared with all users of the machine
+        self._folder = TemporaryDirectory(prefix="napari-samexp-", ignore_cleanup_errors=True)
+        config = {
+            "temporary-directory": self._folder.name,
+            "distributed.nanny.pre-spawn-environ": environment,
+            "distributed.comm.timeouts.connect": "60s",
+        }
+        with dask.config.set(config):
             return LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self.workers,
                 threads_per_worker=1,
-                processes=True,
+                worker_class=_nanny(),
                 dashboard_address="127.0.0.1:0",  # any free port: several batches may run on a machine
                 memory_limit=0,  # models are larger than what it expects, and pausing helps none of them
                 silence_logs=logging.CRITICAL,
@@ -219,6 +231,18 @@ def _stop_work() -> None:
 
 def _resume_work() -> None:
     _stopped.clear()
+
+
+def _nanny() -> Any:
+    """Return the class of what starts a worker, again after its death."""
+    from distributed import Nanny
+
+    class SafelyStarting(Nanny):
+        async def instantiate(self) -> Any:
+            with starting_python:
+                return await super().instantiate()
+
+    return SafelyStarting
 
 
 def _deaf_to_ctrl_c() -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from napari_samexp._children import SAFE_PATH
 from napari_samexp.cli.models import load
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.tables import one_line
@@ -88,8 +89,8 @@ def _in_window(out: Path) -> None:
     typer.echo("napari opens with a picture, a recording of the object in it, and a clip: press Track there.")
     # a process of its own: napari's never imports torch
     window = subprocess.run(
-        [sys.executable, "-m", WINDOW, str(out)],
-        env={**os.environ, "NAPARI_SAMEXP_HOME": str((out / HOME).absolute())},
+        [sys.executable, "-P", "-m", WINDOW, str(out)],
+        env={**os.environ, **SAFE_PATH, "NAPARI_SAMEXP_HOME": str((out / HOME).absolute())},
         check=False,
     )
     if window.returncode:

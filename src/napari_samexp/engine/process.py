@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_samexp._children import starting_python
 from napari_samexp.engine.launch import run_worker
 from napari_samexp.types import SamexpError
 
 __all__ = ["WorkerOptions", "WorkerProcess"]
-
-_main_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +58,7 @@ class WorkerProcess:
             target=run_worker, args=arguments, name="napari-samexp model", daemon=True
         )
         try:
-            with _main_module_left_alone():
+            with starting_python:
                 self._process.start()
         except (OSError, ValueError, AssertionError) as error:
             self.connection.close()
@@ -96,23 +91,3 @@ class WorkerProcess:
         self.connection.close()
         self._process.close()
         return code
-
-
-@contextmanager
-def _main_module_left_alone() -> Iterator[None]:
-    """Keep the new process from importing what this one was started with.
-
-    The spawn method runs the main script again in the child, under another name. Here that would be
-    napari with all of Qt, or a person's script without a guard; the worker needs none of it.
-    """
-    main = sys.modules["__main__"]
-    with _main_lock:
-        kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
-        try:
-            main.__spec__ = None
-            with suppress(AttributeError):
-                del main.__file__
-            yield
-        finally:
-            for name, value in kept.items():
-                setattr(main, name, value)

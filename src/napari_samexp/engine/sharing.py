@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp._children import keep_tracker
 from napari_samexp.engine.messages import ArrayRef, PictureRef
 from napari_samexp.types import ImageError, SamexpError
 
@@ -135,6 +136,7 @@ def write_shared(ref: ArrayRef, array: npt.NDArray[Any]) -> None:
 def _attach(ref: ArrayRef) -> SharedMemory:
     # Before Python 3.13 this registers the name a second time with the resource tracker. That is the
     # owner's own tracker, which worker processes inherit, and it keeps a set; so nothing is counted twice.
+    keep_tracker()
     try:
         return SharedMemory(ref.block)
     except (OSError, ValueError) as error:
@@ -151,6 +153,7 @@ def _create(nbytes: int) -> SharedMemory:
             f"Shared memory of {nbytes / 2**20:.0f} MB is needed and {free / 2**20:.0f} MB are free; close "
             "other programs, or give this machine or container a larger /dev/shm."
         )
+    keep_tracker()
     while True:
         try:
             name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
@@ -174,5 +177,6 @@ def _free_bytes() -> int | None:
 def _drop(memory: SharedMemory) -> None:
     with suppress(BufferError):  # somebody still looks at it; the name goes all the same
         memory.close()
+    keep_tracker()
     with suppress(OSError):
         memory.unlink()
