@@ -5,7 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +22,7 @@ from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.pool import DaskPool, default_workers
 from napari_samexp.batch.run import run_jobs
 from napari_samexp.batch.work import run_job
+from napari_samexp.cli import run
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.types import SettingsError
@@ -101,6 +106,63 @@ def test_ctrl_c_in_a_terminal_keeps_what_is_done(jobs, place):
     assert Manifest(place / "many/manifest.jsonl").last["cat/long"]["status"] == "stopped"
 
 
+def test_nobody_without_the_batchs_own_credentials_is_served(monkeypatch):
+    from distributed import Client, Security
+
+    with DaskPool(1) as pool:
+        ports = listening()
+        assert len(ports) >= 4 and {ip for ip, _ in ports} == {"127.0.0.1"}
+        answers = {port: set(pages(*port)) for port in ports}
+        assert set.union(*answers.values()) == {404, None}
+        for ip, port in (port for port, answer in answers.items() if answer == {None}):
+            for kind, keys in (("tcp", Security()), ("tls", Security()), ("tls", Security.temporary())):
+                with pytest.raises((OSError, TypeError)):  # a TypeError where TLS is without keys
+                    Client(f"{kind}://{ip}:{port}", security=keys, timeout=0.5)
+        with pytest.raises(SettingsError, match="no Dask scheduler at tls://"):
+            DaskPool(None, pool._client.scheduler.address).__enter__()
+        assert pool._client.run(os.getpid)  # it still serves us
+
+
+def listening():
+    """Return the addresses at which this process and its children wait for others."""
+    own = psutil.Process()
+    return [
+        tuple(connection.laddr)
+        for process in (own, *own.children(recursive=True))
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def pages(ip, port):
+    """Yield the statuses of pages of Dask's web servers; None where there is no web server."""
+    for page in ("", "status", "health", "metrics", "info/main/workers.html", "json/counts.json", "api/v1"):
+        try:
+            with urllib.request.urlopen(f"http://{ip}:{port}/{page}", timeout=5) as answer:
+                yield answer.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            yield error.code
+        except OSError:
+            yield None
+
+
+def test_workers_import_from_no_folder_that_others_may_write_to():
+    before = list(sys.path)
+    with DaskPool(1) as pool:
+        (path,) = pool._client.run(lambda: list(__import__("sys").path)).values()
+        shared = [entry for entry in path if Path(entry).is_dir() and not _is_private(Path(entry))]
+    assert shared == []
+    assert sys.path == before
+
+
+def _is_private(folder):
+    """Whether nobody else can put a file there, nor another folder in its place."""
+    chain = [folder, *folder.parents]
+    mine = [place.stat().st_mode & 0o077 == 0 for place in chain]
+    return any(mine) or all(place.stat().st_mode & 0o022 == 0 for place in chain)
+
+
 def test_no_scheduler_and_no_dask_are_a_sentence(monkeypatch):
     monkeypatch.setattr(pool_module, "CONNECT_WITHIN", 0.5)
     with (
@@ -113,6 +175,16 @@ def test_no_scheduler_and_no_dask_are_a_sentence(monkeypatch):
     monkeypatch.setattr(pool_module, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="napari-samexp\\[batch\\]"):
         DaskPool(1)
+
+
+def test_without_cryptography_there_is_one_sentence(place, monkeypatch, capsys):
+    monkeypatch.setattr(pool_module, "find_spec", lambda name: name != "cryptography" and find_spec(name))
+    line = "batch cat.safetensors --model tiny.safetensors --videos a.mp4 --out many --workers 1"
+    assert run(line.split()) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cryptography is not installed" in said and "[batch]" in said
+    assert not (place / "many").exists()
+    DaskPool(None, "tcp://host:8786")  # whose keys are not ours
 
 
 def test_gpus_are_dealt_out(monkeypatch):

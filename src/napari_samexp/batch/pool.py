@@ -48,21 +48,27 @@ class DaskPool:
     ----------
     workers : int, optional
         Processes on this machine, by default `default_workers`. On GPUs they take turns among them, and on a
-        CPU each gets an equal share of the cores.
+        CPU each gets an equal share of the cores. They speak over TLS with a key that only lives in the memory
+        of this batch, and have no dashboard.
     scheduler : str, optional
         The address of a cluster that is there already (``tcp://host:8786``), whose workers see the same
-        files; it is left running.
+        files; it is left running. Whoever reaches it runs code as its workers and as this process.
 
     Raises
     ------
     SettingsError
-        If Dask is not installed, or there is no scheduler.
+        If Dask or what its TLS needs is not installed, or there is no scheduler.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
         if not (find_spec("dask") and find_spec("distributed")):
             raise SettingsError(
                 "Dask is not installed, which runs jobs on several workers; pip install 'napari-samexp[batch]'."
+            )
+        if scheduler is None and not find_spec("cryptography"):
+            raise SettingsError(
+                "The package cryptography is not installed, without which other users of this machine could use the "
+                "workers; pip install 'napari-samexp[batch]'."
             )
         self.workers = workers or default_workers()
         self.scheduler = scheduler
@@ -83,7 +89,7 @@ class DaskPool:
             else:
                 self._client = connect(self.scheduler, timeout=CONNECT_WITHIN)
             self._client.subscribe_topic(TOPIC, self._heard)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # a TypeError where TLS is without its keys
             self.__exit__(None, None, None)
             raise SettingsError(
                 f"There is no Dask scheduler at {self.scheduler} ({error}); give its address, such as tcp://host:8786."
@@ -153,7 +159,7 @@ class DaskPool:
 
     def _own_cluster(self) -> Any:
         import dask
-        from distributed import LocalCluster
+        from distributed import LocalCluster, Security
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every death at length
         # Dask also has memory given back at once, which costs a fifth of a small model's time
@@ -164,13 +170,18 @@ class DaskPool:
             "temporary-directory": self._folder.name,
             "distributed.nanny.pre-spawn-environ": environment,
             "distributed.comm.timeouts.connect": "60s",
+            # Dask's web servers ask nobody who they are, so they get nothing to serve
+            "distributed.scheduler.http.routes": [],
+            "distributed.worker.http.routes": [],
         }
         with dask.config.set(config):
             return LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self.workers,
                 threads_per_worker=1,
                 worker_class=_nanny(),
+                security=Security.temporary(),  # type: ignore[no-untyped-call]
                 dashboard_address="127.0.0.1:0",  # any free port: several batches may run on a machine
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=0,  # models are larger than what it expects, and pausing helps none of them
                 silence_logs=logging.CRITICAL,
             )
