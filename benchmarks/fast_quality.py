@@ -2,7 +2,7 @@
 
     python benchmarks/fast_quality.py [--clips 300] [--workers 2] [--out FILE]
 
-Each clip (training/scenes.py, seeds from 10000, 24 frames) is tracked in float32 and in bfloat16 as fast mode takes
+Each clip (training/scenes, seeds from 10000, 24 frames) is tracked in float32 and in bfloat16 as fast mode takes
 it, with one prior of the same three clicks, which is recorded in each. Prints the IoU of the masks of one with
 the other, mean over all frames (two empty masks agree), the share of frames below 0.9, and the J of both with the truth.
 `tests/sam/test_mixed.py` compares the golden runs, whose weights are random.
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from turns import write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def masks(model: Any, features: Any, example: Any, prompt: Any) -> np.ndarray:
@@ -35,10 +35,9 @@ def masks(model: Any, features: Any, example: Any, prompt: Any) -> np.ndarray:
 
 def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]:
     """Compare the two on some clips, in this process."""
-    import scenes
-    from evaluate import clicked, jaccard
-
     from napari_samexp.sam import load_model
+    from training import scenes
+    from training.measure import clicked, jaccard
 
     torch.set_num_threads(1)
     exact, fast = (load_model(weights, device="cpu", dtype=kind) for kind in ("float32", "bfloat16"))

@@ -2,7 +2,7 @@
 
     python benchmarks/optional_modes.py [--clips 60] [--modes exact pooled_2 ...] [--speed-side 1024]
 
-J is that of the bundled starter on its held-out clips (training/scenes.py, seeds from 10000), tracked with one
+J is that of the bundled starter on its held-out clips (training/scenes, seeds from 10000), tracked with one
 prior of three clicks as in training/evaluate.py, the mean of the frames that show the object; also the share of
 frames of which a mode has encoded the picture. Speed is that of a whole frame of SAM 2.1 tiny with random
 weights at 1024, memory full, against the exact frame of the same turn (CPU time). A mode is worth having at
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 from turns import KINDS, random_weights, spread, write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 STILL = 2.0  # mean difference of 8-bit pixels below which a frame counts as still
 FULL = 8  # frames until six recent memories are there
 
@@ -166,11 +166,10 @@ def _sparse_class() -> Any:
 
 def quality(modes: list[str], clips: int, first: int, frames: int) -> dict[str, dict[str, float]]:
     """Return by mode the mean J of the starter's clips, and how that differs from the exact one, clip by clip."""
-    import scenes
-    from evaluate import VISIBLE, clicked, jaccard
-
     from napari_samexp.sam import load_model
     from napari_samexp.tracking import PriorMemory, record
+    from training import scenes
+    from training.measure import VISIBLE, clicked, jaccard
 
     config = scenes.SceneConfig(side=256, frames=frames)
     found: dict[str, list[list[float]]] = {mode: [] for mode in modes}

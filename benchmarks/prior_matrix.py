@@ -3,7 +3,7 @@
     python benchmarks/prior_matrix.py --out FOLDER [--frames 16] [--side 256] [--pictures docs/images]
 
 Each prior is a picture with one thing and a click on it. Three clips show one of the three things each, elsewhere
-and among others, and the fourth shows none of them. Scenes are held-out ones of training/scenes.py, taken in
+and among others, and the fourth shows none of them. Scenes are held-out ones of training/scenes, taken in
 their order. J&F is against the thing of the clip: on the fourth it says how far a prior takes another thing.
 """
 
@@ -19,13 +19,12 @@ import tifffile
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "training"))
-
-import make_sample  # noqa: E402
-import scenes  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from napari_samexp.io.mp4 import write_mp4  # noqa: E402
 from napari_samexp.io.overlay import write_png  # noqa: E402
+from training import scenes  # noqa: E402
+from training.make_sample import deepest_point  # noqa: E402
 
 COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
@@ -45,7 +44,7 @@ def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> Non
         tifffile.imwrite(out / "truth" / f"clip-{name}.tif", labels, photometric="minisblack")
         if number < priors:
             write_png(out / f"{name}.png", example.prior)
-            x, y = make_sample.clicks(example.prior_mask, 1)[0]
+            x, y = deepest_point(example.prior_mask)
             record = [*COMMAND, "record", out / f"{name}.png", "--point", f"{x},{y}", "--name", name]
             subprocess.run(
                 [*map(str, record), "--overwrite", "--out", str(out / f"{name}.safetensors")],

@@ -1,6 +1,6 @@
 """Draw the learning curve of one or more runs, one after the other, from their logs.
 
-python training/learning_curve.py training/logs/*.jsonl [--out training/learning_curve.png]
+python -m training.learning_curve training/logs/*.jsonl [--out training/learning_curve.png]
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def smooth(values: np.ndarray, width: int = 7) -> np.ndarray:
 
 
 def main() -> None:
+    """Draw the curves."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,37 +1,50 @@
-"""The training scripts, as tests of each import them."""
-
-import importlib
-import sys
-from pathlib import Path
+"""Small pools of scenes, and a model that begins with random weights."""
 
 import pytest
 import torch
 
-TRAINING = Path(__file__).parents[2] / "training"
-NAMES = ("scenes", "prompts", "feed", "muon", "train", "train_gpu", "evaluate", "learning_curve", "export",
-         "fit_iou", "train_pairs", "tell_apart")  # fmt: skip
+from training import data, features, scenes
+from training.export import BUNDLED
+from training.model import Starter, initialise
+from training.recipe import PoolConfig
+from training.steps import Learner
 
 
-@pytest.fixture(scope="module")
-def parts():
-    """The training scripts by their names; they import one another as files of one folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TRAINING))
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            sys.modules.pop(name, None)
+def filled(family, device="cpu", **more):
+    """A pool of four small scenes."""
+    config = PoolConfig(family, scenes.SceneConfig(side=64, **more), 4, 8, (1.0, 1.0))
+    pool = data.Pool(config, torch.device(device))
+    _, arrays = data.SceneStream({"": config}, 0).message(0)
+    pool.put({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return pool
 
 
-@pytest.fixture(scope="module")
-def train(parts):
-    return parts["train"]
+@pytest.fixture(scope="session")
+def make_pool():
+    return filled
+
+
+@pytest.fixture(scope="session")
+def anchor():
+    return features.Anchor(BUNDLED, torch.device("cpu"))
 
 
 @pytest.fixture
-def on_cpu(train, monkeypatch):
+def model():
+    made = Starter()
+    initialise(made, 0)
+    return made
+
+
+@pytest.fixture
+def learner(model):
+    made = Learner(model, 1e-3)
+    made.begin(None, ())
+    return made
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers():
     """Training on a CPU changes how this process computes: afterwards it is as other tests have it."""
-    monkeypatch.setattr(train.functional, "scaled_dot_product_attention", train.plain_attention)
     yield
     torch.set_flush_denormal(False)

@@ -1,0 +1,319 @@
+"""The trainer: steps, the recipe, runs that end, stop and go on; all but the recording runs anywhere."""
+
+import json
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from napari_samexp.sam import load_model
+from training import data, export, muon, sampling, scenes, train
+from training.export import BUNDLED
+from training.features import Anchor
+from training.model import STARTER, Starter, initialise, soften
+from training.recipe import PoolConfig, Recipe, Stage, StepConfig
+from training.sampling import make_sampler
+from training.steps import Learner, Step
+
+FIRST_STEPS = json.loads((Path(__file__).parents[1] / "data" / "training" / "first_steps.json").read_text())
+KINDS = {
+    "example": {"frames": 2, "priors": 2, "recent": 2},
+    "shared": {"frames": 3, "recent": 6},
+    "lineup": {},
+    "lineup alone": {"encoder_only": True},
+    "shared alone": {"encoder_only": True},
+}
+
+
+def weights_of(learner):
+    return {key: value.clone() for key, value in learner.model.state_dict().items()}
+
+
+# ---- steps
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_first_steps_are_those_of_the_program_that_made_the_weights(name, anchor):
+    """The figures were written by that program, which was several, before it became this one."""
+    family = name.split()[0]
+    scene = scenes.SceneConfig(side=64, frames=3, priors=2 if family == "example" else 1)
+    config = PoolConfig(family, scene, 8, 16, (1.0, 1.0))
+    pool = data.Pool(config, torch.device("cpu"))
+    _, arrays = data.SceneStream({"": config}, 0).message(0)
+    pool.put({key: torch.from_numpy(array) for key, array in arrays.items()})
+    torch.manual_seed(0)
+    model = Starter()
+    initialise(model, 0)
+    learner = Learner(model, 1e-3)
+    learner.begin(BUNDLED, (0.3, 0.2))
+    step = Step(learner, anchor, make_sampler(StepConfig("x", "", 16, 96, **KINDS[name]), pool), 0.25)
+    learner.decay.fill_(0.5)
+    torch.manual_seed(1)
+    for expected in FIRST_STEPS[name]:
+        step.run()
+        assert step.figures() == pytest.approx(expected, rel=5e-3, abs=1e-4)
+
+
+def test_steps_lower_the_loss_of_what_they_see(make_pool, learner, anchor):
+    pool = make_pool("example", frames=3, priors=2)
+    sampler = make_sampler(StepConfig("x", "", 16, 64, frames=2, priors=2, recent=1), pool)
+    step, seen = Step(learner, anchor, sampler, 0.5), []
+    learner.decay.fill_(0.5)
+    for _ in range(6):
+        step.run()
+        assert step.count == 1
+        seen.append(step.figures())
+        assert step.count == 0 and np.isfinite(list(seen[-1].values())).all()
+    assert np.mean([x["track_mask"] for x in seen[-2:]]) < seen[0]["track_mask"]
+    assert not torch.equal(learner.average["sam.no_mem_embed"], learner.model.sam.no_mem_embed)
+
+
+def test_the_encoder_alone_changes_where_a_step_says_so(make_pool, learner, anchor):
+    step = Step(
+        learner, anchor, make_sampler(StepConfig("x", "", 8, 64, encoder_only=True), make_pool("lineup")), 0.5
+    )
+    begun = weights_of(learner)
+    step.run()
+    changed = {key for key, value in weights_of(learner).items() if not torch.equal(value, begun[key])}
+    learns = ("sam.image_encoder.", "sam.sam_mask_decoder.conv_s", "by_token", "pooled", "kept")
+    assert any(key.startswith(learns[0]) for key in changed)
+    assert all(key.startswith(learns) for key in changed)
+    assert {"likeness", "change", "norm"} <= set(step.figures())
+
+
+def test_gradients_that_are_no_numbers_change_next_to_nothing(learner):
+    begun = weights_of(learner)
+    learner.lr.fill_(1e-3)
+    for p in learner.model.parameters():
+        p.grad = torch.full_like(p, torch.nan)
+    assert not torch.isfinite(learner.change())
+    for key, value in learner.model.state_dict().items():
+        assert torch.allclose(value, begun[key] * (1 - 1e-3 * 0.02), atol=1e-6), key
+
+
+def test_muon_takes_matrices_a_step_along_their_singular_vectors():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 40, 64), (2, 96, 32)):
+        matrices = torch.randn(shape, generator=generator)
+        u, s, v = torch.linalg.svd(muon.orthogonal(matrices, 10), full_matrices=False)
+        assert s.min() > 0.6 and s.max() < 1.3
+        a, _, b = torch.linalg.svd(matrices, full_matrices=False)
+        assert torch.allclose((u @ v), (a @ b), atol=1e-3)
+    weight = torch.nn.Parameter(torch.zeros(32, 48, 1, 1))
+    weight.grad = torch.randn(weight.shape, generator=generator)
+    muon.Muon([weight], lr=0.01, weight_decay=0.0).step()
+    # as large a change of an entry as AdamW's, whatever the size of the gradient
+    assert weight.detach().square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.3)
+
+
+def test_every_weight_has_one_optimiser(learner):
+    names = {parameter: name for name, parameter in learner.model.named_parameters()}
+    with_muon, with_adam = (
+        [names[p] for group in optimiser.param_groups for p in group["params"]]
+        for optimiser in learner.optimisers
+    )
+    assert sorted(with_muon + with_adam) == sorted(names.values())
+    assert "sam.image_encoder.trunk.blocks.0.attn.qkv.weight" in with_muon
+    assert "sam.image_encoder.neck.convs.0.conv.weight" in with_muon
+    kept = ("pos_embed", "tpos_enc", "mask_tokens", "output_hypernetworks_mlps.0.layers.2", "readout", "bias")
+    assert not [name for name in with_muon if any(part in name for part in kept)]
+
+
+def test_a_run_begins_from_exported_weights_with_softened_attention(learner):
+    learner.begin(BUNDLED, (0.5, 0.25))
+    bundled, now = load_file(BUNDLED), learner.model.sam.state_dict()
+    for k, factor in enumerate((0.5, 0.25)):
+        name = f"memory_attention.layers.{k}.cross_attn_image.q_proj.weight"
+        assert torch.equal(now[name], factor * bundled[name].float())
+        assert torch.equal(learner.average["sam." + name], now[name])
+    assert torch.equal(now["no_mem_embed"], bundled["no_mem_embed"].float())
+    assert (
+        not learner.model.readout.weight.any()
+    )  # what is not in the weights begins to learn before it teaches
+    with pytest.raises(ValueError, match="shorter"):
+        soften(learner.model.sam, (0.5,))
+
+
+# ---- the recipe
+
+
+def test_every_kind_of_step_comes():
+    recipe = Recipe()
+    first, early, late = (
+        Counter(recipe.step_at(share, step).name for step in range(360)) for share in (0.1, 0.3, 0.95)
+    )
+    named = {kind.name: kind for kind in recipe.steps}
+    assert all(named[name].encoder_only for name in first)
+    assert not any(named[name].encoder_only for name in early + late)
+    assert set(first) | set(early) | set(late) == set(named)
+    assert early["short-256"] > 60 and "long-384" not in early
+    assert late["long-384"] > 80 and "short-256" not in late
+    assert recipe.step_at(1.0, 1) == recipe.step_at(0.99, 1)
+    for kind in recipe.steps:
+        pool = recipe.pools[kind.pool]
+        assert kind.frames <= pool.frames and kind.priors <= pool.priors and kind.side % 32 == 0
+        assert kind.batch >= 2 * len(sampling.FLIPS)
+    often = np.array([pool.often for pool in recipe.pools.values()])
+    assert np.allclose(often.sum(0), 1) and (often > 0).all()
+
+
+def test_a_smaller_machine_takes_less_of_everything():
+    small = Recipe().scaled(0.15, 0.03)
+    assert [kind.batch for kind in small.steps] == [round(0.15 * kind.batch) for kind in Recipe().steps]
+    assert small.pools["returning"].room == 90 and small.stages == Recipe().stages
+    assert all(pool.room >= pool.at_once for pool in Recipe().scaled(1, 0).pools.values())
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero():
+    recipe = Recipe(lr=1.0, warm_up=10)
+    rates = [train.learning_rate(share, 100, recipe) for share in (0, 0.5, 1)]
+    assert rates == pytest.approx([1, 0.51, 0.02])
+    assert train.learning_rate(0, 0, recipe) == pytest.approx(0.1)
+
+
+# ---- runs
+
+
+@pytest.fixture
+def quick():
+    """A run of small scenes that is over in a moment."""
+    scene = scenes.SceneConfig(side=64, frames=2)
+    pools = {
+        "examples": PoolConfig("example", scene, 2, 8, (0.4, 0.5)),
+        "shared": PoolConfig("shared", replace(scene, frames=3), 2, 4, (0.3, 0.25)),
+        "lineups": PoolConfig("lineup", scene, 2, 4, (0.3, 0.25)),
+    }
+    steps = (
+        StepConfig("alone", "lineups", 2, 64, encoder_only=True),
+        StepConfig("short", "examples", 2, 64, frames=2, recent=1),
+        StepConfig("clips", "shared", 2, 64, frames=3, recent=2),
+    )
+    stages = (Stage(0.4, ("alone",)), Stage(1.0, ("short", "clips")))
+    return Recipe(minutes=0.15, pools=pools, steps=steps, stages=stages, fill=1, every=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return lambda recipe: train.train(recipe, tmp_path, BUNDLED, torch.device("cpu"), 2)
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_ends_by_the_clock_leaves_weights_and_goes_on(quick, run, tmp_path, monkeypatch):
+    ticks = count(step=0.25)  # seconds that a look at the clock takes; nothing else takes time
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    run(quick)
+    log = lines_of(tmp_path)
+    assert log[-1]["scenes"] == 2 * log[-1]["step"]
+    assert all(log[-1][f"drawn_{name}"] >= 2 for name in quick.pools)
+    assert all("likeness" in line and "change" in line for line in log if "alone_outline_right" in line)
+    assert {"alone_outline_right", "short_track_J"} <= set().union(*log)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == log[-1]["step"] and state["seconds"] >= 60 * quick.minutes
+    average = load_file(tmp_path / "average.safetensors")
+    assert torch.equal(average["no_mem_embed"], state["average"]["sam.no_mem_embed"])
+    assert set(average) == set(load_file(BUNDLED))  # what only training has stays here
+
+    run(quick)  # its time is used up
+    assert len(lines_of(tmp_path)) == len(log)
+    run(replace(quick, minutes=0.2))  # with what the optimisers know
+    later = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert later["step"] > state["step"]
+    assert later["optimisers"][1]["state"][0]["step"] > state["optimisers"][1]["state"][0]["step"]
+
+
+def test_a_terminated_run_saves_first(quick, run, tmp_path, monkeypatch):
+    step = Step.run
+
+    def terminated(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    monkeypatch.setattr(Step, "run", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    run(replace(quick, minutes=60))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_command_fits_the_recipe_to_the_machine(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(train, "train", lambda *args: given.append(args))
+    words = ["--run", str(tmp_path), "--start", str(BUNDLED), "--device"]
+    train.main([*words, "cuda"])
+    train.main([*words, "cpu", "--minutes", "600"])
+    assert given[0][0] == Recipe().scaled(1, 1) == Recipe()
+    assert given[1][0] == replace(Recipe().scaled(0.15, 0.03), minutes=600)
+
+
+def test_exported_weights_are_those_of_the_run_with_presence_shifted(tmp_path, capsys):
+    source, out = BUNDLED, tmp_path / "out.safetensors"
+    export.main([str(source), "--out", str(out), "--presence", "1.5"])
+    assert "4.14 M parameters" in capsys.readouterr().out
+    before, after = load_file(source), load_file(out)
+    assert float(after[export.PRESENCE] - before[export.PRESENCE]) == pytest.approx(1.5, abs=0.01)
+    assert all(key == export.PRESENCE or torch.equal(after[key], before[key]) for key in before)
+    with safe_open(source, "pt") as one, safe_open(out, "pt") as other:
+        assert one.metadata() == other.metadata()
+    assert load_model(out, device="cpu").variant == STARTER
+
+
+# ---- on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("what", ["example", "shared", "lineup", "lineup alone"])
+def test_recorded_steps_give_what_computed_ones_give(make_pool, what):
+    if not torch.cuda.is_available():
+        pytest.skip("There is no CUDA device.")
+    device, kind = torch.device("cuda"), KINDS[what]
+    pool = make_pool(what.split()[0], "cuda", frames=3, priors=kind.get("priors", 1))
+    model = Starter()
+    initialise(model, 0)
+    learner = Learner(model.to(device), 1e-3)
+    learner.begin(BUNDLED, (1.0, 1.0))
+    step = Step(
+        learner, Anchor(BUNDLED, device), make_sampler(StepConfig("x", "", 48, 64, **kind), pool), 0.5
+    )
+    key, begun = "likeness" if "alone" in what else "track_mask", weights_of(learner)
+
+    def seen(times):
+        figures = []
+        for _ in range(times):
+            step.run()
+            figures.append(step.figures()[key])
+        return figures
+
+    learner.lr.zero_()
+    plain = seen(20)
+    step.warm_up()
+    step.record()
+    recorded = seen(20)
+    assert len(set(recorded)) > 10  # other scenes and prompts each time
+    assert np.mean(recorded) == pytest.approx(np.mean(plain), rel=0.05)
+    assert all(torch.equal(value, begun[name]) for name, value in weights_of(learner).items())
+    learner.lr.fill_(1e-3)
+    learner.decay.fill_(0.9)
+    learnt = seen(40)
+    assert np.mean(learnt[-10:]) < np.mean(recorded)
+    moved = [name for name, value in weights_of(learner).items() if not torch.equal(value, begun[name])]
+    assert len(moved) > 100 and all(torch.isfinite(value).all() for value in learner.average.values())
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_leaves_weights(quick, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("There is no CUDA device.")
+    train.train(replace(quick, minutes=1.0), tmp_path, BUNDLED, torch.device("cuda"), 2)
+    assert {"alone_outline_right", "short_track_J"} <= set().union(*lines_of(tmp_path))
