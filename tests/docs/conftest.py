@@ -140,7 +140,7 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Path]], None]] = {
     "clip.mp4": _bundled_clip,
     "clips/garden.mp4": _short_clip,
     "clips/street.mp4": _short_clip,
-    "pictures/one.jpg": _bundled_picture,
+    "images/one.jpg": _bundled_picture,
     "truth.tif": _truth,
     "cat.safetensors": _prior,
     "fox.safetensors": _prior,

@@ -23,8 +23,8 @@ ANCHORS = {
     "the-window-does-not-open-on-linux", "the-plugin-is-not-in-the-menu", "no-gpu", "the-gpu-is-not-used",
     "offline-machines", "proxies", "a-download-was-damaged", "a-weights-file-is-refused",
     "sam-1-cannot-track", "out-of-memory", "shared-memory-is-full", "the-disk-is-full",
-    "a-video-cannot-be-read", "the-size-changes-within-a-video", "a-picture-cannot-be-read",
-    "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
+    "a-video-cannot-be-read", "the-size-changes-within-a-video", "an-image-cannot-be-read",
+    "a-picture-cannot-be-read", "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
     "labels-were-painted-by-hand", "the-prior-is-of-another-model", "the-wrong-thing-is-found",
     "nothing-is-found", "a-click-does-nothing", "the-models-process-ended", "a-fault-of-the-program",
 }  # fmt: skip
@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_anchors_of_troubleshooting_stay(site: Path) -> None:
     page = (site / "troubleshooting" / "index.html").read_text("utf-8")
-    found = set(re.findall(r'<h3 id="([^"]+)"', page))
+    found = set(re.findall(r'<(?:h3|a) id="([^"]+)"', page))
     assert found >= ANCHORS, ANCHORS - found
 
 
