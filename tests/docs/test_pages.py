@@ -38,7 +38,7 @@ MARKED = {
     "README.md": ["installs", "installs"],
     "docs/howto/gpu.md": ["needs a CUDA device"],
     "docs/howto/offline.md": ["downloads packages", "installs"],
-    "docs/howto/own-checkpoint.md": ["needs a server of one's own", "needs a server of one's own"],
+    "docs/howto/own-checkpoint.md": ["needs your own server", "needs your own server"],
     "docs/many.md": ["needs SLURM"],
     "docs/tutorials/cluster.md": ["needs SLURM"],
 }
