@@ -248,7 +248,7 @@ def _request(job: Download, url: str, have: int) -> HTTPResponse:
             Request(url, headers=headers), timeout=job.connection.stall_s
         )
     except InvalidURL:  # what it says quotes the address
-        raise job.failed(f"{plain(redacted_url(url))!r} is no address that can be asked for") from None
+        raise job.failed(f"no connection to {_host(url)}: the address is not a valid one") from None
     except (URLError, ValueError) as error:  # not connected, and unlikely to be a moment later
         raise job.failed(f"no connection to {_host(url)}: {_reason(error)}") from error
     except (OSError, HTTPException) as error:  # connected, but no answer
