@@ -74,14 +74,16 @@ class Manifest:
         self._append(entry)
 
     def is_done(self, job: Job, key: str) -> bool:
-        """Whether the very same job has finished, and its labels are still there."""
+        """Whether the very same job has finished, and its labels are there: of all its frames, whatever a line says."""
         entry = self.last.get(job.name, {})
         if entry.get("status") != "done" or entry.get("key") != key:
             return False
         try:
             with LabelStore.open(job.store, mode="r") as store:
-                return bool(int(store.done.sum()) >= entry["frames"])
-        except (StoreError, KeyError, TypeError, ValueError):
+                frames = job.frames(store.shape[0])
+                # its number of frames is shown to people, and may be anything in a manifest from others
+                return bool(frames and entry["frames"] == len(frames) and not store.missing(frames))
+        except (StoreError, KeyError):
             return False
 
     def _lines(self) -> list[bytes]:
