@@ -36,6 +36,7 @@ for _script in (
     "benchmarks/turns.py",
     "benchmarks/optional_modes.py",
     "tests/tiny_run.py",
+    "tests/hostile_archive.py",
 ):
     _register(ROOT / _script)
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import fields
 from inspect import signature
 
+import hostile_archive
 import numpy as np
 import pytest
 import torch
@@ -539,6 +540,41 @@ def test_resume_goes_on_and_equals_one_run(shell, place, expected):
     assert done.all() and (labels == np.stack([result.labels for result in expected])).all()
     facts = json.loads(shell(f"{TRACK} --resume --json")[1])
     assert (facts["tracked"], facts["done"]) == (0, FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("labels.zarr/scores.jsonl", "thesis/notes"),
+        ("labels.zarr/memory", "thesis"),
+        ("labels.zarr/added.safetensors", "thesis/notes"),
+        (".labels.zarr.samexp", "thesis"),
+    ],
+)
+def test_resume_of_a_store_from_a_hostile_archive_changes_nothing(shell, place, name, target):
+    (place / "sent").mkdir()
+    assert shell(f"{TRACK} --frames 0:4".replace("labels.zarr", "sent/labels.zarr"))[0] == 0
+    hostile_archive.write_thesis(place / "here")
+    hostile_archive.send(place / "sent", place / "here", {name: target})
+    before = _content(place)
+    status, out, err = shell(f"{TRACK} --resume".replace("labels.zarr", "here/labels.zarr"))
+    assert status == 2 and not out
+    assert err.count("\n") == 1 and f"{place / 'here' / name} is a link and no ordinary" in err
+    assert _content(place) == before
+    hostile_archive.require_untouched(place / "here")
+
+
+def test_a_link_that_a_person_names_is_written_through_whole(shell, place):
+    """Theirs to name: the link stays, and what it leads to is the old file or the new one."""
+    (place / "far").mkdir()
+    for name in ("s.csv", "o.mp4", "new.safetensors"):
+        (place / name).symlink_to(place / "far" / name)
+    assert shell(f"{TRACK} --frames 0:2 --scores s.csv --overlay o.mp4")[0] == 0
+    assert shell(RECORD + " --point 15,24")[0] == 0
+    assert all((place / name).is_symlink() for name in ("s.csv", "o.mp4", "new.safetensors"))
+    assert sorted(file.name for file in (place / "far").iterdir()) == ["new.safetensors", "o.mp4", "s.csv"]
+    assert len((place / "far" / "s.csv").read_text().splitlines()) == 3
+    assert len(PriorMemory.load(place / "far" / "new.safetensors").recordings) == 1
 
 
 def test_resume_begins_where_there_is_nothing(shell, place):

@@ -10,8 +10,8 @@ import pytest
 import zarr
 from numcodecs import Blosc, Zstd
 
-from napari_samexp.io.atomic import read_whole
 from napari_samexp.io.chunk_files import require_plain_codecs, unpacked_bytes
+from napari_samexp.io.guarded import read_whole
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import open_masks

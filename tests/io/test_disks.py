@@ -37,11 +37,11 @@ def in_use(times: int) -> tuple[Callable[..., Any], list[int]]:
     """Return an os.replace that Windows refuses so often, as while another program reads the file."""
     replace, calls = os.replace, [0]
 
-    def refusing(*args: Any) -> None:
+    def refusing(*args: Any, **places: Any) -> None:
         calls[0] += 1
         if calls[0] <= times:
             raise PermissionError(errno.EACCES, "The process cannot access the file")
-        replace(*args)
+        replace(*args, **places)
 
     return refusing, calls
 

@@ -39,6 +39,7 @@ TROUBLES = (
         "The model's process ended", ("The model's process was ended", "The model's process ended by itself")
     ),
     Trouble("A fault of the program", ("Something unexpected went wrong",)),
+    Trouble("A link among the files", (" and no ordinary ", "has a second name (it is a hard link)")),
     Trouble("The disk is full", ("cannot be kept in ",)),
     Trouble("Offline machines", (" could not be downloaded (",)),
     Trouble("A download was damaged", (" is damaged or another file",)),

@@ -11,7 +11,8 @@ from typing import Any
 
 from napari_samexp._urls import redacted_url
 from napari_samexp.batch.jobs import Job, JobResult
-from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole
+from napari_samexp.io.atomic import os_errors_as_store_errors
+from napari_samexp.io.guarded import read_whole
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import StoreError
 

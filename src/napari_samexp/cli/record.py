@@ -99,7 +99,7 @@ def record(
         mask_index=mask_index, side=side, square=not keep_aspect,
     )  # fmt: skip
     prior = prior.with_recording(recording, memory)
-    prior.save(out)
+    prior.save(out.resolve())
     facts = _facts(out, prior, recording, prediction)
     typer.echo(to_json.dumps(facts, indent=1) if json else _text(facts))
 

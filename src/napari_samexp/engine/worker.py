@@ -61,6 +61,7 @@ from napari_samexp.engine.messages import (
     Working,
 )
 from napari_samexp.engine.recorder import Recorder
+from napari_samexp.io.atomic import absolute_path
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.download import Progress as Report
 from napari_samexp.sam.features import Memory
@@ -219,7 +220,7 @@ class Worker:
         self._say(PriorChanged(number, self._recorder.state))
 
     def _save_prior(self, number: int, request: SavePrior) -> None:
-        self._recorder.journal.prior.save(request.path)
+        self._recorder.journal.prior.save(absolute_path(request.path))
         self._say(Done(number))
 
     def _describe_encodings(self, number: int, request: DescribeEncodings) -> None:

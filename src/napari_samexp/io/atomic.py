@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from napari_samexp._private import open_privately
+from napari_samexp.io.guarded import NotOrdinaryError, open_folder
 from napari_samexp.types import StoreError
 
 __all__ = [
     "absolute_path",
     "os_errors_as_store_errors",
     "partial_file",
+    "partial_name",
     "patiently",
-    "read_whole",
     "remove_partials",
     "sync",
     "write_atomic",
@@ -48,25 +49,11 @@ def absolute_path(path: str | os.PathLike[str]) -> Path:
         raise StoreError(f"{path!r} is not a path that can be used: {error}.") from error
 
 
-def read_whole(path: Path, most: int) -> bytes:
-    """Return the content of a file.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, has more than `most` bytes, or is no ordinary file: a pipe never ends, nor does
-        what a link to a device gives.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file")
-    if status.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and at most {most} are read")
-    return path.read_bytes()
-
-
 def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool = False) -> None:
     """Write `data` to `path`, so that a reader finds the old content or the new, and never a part.
+
+    A link at `path` is replaced, and what it leads to stays; `absolute_path` gives that, where a person named
+    the link.
 
     Parameters
     ----------
@@ -81,7 +68,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool
     OSError
         If the disk refuses; `path` is then as it was.
     """
-    partial = _partial_of(path)
+    partial = partial_name(path)
     try:
         with open_privately(partial) if private else partial.open("xb") as file:
             file.write(data)
@@ -100,7 +87,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool
 @contextmanager
 def partial_file(target: Path) -> Iterator[Path]:
     """Give a place beside `target`, which takes its place at the end; after an error nothing is left."""
-    partial = _partial_of(target)
+    partial = partial_name(target)
     try:
         yield partial
         sync(partial)
@@ -150,16 +137,13 @@ def sync(path: Path) -> None:
 
 def remove_partials(folder: Path) -> None:
     """Remove what killed writers left unfinished in `folder`, if it exists; only the one writer may."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for name in [entry.name for entry in entries if PARTIAL.fullmatch(entry.name)]:
-            _remove(folder / name)
+    with suppress(FileNotFoundError), open_folder(folder) as opened:
+        for name in filter(PARTIAL.fullmatch, opened.names()):
+            patiently(functools.partial(opened.unlink, name))
 
 
-def _remove(path: Path) -> None:
-    patiently(lambda: path.unlink(missing_ok=True))
-
-
-def _partial_of(path: Path) -> Path:
+def partial_name(path: Path) -> Path:
+    """Return a new name beside `path` for what is not finished."""
     return path.with_name(f".{path.name[:_KNOWN_BY]}.{uuid.uuid4().hex}.partial")
 
 
@@ -170,6 +154,8 @@ def os_errors_as_store_errors(
     """Turn an OSError in the block into a `StoreError`: "Could not <doing> <path>: <reason>; <advice>"."""
     try:
         yield
+    except NotOrdinaryError as error:  # a sentence of its own
+        raise StoreError(str(error)) from error
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise StoreError(f"Could not {doing} {path}: {reason}; {advice}.") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-from napari_samexp.io.atomic import read_whole
+from napari_samexp.io.guarded import NotOrdinaryError, read_whole, require_ordinary
 from napari_samexp.types import StoreError
 
 __all__ = ["ChunkFiles", "labels_readable", "require_plain_codecs"]
@@ -33,15 +33,16 @@ class ChunkFiles(LocalStore):
     chunk_bytes : int or None
         What a chunk takes when it is unpacked. One that says that it takes more is refused with `StoreError`: a
         file of a few kilobytes can claim gigabytes.
+    follows_links : bool
+        Whether a file may be a link, as in other programs' archives of data; in our stores none is.
     """
 
     chunk_bytes: int | None = None
+    follows_links: bool = True
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
         """Return what `LocalStore.get` does."""
-        path = self.root / key
-        if path.exists() and not path.is_file():  # a pipe never ends, nor does a link to a device
-            raise StoreError(f"{path} is no ordinary file; copy the labels again, or track the frame again.")
+        self._require_ordinary(key)
         buffer = await super().get(key, *args, **kwargs)
         if buffer is not None and self.chunk_bytes is not None and not key.endswith((".json", ".zarray")):
             claimed = unpacked_bytes(buffer[:32].to_bytes())
@@ -51,6 +52,21 @@ class ChunkFiles(LocalStore):
                     "it is damaged or hostile, so copy it again or track the frame again."
                 )
         return buffer
+
+    async def delete(self, key: str) -> None:
+        """Remove a file; `LocalStore.delete` would remove a folder too."""
+        self._require_ordinary(key)
+        await super().delete(key)
+
+    def _require_ordinary(self, key: str) -> None:
+        """Raise `StoreError` for what is there and no file: a pipe never ends, nor does a link to a device."""
+        path = self.root / key
+        if self.follows_links and path.exists():
+            path = path.resolve()
+        try:
+            require_ordinary(path, "file")
+        except NotOrdinaryError as error:
+            raise StoreError(str(error)) from error
 
 
 def unpacked_bytes(head: bytes) -> int | None:
@@ -86,7 +102,7 @@ def require_plain_codecs(folder: Path) -> None:
         }
     ):
         try:
-            metadata = json.loads(read_whole(path, MAX_METADATA))
+            metadata = json.loads(read_whole(path.resolve(), MAX_METADATA))
             names = set(_codec_names(metadata)) if isinstance(metadata, dict) else set()
         except (OSError, ValueError, RecursionError) as error:
             raise StoreError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from napari_samexp.io.atomic import os_errors_as_store_errors, patiently, sync
+from napari_samexp.io.guarded import kind_at, lock_at, make_folder, open_folder
+from napari_samexp.io.store_files import remove_store, require_store_files
 from napari_samexp.types import StoreError
 
 __all__ = ["Claim", "swap_was_interrupted"]
@@ -38,11 +39,11 @@ class Claim:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._side = _side(path)
-        # The operating system drops this lock with its process. It belongs to the store, not to a thread:
-        # a store may be closed by another thread than the one that opened it.
-        self._lock = FileLock(self._side / "lock", thread_local=False)
         with os_errors_as_store_errors("write beside", path):
-            self._side.mkdir(parents=True, exist_ok=True)
+            make_folder(self._side)
+            # The operating system drops this lock with its process. It belongs to the store, not to a thread:
+            # a store may be closed by another thread than the one that opened it.
+            self._lock = lock_at(self._side / "lock")
             self._acquire()
             try:
                 self._settle()
@@ -58,15 +59,25 @@ class Claim:
     def install(self) -> None:
         """Put the folder `building` in the place of the path's folder, and only then remove that one."""
         sync(self.building)
-        if self._path.exists():
-            patiently(lambda: self._path.rename(self._side / "old"))
-        try:
-            patiently(lambda: self.building.rename(self._path))
-        except OSError:
-            self._settle()
-            raise
+        with open_folder(self._side) as side:
+            if os.path.lexists(self._path):
+                patiently(lambda: side.move_in(self._path, "old"))
+            try:
+                patiently(lambda: side.move_out("new", self._path))
+            except OSError:
+                self._settle()
+                raise
         with suppress(OSError):  # the new one is in place; what is left of the old goes with a later claim
             sync(self._path.parent)
+            self._settle()
+
+    def remove(self) -> None:
+        """Remove the label store at the path; `StoreError` if it is none or holds other files, and it stays."""
+        with os_errors_as_store_errors("remove", self._path):
+            with open_folder(self._path.parent) as parent:
+                require_store_files(parent, self._path.name)
+            with open_folder(self._side) as side:
+                patiently(lambda: side.move_in(self._path, "trash"))
             self._settle()
 
     def release(self) -> None:
@@ -98,23 +109,26 @@ class Claim:
 
     def _settle(self) -> None:
         """Undo or finish a swap that a kill cut off, and remove what was being built."""
-        old, trash = self._side / "old", self._side / "trash"
-        for leftover in (trash, self.building):
-            _remove(leftover)
-        if not old.exists():
-            return
-        if not self._path.exists():
-            patiently(lambda: old.rename(self._path))
-            return
-        patiently(
-            lambda: old.rename(trash)
-        )  # so that an `old` is always a whole one, even if a kill cuts off the removal
-        _remove(trash)
+        with open_folder(self._side) as side:
+            remove_store(side, "trash")
+            remove_store(side, "new")
+            if side.kind("old") is None:
+                return
+            require_store_files(side, "old")
+            if not os.path.lexists(self._path):
+                patiently(lambda: side.move_out("old", self._path))
+                return
+            # so that an `old` is always a whole one, even if a kill cuts off the removal
+            patiently(lambda: side.rename("old", "trash"))
+            remove_store(side, "trash")
 
 
 def swap_was_interrupted(path: Path) -> bool:
     """Whether `path` is missing because a process was killed while replacing it; a `Claim` brings it back."""
-    return not path.exists() and (_side(path) / "old").exists()
+    if path.exists():
+        return False
+    side = _side(path)
+    return kind_at(side) == "folder" and kind_at(side / "old") == "folder"
 
 
 def _side(path: Path) -> Path:
@@ -122,8 +136,3 @@ def _side(path: Path) -> Path:
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f"{name[:24]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
     return path.with_name(f".{name}.samexp")
-
-
-def _remove(folder: Path) -> None:
-    if os.path.lexists(folder):
-        patiently(lambda: shutil.rmtree(folder))

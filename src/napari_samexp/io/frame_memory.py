@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from napari_samexp.io.atomic import os_errors_as_store_errors, write_atomic
+from napari_samexp.io.guarded import make_folder, open_folder, require_ordinary
 from napari_samexp.types import StoreError
 
 __all__ = ["FrameMemory", "load_memories", "prune_memories", "save_memory"]
@@ -33,34 +35,43 @@ def save_memory(
     except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise StoreError(f"The memory of frame {index} cannot be stored: {error}.") from error
     with os_errors_as_store_errors(f"write the memory of frame {index} to", folder):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder, parents=False)  # a store that was taken away is not made again
         write_atomic(folder / f"{index:09d}.safetensors", data)
 
 
 def load_memories(folder: Path, frames: Collection[int] | None = None) -> dict[int, FrameMemory]:
     """Return the arrays and the texts of each memory in `folder`, or of those of `frames`, by frame."""
-    with os_errors_as_store_errors("read the memories in", folder):
-        found = sorted(_files(folder))
-    return {index: _load(path) for index, path in found if frames is None or index in frames}
+    found = []
+    with (
+        os_errors_as_store_errors("read the memories in", folder),
+        suppress(FileNotFoundError),
+        open_folder(folder) as opened,
+    ):
+        found = sorted(_numbered(opened.names()))
+    return {index: _load(folder / name) for index, name in found if frames is None or index in frames}
 
 
 def prune_memories(folder: Path, keep: Collection[int]) -> None:
     """Remove every memory in `folder` but those of the frames `keep`."""
-    with os_errors_as_store_errors("remove old memories in", folder):
-        for index, path in list(_files(folder)):
+    with (
+        os_errors_as_store_errors("remove old memories in", folder),
+        suppress(FileNotFoundError),
+        open_folder(folder) as opened,
+    ):
+        for index, name in _numbered(opened.names()):
             if index not in keep:
-                path.unlink(missing_ok=True)
+                opened.unlink(name)
 
 
-def _files(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if match := _NAME.fullmatch(path.name):
-            yield int(match[1]), path
+def _numbered(names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            yield int(match[1]), name
 
 
 def _load(path: Path) -> FrameMemory:
-    if not path.is_file():  # a pipe would wait for its writer
-        raise StoreError(f"The memory file {path} is no ordinary file; track again to another --out.")
+    with os_errors_as_store_errors("read", path):
+        require_ordinary(path, "file")  # a pipe would wait for its writer
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -16,10 +16,10 @@ from napari_samexp.io.atomic import (
     absolute_path,
     os_errors_as_store_errors,
     patiently,
-    read_whole,
     write_atomic,
 )
 from napari_samexp.io.chunk_files import labels_readable
+from napari_samexp.io.guarded import NotOrdinaryError, read_whole
 from napari_samexp.io.label_header import StoreHeader, require_there
 from napari_samexp.types import StoreError
 
@@ -48,6 +48,8 @@ def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
         return frozenset(index for index in frames if type(index) is int and index >= 0)
     except FileNotFoundError:
         return frozenset()
+    except NotOrdinaryError as error:
+        raise StoreError(str(error)) from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(
             f"{file} does not say which frames were painted ({error}); delete it to track all again."

@@ -6,8 +6,7 @@ import errno
 import json
 import operator
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from napari_samexp._text import clean_name
-from napari_samexp.io.atomic import PARTIAL, os_errors_as_store_errors, read_whole
+from napari_samexp.io.atomic import os_errors_as_store_errors
 from napari_samexp.io.chunk_files import ChunkFiles
+from napari_samexp.io.guarded import NotOrdinaryError, kind_at, open_folder, read_whole
+from napari_samexp.io.store_files import foreign_in
 from napari_samexp.types import RunIdentity, StoreError
 
 __all__ = ["StoreHeader", "require_replaceable", "require_there"]
@@ -31,11 +32,6 @@ MAX_LABEL = 65_535
 MAX_METADATA = 64 * 2**20  # bytes; the details may list every frame
 MAX_SCORES = 100_000_000  # frames times labels: all scores are held in memory
 
-# Everything a store can hold; .DS_Store is macOS's doing.
-_OWN_FILES = re.compile(
-    r"zarr\.json|scores\.jsonl|c\.\d+\.0\.0|memory|memory/\d{9}\.safetensors|(.+/)?\.DS_Store"
-    r"|prior\.safetensors|added\.safetensors|edited\.json"
-)
 _DIFFERENCES = {
     "video": "another video",
     "prior": "another prior",
@@ -149,6 +145,7 @@ class StoreHeader:
         """Return the store's zarr array; `StoreError` if zarr cannot open it."""
         try:
             files = ChunkFiles(folder, read_only=not writable)
+            files.follows_links = False
             files.chunk_bytes = self.shape[1] * self.shape[2] * (1 if self.dtype == "uint8" else 2)
             return zarr.open_array(files, mode="r+" if writable else "r")
         except Exception as error:  # zarr raises all kinds for metadata that are almost right
@@ -195,10 +192,11 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
         raise StoreError(f"{path} exists and is no label store, so it is not replaced; choose another --out.")
     if not overwrite:
         raise StoreError(f"The label store {path} exists; choose another --out, or --overwrite it.")
-    foreign = [name for name in _contents(path) if not any(p.fullmatch(name) for p in (_OWN_FILES, PARTIAL))]
-    if foreign:
+    with os_errors_as_store_errors("look into", path), open_folder(path) as folder:
+        foreign = foreign_in(folder)
+    if foreign is not None:
         raise StoreError(
-            f"The label store {path} also holds {min(foreign)}, which overwriting would delete; move it away."
+            f"The label store {path} also holds {foreign}, which overwriting would delete; move it away."
         )
 
 
@@ -207,22 +205,16 @@ def require_there(path: Path) -> None:
 
     Without that, zarr would make its folder again: on this computer's own disk, if a network's is gone.
     """
-    if not (path / "zarr.json").is_file():
+    if kind_at(path / "zarr.json") != "file":
         raise FileNotFoundError(errno.ENOENT, "its folder is no longer there")
-
-
-def _contents(folder: Path) -> Iterator[str]:
-    """Yield what lies in a store's folder, and in its "memory" folder as "memory/..."."""
-    with os_errors_as_store_errors("look into", folder):
-        yield from (entry.name for entry in folder.iterdir())
-        if (folder / "memory").is_dir():
-            yield from (f"memory/{entry.name}" for entry in (folder / "memory").iterdir())
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
     """Return the zarr metadata in `folder`, or an empty dict if there is none that can be read."""
     try:
         metadata = json.loads(read_whole(folder / "zarr.json", MAX_METADATA))
+    except NotOrdinaryError as error:
+        raise StoreError(str(error)) from error
     except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

@@ -24,8 +24,10 @@ from napari_samexp.io.atomic import (
 from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.claim import Claim, swap_was_interrupted
 from napari_samexp.io.frame_memory import FrameMemory
+from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.label_header import StoreHeader, require_replaceable, require_there
 from napari_samexp.io.score_journal import ScoreJournal
+from napari_samexp.io.store_files import MEMORY
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
 
 __all__ = ["LabelStore"]
@@ -53,7 +55,8 @@ class LabelStore:
         if claim is not None:
             with os_errors_as_store_errors("tidy up", path):
                 remove_partials(path)
-                remove_partials(path / "memory")
+                remove_partials(path / MEMORY)
+                require_ordinary(path / "scores.jsonl", "file", alone=True)
         self._journal = ScoreJournal(path / "scores.jsonl", self.shape[0], self.labels)
 
     @classmethod
@@ -228,7 +231,7 @@ class LabelStore:
             If it cannot be stored; an earlier memory of the frame is not harmed.
         """
         self._require_writer()
-        frame_memory.save_memory(self._path / "memory", self._index(index), arrays, meta)
+        frame_memory.save_memory(self._path / MEMORY, self._index(index), arrays, meta)
 
     def load_memories(self, frames: Collection[int] | None = None) -> dict[int, FrameMemory]:
         """Return arrays and texts by frame, of all saved memories or of `frames`' only.
@@ -238,12 +241,12 @@ class LabelStore:
         StoreError
             If a file cannot be read or is damaged.
         """
-        return frame_memory.load_memories(self._path / "memory", frames)
+        return frame_memory.load_memories(self._path / MEMORY, frames)
 
     def prune_memories(self, keep: Collection[int]) -> None:
         """Remove the memories of all frames but `keep`."""
         self._require_writer()
-        frame_memory.prune_memories(self._path / "memory", keep)
+        frame_memory.prune_memories(self._path / MEMORY, keep)
 
     def close(self) -> None:
         """Let others write; reading goes on to work."""

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.io.atomic import os_errors_as_store_errors, read_whole, write_atomic
+from napari_samexp.io.atomic import os_errors_as_store_errors, write_atomic
 from napari_samexp.io.csv_file import write_csv
+from napari_samexp.io.guarded import open_file, read_whole
 from napari_samexp.types import ObjectScore, StoreError
 
-__all__ = ["ScoreJournal"]
+__all__ = ["ScoreJournal", "is_finite_number"]
 
 _MAX_BYTES = 16 * 2**30
 _ADVICE = "track again to another --out, or with --overwrite"
+_BEGINNINGS = (b'{"frame":', b'{"forget":')
 
 
 class ScoreJournal:
@@ -29,7 +31,8 @@ class ScoreJournal:
 
     A line ``{"frame": 7, "scores": {"1": [presence, iou]}}`` says that frame 7 is done, and
     ``{"forget": [7]}`` that it no longer is; later lines win. A last line that a kill cut short counts
-    as never written, and the next line takes its place.
+    as never written, and the next line takes its place. That holds after a line that is ours, or where what is
+    left of the first begins like one: a file of anything else is damaged, and stays as it is.
 
     Parameters
     ----------
@@ -101,7 +104,7 @@ class ScoreJournal:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        with self._path.open("r+b", buffering=0) as file:
+        with open_file(self._path, "r+b", buffering=0) as file:
             file.seek(self._end)
             file.truncate()  # a line that a kill has cut short
             try:
@@ -116,12 +119,14 @@ class ScoreJournal:
 
     def _read(self) -> None:
         with os_errors_as_store_errors("read", self._path, _ADVICE):
-            *lines, _torn = read_whole(self._path, _MAX_BYTES).split(b"\n")
+            *lines, torn = read_whole(self._path, _MAX_BYTES).split(b"\n")
+        if not lines and not any(torn.startswith(b[: len(torn)]) for b in _BEGINNINGS):
+            raise self._damaged(1, "it is no line of a journal")
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError) as error:
-                if number == len(lines):  # a power cut can leave a line's end without its beginning
+                if number == len(lines) > 1:  # a power cut can leave a line's end without its beginning
                     return
                 raise self._damaged(number, error) from None
             try:
@@ -130,7 +135,7 @@ class ScoreJournal:
                 raise self._damaged(number, error) from None
             self._end += len(line) + 1
 
-    def _damaged(self, number: int, error: Exception) -> StoreError:
+    def _damaged(self, number: int, error: Exception | str) -> StoreError:
         return StoreError(f"The scores file {self._path} is damaged in line {number} ({error}); {_ADVICE}.")
 
     def _apply(self, entry: Any) -> None:
@@ -161,10 +166,11 @@ def _as_json(scores: Mapping[int, ObjectScore]) -> dict[str, list[float]]:
 
 
 def _is_score(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(map(_is_finite, pair))
+    return isinstance(pair, list) and len(pair) == 2 and all(map(is_finite_number, pair))
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """Whether a value from JSON is a number that float64 holds."""
     if type(value) is int:
         return abs(value) < 2**53  # Python's integers know no bound, float64 does
     return type(value) is float and math.isfinite(value)

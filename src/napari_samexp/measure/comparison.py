@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._text import clean_name
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, read_whole, write_atomic
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.io.csv_file import write_csv
+from napari_samexp.io.guarded import read_whole
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.davis import jaccard
 from napari_samexp.measure.evaluation import evaluate_masks

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
+from napari_samexp.io.guarded import kind_at
 from napari_samexp.io.image import open_picture
 from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
@@ -137,13 +138,15 @@ def array_masks(array: Any, name: str = "an array") -> Masks:
 def _opened_zarr(path: Path) -> Iterator[Masks]:
     import zarr
 
-    try:
-        with LabelStore.open(path, mode="r") as store:
-            yield store_masks(store)
-            return
-    except StoreError as error:
-        if "is not a label store" not in str(error):
-            raise
+    # another program's array may be of links, as in an archive of data; a store's journal tells it from those
+    if kind_at(path / "zarr.json") == "file" or os.path.lexists(path / "scores.jsonl"):
+        try:
+            with LabelStore.open(path, mode="r") as store:
+                yield store_masks(store)
+                return
+        except StoreError as error:
+            if "is not a label store" not in str(error):
+                raise
     require_plain_codecs(path)
     files = ChunkFiles(path, read_only=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from napari_samexp._private import make_folders, tighten
 from napari_samexp._urls import redacted_url
-from napari_samexp.io.atomic import read_whole, write_atomic
+from napari_samexp.io.atomic import write_atomic
+from napari_samexp.io.guarded import read_whole
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import SettingsError
 
@@ -146,7 +148,7 @@ def load_preferences(path: Path) -> tuple[Preferences, str]:
     """Return the preferences of a file, and one sentence if they had to be the defaults instead."""
     tighten(path)  # an earlier version let others read it
     try:
-        return Preferences.from_json(read_whole(path, LARGEST_FILE)), ""
+        return Preferences.from_json(read_whole(Path(os.path.realpath(path)), LARGEST_FILE)), ""
     except FileNotFoundError:
         return Preferences(), ""
     except (OSError, SettingsError) as error:
@@ -158,6 +160,7 @@ def save_preferences(preferences: Preferences, path: Path) -> None:
     try:
         make_folders(path.parent)
         # not worth making the window wait for the disk
-        write_atomic(path, preferences.to_json().encode(), durable=False, private=True)
+        target = Path(os.path.realpath(path))  # a link is a person's own
+        write_atomic(target, preferences.to_json().encode(), durable=False, private=True)
     except OSError:
         _log.warning("the settings could not be saved", exc_info=True)

@@ -55,7 +55,7 @@ def default_store(name: str, folder: Path) -> Path:
     stem = _file_name(Path(name).stem)
     first = folder / f"{stem}.labels.zarr"
     others = (folder / f"{stem}.labels-{number}.zarr" for number in range(2, 10_000))
-    return next((path for path in (first, *others) if not path.exists()), first)
+    return next((path for path in (first, *others) if not os.path.lexists(path)), first)
 
 
 def _file_name(stem: str) -> str:

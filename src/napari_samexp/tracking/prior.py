@@ -335,6 +335,8 @@ class PriorMemory:
     def save(self, path: str | Path) -> None:
         """Write the prior to one safetensors file; an older one is replaced only when the new is complete.
 
+        A link at `path` is replaced, and what it leads to stays as it is.
+
         Raises
         ------
         PriorError

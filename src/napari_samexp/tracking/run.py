@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_samexp.io.atomic import os_errors_as_store_errors
+from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
@@ -226,7 +228,10 @@ def add_to_run(store: LabelStore, recording: Recording, memory: Memory) -> bool:
 
 
 def _load_if_there(path: Path) -> PriorMemory | None:
-    return PriorMemory.load(path) if path.exists() else None
+    """Return the prior in a file of a store."""
+    with os_errors_as_store_errors("read", path):
+        there = require_ordinary(path, "file")
+    return PriorMemory.load(path) if there else None
 
 
 def _pairs(prior: PriorMemory | None) -> list[tuple[Recording, Memory]]:
