@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hostile_archive
 import numpy as np
 import pytest
 
@@ -987,6 +988,73 @@ def test_a_clock_that_is_set_back_makes_no_sitting_the_oldest(
     left = [session.path for session in left_sessions(parent)]
     assert left == [folder.path, *folders[::-1]][:KEPT]
     assert not old.exists()
+
+
+HOSTILE = {
+    "00000001-aaaaaa": "thesis",
+    "00000002-aaaaaa/prior": "thesis/prior",
+    "00000003-aaaaaa/prior/00000001-0001-1.safetensors": "thesis/prior/00000001-0001-1.safetensors",
+    "00000004-aaaaaa/lock": "thesis/lock",
+    "thesis-of-mine": "thesis",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_session_of_links_is_none_and_harms_nothing(tmp_path: Path, name: str) -> None:
+    home, sent = tmp_path / "home", tmp_path / "sent"
+    left = sent / "00000005-aaaaaa"
+    for folder in (left, *(sent / link.split("/")[0] for link in HOSTILE)):
+        (folder / "prior").mkdir(parents=True)
+        (folder / "prior" / "00000001-0001-1.safetensors").touch()
+    hostile_archive.write_thesis(sessions_dir(home))
+    hostile_archive.send(sent, sessions_dir(home), {name: HOSTILE[name]})
+    found = [session.path.name for session in left_sessions(sessions_dir(home))]
+    assert left.name in found and name.split("/")[0] not in found and "thesis" not in found
+    for _ in range(KEPT + 1):  # ends of sessions, which remove old ones
+        recorded_in(SessionFolder(sessions_dir(home)))
+    assert not (sessions_dir(home) / left.name).exists()
+    assert (sessions_dir(home) / name).is_symlink()
+    hostile_archive.require_untouched(sessions_dir(home))
+
+
+def test_a_former_session_with_other_files_in_it_is_not_removed(tmp_path: Path) -> None:
+    parent = sessions_dir(tmp_path / "home")
+    folders = [recorded_in(SessionFolder(parent)) for _ in range(2)]
+    (folders[0] / "prior" / "notes.txt").write_text("mine")
+    (folders[1] / "prior" / "pictures").mkdir()
+    (folders[1] / "prior" / "pictures" / "more").mkdir()
+    for session in left_sessions(parent):
+        session.discard()
+    assert [folder.exists() for folder in folders] == [True, True]
+    (folders[0] / "prior" / "notes.txt").unlink()
+    for session in left_sessions(parent):
+        session.discard()
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_recorded_images_that_are_links_or_pipes_are_not_taken_over(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    there = recorded_in(SessionFolder(sessions_dir(home))) / "prior" / "pictures"
+    there.mkdir()
+    (there / "a.png").touch()
+    (there / "b.png").symlink_to("/dev/zero")
+    os.mkfifo(there / "c.png")
+    (there / "d").symlink_to(hostile_archive.write_thesis(tmp_path))
+    later = Sitting(home)
+    later.session.recover(later.session.left_sessions()[0])
+    later.wait()
+    taken = later.session.folder / "prior" / "pictures"
+    assert [path.name for path in taken.iterdir()] == ["a.png"]
+    later.session.close()
+    hostile_archive.require_untouched(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["thesis/notes", "nowhere"])
+def test_new_labels_do_not_go_through_a_link_beside_a_video(tmp_path: Path, target: str) -> None:
+    hostile_archive.write_thesis(tmp_path)
+    (tmp_path / "clip.labels.zarr").symlink_to(tmp_path / target)
+    assert default_store("clip.mp4", tmp_path) == tmp_path / "clip.labels-2.zarr"
 
 
 def recorded_in(folder: SessionFolder, *, close: bool = True) -> Path:

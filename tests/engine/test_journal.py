@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+import hostile_archive
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,36 @@ def test_a_revision_of_any_number_is_followed_by_one_that_is_found(tmp_path: Pat
     journal.commit(recorded(journal.prior, "b"), 2)
     assert names(PriorJournal(folder)) == "ab"
     assert left_sessions(tmp_path)[0].prior.name == "100000000-10000-2.safetensors"
+
+
+@pytest.mark.parametrize("name", ["prior", "prior/pictures"])
+def test_a_journal_whose_folder_is_a_link_writes_nowhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    thesis = hostile_archive.write_thesis(tmp_path)
+    (tmp_path / name).symlink_to(thesis)
+    journal = PriorJournal(tmp_path / "prior")
+    assert "is a link and no ordinary folder" in journal.notice
+    journal.keep_picture("key", np.zeros((3, 3, 3), np.uint8))
+    if name == "prior":
+        for prior in (recorded(journal.prior, "a"), PriorMemory()):
+            with pytest.raises(PriorError, match="is a link"):
+                journal.commit(prior, 1)
+    for number in range(KEPT + 2):  # enough for old ones to be removed
+        with suppress(PriorError):
+            journal.commit(recorded(PriorMemory(), "a"), number)
+    hostile_archive.require_untouched(tmp_path)
+
+
+def test_links_among_revisions_and_pictures_are_passed_over(tmp_path: Path) -> None:
+    thesis = hostile_archive.write_thesis(tmp_path)
+    journal = PriorJournal(tmp_path / "prior")
+    journal.commit(recorded(PriorMemory(), "a"), 1)
+    (tmp_path / "prior" / "00000009-0001-1.safetensors").symlink_to(thesis / "000000003.safetensors")
+    (tmp_path / "prior" / "pictures").mkdir()
+    journal.pictures.path("key").symlink_to(thesis / "pictures" / "a.png")
+    again = PriorJournal(tmp_path / "prior")
+    assert (names(again), again.notice) == ("a", "")
+    with pytest.raises(KeyError):
+        again.pictures["key"]
+    again.keep_picture("key", np.zeros((3, 3, 3), np.uint8))
+    hostile_archive.require_untouched(tmp_path)

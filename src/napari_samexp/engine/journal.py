@@ -18,6 +18,7 @@ from PIL import Image
 from napari_samexp._private import private_folder
 from napari_samexp.engine.messages import PriorState, RecordingInfo
 from napari_samexp.io.atomic import remove_partials, write_atomic
+from napari_samexp.io.guarded import open_folder, require_ordinary
 from napari_samexp.io.image import read_image
 from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam.features import Memory
@@ -58,10 +59,11 @@ class PriorJournal:
         self.notice = ""
         self._revision = self._depth = 0
         try:
+            require_ordinary(folder, "folder")
             private_folder(folder)
             remove_partials(folder)
-            remove_partials(folder / "pictures")
             self._restore()
+            remove_partials(folder / "pictures")
         except OSError as error:
             self.notice = f"The session's folder {folder} cannot be used ({error.strerror or error})."
 
@@ -92,8 +94,10 @@ class PriorJournal:
         """Keep a recorded picture, so that another model can encode it; a full disk only costs that."""
         path = self.pictures.path(key)
         try:
+            require_ordinary(self._folder, "folder")
+            require_ordinary(path.parent, "folder")
             private_folder(path.parent)
-            if not path.exists():
+            if not require_ordinary(path, "file"):
                 data = io.BytesIO()
                 Image.fromarray(rgb).save(data, "PNG", compress_level=1)
                 write_atomic(path, data.getvalue(), private=True)
@@ -103,6 +107,7 @@ class PriorJournal:
     def _write(self, prior: PriorMemory, depth: int, request: int) -> None:
         stem = f"{self._revision + 1:08d}-{depth:04d}-{request}"
         try:
+            require_ordinary(self._folder, "folder")
             ending, content = ("safetensors", prior.to_bytes()) if prior.recordings else ("empty", b"")
             write_atomic(self._folder / f"{stem}.{ending}", content, private=True)
         except OSError as error:
@@ -112,9 +117,10 @@ class PriorJournal:
             ) from error
         self.prior, self._revision, self._depth = prior, self._revision + 1, depth
         with suppress(OSError):
-            for revision, _, _, path in list(self._files()):
-                if revision <= self._revision - KEPT:
-                    path.unlink()
+            old = [path.name for number, _, _, path in self._files() if number <= self._revision - KEPT]
+            with open_folder(self._folder) as folder:
+                for name in old:
+                    folder.unlink(name)
 
     def _restore(self) -> None:
         for revision, depth, _, path in sorted(self._files(), reverse=True):
@@ -131,9 +137,10 @@ class PriorJournal:
         return max(files)[1] if files else None
 
     def _files(self) -> Iterator[tuple[int, int, int, Path]]:
-        for path in self._folder.iterdir():
-            if match := _NAME.fullmatch(path.name):
-                yield int(match[1]), int(match[2]), int(match[3]), path
+        with open_folder(self._folder) as folder:
+            names = [name for name in folder.names() if folder.kind(name) == "file"]
+        for match in filter(None, map(_NAME.fullmatch, names)):
+            yield int(match[1]), int(match[2]), int(match[3]), self._folder / match[0]
 
 
 class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
@@ -147,9 +154,12 @@ class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.png"
 
     def __getitem__(self, key: str) -> npt.NDArray[np.uint8]:
+        path = self.path(key)
         try:
-            return to_rgb8(read_image(self.path(key)))
-        except ImageError:
+            require_ordinary(path.parent, "folder")
+            require_ordinary(path, "file")
+            return to_rgb8(read_image(path))
+        except (ImageError, OSError):
             raise KeyError(key) from None
 
     def __iter__(self) -> Iterator[str]:

@@ -20,6 +20,8 @@ from napari_samexp._private import (
     private_folder,
     state_dir,
 )
+from napari_samexp.io.atomic import PARTIAL
+from napari_samexp.io.guarded import Folder, kind_at, lock_at, open_folder
 from napari_samexp.types import SamexpError
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
 KEPT = 5  # folders of former sittings
 _REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
 _IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
+_NAME = re.compile(r"[0-9]{8,12}-.+")
+_FILES = re.compile(rf"lock|{_IN_USE}|prior/{_REVISION.pattern}|prior/pictures/[^/]+\.png|(.+/)?\.DS_Store")
 
 
 def settings_file(home: Path | None = None) -> Path:
@@ -65,7 +69,7 @@ class SessionFolder:
     def __init__(self, parent: Path) -> None:
         # counted, not dated: a clock that was set back must not make the newest sitting the oldest
         self.path = parent / f"{_highest(parent) + 1:08d}-{secrets.token_hex(3)}"
-        self._lock = _lock_of(self.path)
+        self._lock = FileLock(self.path / "lock", mode=0o600, thread_local=False)  # in a new folder
         try:
             private_folder(parent)  # also that of an earlier version, with all that is in it
             self.path.mkdir(0o700)
@@ -142,11 +146,14 @@ class LeftSession:
     when: float
 
     def discard(self) -> None:
-        """Remove the sitting's folder, unless somebody uses it."""
-        lock = _lock_of(self.path)
-        with suppress(Timeout, OSError), lock.acquire(timeout=0):
-            lock.release()
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the session's folder, unless somebody uses it or it holds anything that no session made."""
+        with suppress(Timeout, OSError), open_folder(self.path.parent) as parent:
+            with parent.inside(self.path.name) as folder:
+                if not _is_session(folder):
+                    return
+            with _lock_of(self.path).acquire(timeout=0):
+                pass
+            parent.remove_tree(self.path.name)
 
 
 def left_sessions(parent: Path | None = None) -> list[LeftSession]:
@@ -176,12 +183,12 @@ def _number(path: Path) -> int:
 
 
 def _lock_of(path: Path) -> FileLock:
-    return FileLock(path / "lock", mode=0o600, thread_local=False)
+    return lock_at(path / "lock", mode=0o600)
 
 
 def _is_free(path: Path) -> bool:
-    lock = _lock_of(path)
     try:
+        lock = _lock_of(path)
         lock.acquire(timeout=0)
     except (Timeout, OSError, NotImplementedError):
         return False
@@ -190,11 +197,18 @@ def _is_free(path: Path) -> bool:
 
 
 def _newest_prior(path: Path) -> Path | None:
-    """Return the file of a folder's prior, None if there are no recordings; see `PriorJournal`."""
-    files = [
-        (int(match[1]), file)
-        for file in (path / "prior").glob("*-*-*")
-        if (match := _REVISION.fullmatch(file.name))
-    ]
-    _, newest = max(files, default=(0, None), key=lambda numbered: numbered[0])
-    return newest if newest is not None and newest.suffix == ".safetensors" else None
+    """Return the file of a session's prior, None if there are no recordings; see `PriorJournal`."""
+    if not _NAME.fullmatch(path.name) or kind_at(path) != "folder":
+        return None
+    files = {}
+    with suppress(OSError), open_folder(path / "prior") as folder:
+        found = [(name, _REVISION.fullmatch(name)) for name in folder.names() if folder.kind(name) == "file"]
+        files = {int(match[1]): name for name, match in found if match}
+    newest = files.get(max(files, default=0), "")
+    return path / "prior" / newest if newest.endswith(".safetensors") else None
+
+
+def _is_session(folder: Folder) -> bool:
+    """Whether a folder holds what a session makes and nothing else."""
+    entries = folder.contents(("prior", "prior/pictures"))
+    return all(_FILES.fullmatch(entry) or PARTIAL.fullmatch(entry) for entry in entries)

@@ -14,6 +14,7 @@ from napari_samexp._lazy import import_beside_window
 from napari_samexp.engine.client import EngineClient
 from napari_samexp.engine.messages import Kept, Loaded, LoadPrior, Ready, Reply, WorkerDied
 from napari_samexp.engine.process import WorkerOptions
+from napari_samexp.io.guarded import kind_at
 from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
 from napari_samexp.session.folders import (
     LeftSession,
@@ -204,8 +205,8 @@ class Session:
 
         def copy() -> None:
             there = left.prior.parent / "pictures"
-            if there.is_dir():
-                shutil.copytree(there, here, dirs_exist_ok=True)
+            if kind_at(there) == "folder":
+                shutil.copytree(there, here, dirs_exist_ok=True, ignore=_not_files)
 
         def discard() -> None:
             self._exchange.aside(left.discard, lambda _: None, lambda _: None)
@@ -283,6 +284,11 @@ class Session:
             self.prompting.give_up()
             self.notice.emit(reply.sentence)
         self.models.on_other(reply)
+
+
+def _not_files(folder: str, names: list[str]) -> list[str]:
+    """Return which of a folder's names are of no ordinary file, as `shutil.copytree` asks."""
+    return [name for name in names if kind_at(Path(folder) / name) != "file"]
 
 
 def _import_early() -> None:
