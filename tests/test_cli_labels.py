@@ -3,6 +3,7 @@
 import csv
 import json
 
+import hostile_archive
 import numpy as np
 import pytest
 import tifffile
@@ -154,3 +155,14 @@ def test_export_coco_and_overlay(shell, place):
     assert shell("export found.zarr --to overlay --out o.mp4 --video clip.mp4 --frames 1:4")[0] == 0
     with open_video(place / "o.mp4") as video:
         assert video.shape == (3, HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("name", ["frames.csv", "labels.csv", "curves.png"])
+def test_evaluate_does_not_write_through_links_in_its_folder(shell, place, name):
+    (place / "scores").mkdir()
+    hostile_archive.write_thesis(place)
+    (place / "scores" / name).symlink_to(place / "thesis" / "notes")
+    status, _, err = shell(f"{EVALUATE} --out scores")
+    assert status == 2 and f"{name} is a link and no ordinary file" in err
+    assert [path.name for path in (place / "scores").iterdir()] == [name]
+    hostile_archive.require_untouched(place)

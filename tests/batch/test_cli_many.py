@@ -3,6 +3,7 @@
 import json
 import re
 
+import hostile_archive
 import numpy as np
 import pytest
 import tifffile
@@ -249,3 +250,16 @@ def test_the_commands_are_in_the_help(shell):
         re.search(rf"^  {name} ", out, re.MULTILINE) for name in ("batch", "compare", "evaluate", "export")
     )
     assert many.MANIFEST in shell("batch --help")[1]
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.csv", "heat_maps.png", "manifest.jsonl"])
+def test_compare_does_not_write_through_links_in_its_folder(shell, place, name):
+    (place / "sent" / "matrix").mkdir(parents=True)
+    hostile_archive.write_thesis(place / "here")
+    hostile_archive.send(place / "sent", place / "here", {f"matrix/{name}": "thesis/notes"})
+    status, _, err = shell(
+        "compare cat.safetensors --model tiny.safetensors --videos a.mp4 --out here/matrix"
+    )
+    assert status == 2 and f"{name} is a link and no ordinary file" in err
+    assert [path.name for path in (place / "here" / "matrix").iterdir()] == [name]
+    hostile_archive.require_untouched(place / "here")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import hostile_archive
 import pytest
 
 from napari_samexp.batch.jobs import Job, JobResult, Part, job_key
@@ -11,7 +12,7 @@ from napari_samexp.batch.plan import expand, plan_jobs, short_names
 from napari_samexp.batch.run import Here, run_jobs
 from napari_samexp.batch.vary import parse_vary
 from napari_samexp.tracking import TrackSettings
-from napari_samexp.types import PriorError, SettingsError, VideoError
+from napari_samexp.types import PriorError, SettingsError, StoreError, VideoError
 
 
 def test_frames_are_a_slice_in_the_order_of_tracking(job):
@@ -162,3 +163,15 @@ def test_a_line_cut_short_is_passed_over_and_not_lengthened(job, place):
 
 def test_job_defaults_are_those_of_tracking():
     assert Job("", "", "", "", "").settings == TrackSettings()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_manifest_from_a_hostile_archive_is_not_written(tmp_path, hard):
+    (tmp_path / "sent" / "out").mkdir(parents=True)
+    here = tmp_path / "here"
+    link = {"out/manifest.jsonl": "thesis/notes"}
+    hostile_archive.write_thesis(here)
+    hostile_archive.send(tmp_path / "sent", here, {} if hard else link, link if hard else {})
+    with pytest.raises(StoreError, match="a hard link" if hard else "is a link"):
+        Manifest(here / "out" / "manifest.jsonl").begin({})
+    hostile_archive.require_untouched(here)

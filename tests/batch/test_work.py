@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import hostile_archive
 import numpy as np
 import pytest
 
@@ -180,6 +181,44 @@ def test_an_unfinished_range_is_kept(job):
     list(run_job(parts[1]))
     merge(job, parts)
     assert labels_of(job.store)[1].all()
+
+
+@pytest.mark.parametrize("name", ["", "/000000000.zarr", "/.000000000.zarr.samexp"])
+def test_ranges_from_a_hostile_archive_are_left_alone(job, tmp_path, name):
+    here = tmp_path / "here"
+    job = replace(job, store=str(here / "run.zarr"))
+    parts = split_job(job, 8, 4, 1)
+    sent = [replace(part, store=part.store.replace("/here/", "/sent/")) for part in parts]
+    for part in sent:
+        assert list(run_job(part))[-1].status == "done"
+    (tmp_path / "sent" / "run.zarr.ranges" / ".000000000.zarr.samexp" / "new").mkdir(parents=True)
+    hostile_archive.write_thesis(here)
+    hostile_archive.send(tmp_path / "sent", here, {f"run.zarr.ranges{name}": "thesis"})
+    before = sorted(str(path) for path in here.rglob("*"))
+    *_, result = run_job(replace(parts[0], part=replace(parts[0].part, last=8)))
+    assert result.status == "failed" and "is a link and no ordinary folder" in result.error
+    assert sorted(str(path) for path in here.rglob("*")) == before
+    with pytest.raises(StoreError, match="is a link and no ordinary folder"):
+        merge(job, parts)
+    assert Path(f"{job.store}.ranges{name}").is_symlink()
+    hostile_archive.require_untouched(here)
+
+
+def test_what_others_keep_among_ranges_stays(job):
+    parts = split_job(job, 8, 4, 1)
+    for part in parts:
+        list(run_job(part))
+    folder = Path(parts[0].store).parent
+    (folder / "notes.txt").write_text("mine")
+    merge(job, parts)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("notes.txt", "mine")]
+    merge(job, parts)  # again: nothing to do
+    for part in parts:
+        list(run_job(part))
+    (Path(parts[1].store) / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"also holds notes\.txt"):
+        merge(job, parts)
+    assert (Path(parts[1].store) / "notes.txt").read_text() == "mine"
 
 
 def test_settings_travel_as_they_are(job):

@@ -12,7 +12,7 @@ from typing import Any
 from napari_samexp._urls import redacted_url
 from napari_samexp.batch.jobs import Job, JobResult
 from napari_samexp.io.atomic import os_errors_as_store_errors
-from napari_samexp.io.guarded import read_whole
+from napari_samexp.io.guarded import open_file, read_whole
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import StoreError
 
@@ -89,12 +89,15 @@ class Manifest:
 
     def _lines(self) -> list[bytes]:
         with os_errors_as_store_errors("read", self.path):
-            return read_whole(self.path, MAX_BYTES).split(b"\n") if self.path.exists() else []
+            try:
+                return read_whole(self.path, MAX_BYTES).split(b"\n")
+            except FileNotFoundError:
+                return []
 
     def _append(self, entry: dict[str, Any]) -> None:
         with os_errors_as_store_errors("write", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
+            with open_file(self.path, "a+b") as file:
                 file.seek(0, os.SEEK_END)
                 if file.tell():
                     file.seek(-1, os.SEEK_END)

@@ -7,16 +7,19 @@ was put together says so, and an uncut run does not go on in it.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from napari_samexp.batch.jobs import Job, Part, job_key
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors
+from napari_samexp.io.claim import Claim
+from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import FrameResult, RunIdentity, SettingsError, StoreError
 
-__all__ = ["merge", "range_key", "split_job"]
+__all__ = ["merge", "range_key", "require_own_range", "split_job"]
 
 
 def split_job(job: Job, count: int, length: int, warm_up: int) -> list[Job]:
@@ -67,7 +70,9 @@ def merge(job: Job, parts: Sequence[Job]) -> None:
         If a range is missing or not finished, or the store belongs to another run. The ranges are kept then.
     """
     done = [part.part for part in parts if part.part is not None]
-    if not _folder(job).exists():
+    for part in parts:
+        require_own_range(part)
+    if not any(Path(part.store).exists() for part in parts):
         return
     with LabelStore.open(parts[0].store, mode="r") as first:
         identity = _identity(first.identity, done)
@@ -77,7 +82,26 @@ def merge(job: Job, parts: Sequence[Job]) -> None:
     with _opened(job, shape, names, identity, details) as store:
         for part in parts:
             _copy(part, store)
-    shutil.rmtree(_folder(job))
+    for part in parts:
+        _remove(Path(part.store))
+    with suppress(OSError):  # what others put there stays
+        _folder(job).rmdir()
+
+
+def require_own_range(part: Job) -> None:
+    """Raise `StoreError` if a range's store or the folder of all ranges is a link or a file."""
+    store = Path(part.store)
+    with os_errors_as_store_errors("use", store):
+        require_ordinary(store.parent, "folder")
+        require_ordinary(store, "folder")
+
+
+def _remove(store: Path) -> None:
+    claim = Claim(absolute_path(store.parent) / store.name)  # nobody else may still write it
+    try:
+        claim.remove()
+    finally:
+        claim.release()
 
 
 def _copy(job: Job, store: LabelStore) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
+from napari_samexp.batch.ranges import require_own_range
 from napari_samexp.batch.repeated import RepeatedStart
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.loading import load_model
@@ -72,6 +73,8 @@ def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         if not frames:
             raise SamexpError(f"No frame of {job.video} is to be tracked; it has {len(video)}.")
         tracker = Tracker(model, prior, job.settings)
+        if job.part is not None:
+            require_own_range(job)
         Path(job.store).parent.mkdir(parents=True, exist_ok=True)
         # for a session that reopens the store
         details = {"video_path": job.video, "frames": {"range": [frames.start, frames.stop, frames.step]}}

@@ -104,7 +104,7 @@ def compare(
     runner = runner_for(workers, scheduler, here=True)
     changed = _parsed(vary)
     rows = prior_rows(prior, asked)
-    check_folder(out, rows, paths)
+    check_folder(out, rows, paths, (MATRIX, TABLE, HEAT_MAPS, SHEET, CURVES))
     rows, curves = _varied(rows, changed)
 
     from napari_samexp.batch.plan import plan_jobs, short_names

@@ -65,7 +65,7 @@ def evaluate(
     wanted = frame_slice(frames)
     pairs = dict(_pair(text) for text in pair or ())
     if out is not None:
-        require_folder("--out", out, {"the labels": labels, "the truth": truth})
+        require_folder("--out", out, {"the labels": labels, "the truth": truth}, (FRAMES, LABELS, CHART))
 
     from napari_samexp.measure.evaluation import evaluate_masks
     from napari_samexp.measure.masks import open_masks

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.types import SettingsError
 
 __all__ = ["require_folder"]
 
 
-def require_folder(option: str, folder: Path, inputs: Mapping[str, Path]) -> None:
+def require_folder(option: str, folder: Path, inputs: Mapping[str, Path], writes: Sequence[str] = ()) -> None:
     """Raise unless files can be written into a folder, which may be new.
 
     Parameters
     ----------
     inputs : mapping of str to Path
         Folders and files that nothing may be written into, by what they are called.
+    writes : sequence of str
+        The names of files in the folder that are replaced or written on, which may be no links: the folder may
+        come from somebody else.
 
     Raises
     ------
@@ -37,3 +41,8 @@ def require_folder(option: str, folder: Path, inputs: Mapping[str, Path]) -> Non
         other = path.resolve()
         if other == target or (other.is_dir() and other in target.parents):
             raise SettingsError(f"{option} {folder} would write into {name}; choose another folder.")
+    for name in writes:
+        try:
+            require_ordinary(target / name, "file")
+        except OSError as error:
+            raise SettingsError(str(error)) from error

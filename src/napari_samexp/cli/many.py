@@ -178,12 +178,13 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
     return rows
 
 
-def check_folder(out: Path, rows: Mapping[str, Job], videos: Sequence[Path]) -> None:
-    """Raise unless the folder may be written, and is not one of the videos."""
+def check_folder(
+    out: Path, rows: Mapping[str, Job], videos: Sequence[Path], writes: Sequence[str] = ()
+) -> None:
+    """Raise unless the folder may be written, is not one of the videos, and holds what is written as no link."""
     inputs = {f"the video {path.name}": path for path in videos}
-    require_folder(
-        "--out", out, inputs | {f"the prior {name}": Path(job.prior) for name, job in rows.items()}
-    )
+    inputs |= {f"the prior {name}": Path(job.prior) for name, job in rows.items()}
+    require_folder("--out", out, inputs, (MANIFEST, *writes))
 
 
 def runner_for(workers: int | None, scheduler: str | None, *, here: bool = False) -> Any:
