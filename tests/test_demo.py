@@ -1,10 +1,13 @@
 """The demo on the bundled sample and starter. How good the starter is, is measured elsewhere."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
+import hostile_archive
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,6 +114,43 @@ def test_the_demo_replaces_an_older_one_and_goes_on_without_a_screen(sample, tmp
         assert "There is no screen; the demo goes on without a window." in capsys.readouterr().err
     with LabelStore.open(tmp_path / "demo" / "labels.zarr", mode="r") as store:
         assert store.shape == (2, 256, 256)
+
+
+@pytest.mark.parametrize("name", [*FILES, "settings", "clip.labels-2.zarr"])
+def test_a_demo_from_a_hostile_archive_writes_nowhere(sample, tmp_path, capsys, name):
+    (tmp_path / "sent" / "demo").mkdir(parents=True)
+    shutil.copyfile(sample.clip_path, tmp_path / "sent" / "demo" / "clip.mp4")
+    hostile_archive.write_thesis(tmp_path / "here")
+    folder = name == "settings" or name.endswith(".zarr")
+    links = {f"demo/{name}": "thesis" if folder else "thesis/notes"}
+    hostile_archive.send(tmp_path / "sent", tmp_path / "here", links)
+    assert run(["demo", "--headless", "--out", str(tmp_path / "here" / "demo")]) == 2
+    assert f"holds {name}, which no demo wrote" in capsys.readouterr().err
+    hostile_archive.require_untouched(tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "clip.mp4", "prior.png", "settings/novel.txt"])
+def test_a_folder_is_not_the_demos_by_a_name_alone(tmp_path, capsys, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    assert run(["demo", "--headless", "--out", str(tmp_path)]) == 2
+    assert f"holds {name.split('/')[0]}, which no demo wrote" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name.split("/")[0]]
+
+
+def test_the_demo_does_not_write_into_a_file_with_a_second_name(demo, sample, tmp_path):
+    """As `cp -al` makes them for a backup: there the older files stay."""
+    _, out = demo
+    shutil.copytree(out, tmp_path / "demo")
+    shutil.copytree(tmp_path / "demo", tmp_path / "backup", copy_function=os.link)
+    before = {name: (tmp_path / "backup" / name).read_bytes() for name in FILES if name != "labels.zarr"}
+    for name in before:
+        assert (tmp_path / "demo" / name).stat().st_nlink == 2
+    assert run(["demo", "--headless", "--out", str(tmp_path / "demo")]) == 0
+    assert {name: (tmp_path / "backup" / name).read_bytes() for name in before} == before
+    for name in before:
+        assert (tmp_path / "backup" / name).stat().st_nlink == 1
 
 
 def test_the_demo_wants_a_folder(tmp_path, capsys):

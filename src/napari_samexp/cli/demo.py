@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import importlib.util
 import os
 import shutil
@@ -77,13 +78,14 @@ def why_no_window() -> str:
 
 
 def _in_window(out: Path) -> None:
+    from napari_samexp.io.atomic import write_atomic
     from napari_samexp.io.overlay import write_png
     from napari_samexp.samples import load_sample
 
     sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / HOME, ignore_errors=True)
-    shutil.copyfile(sample.clip_path, out / CLIP)
+    write_atomic(out / CLIP, sample.clip_path.read_bytes())
     write_png(out / PRIOR_PICTURE, sample.prior)
     _recorded(model, sample)[0].save(out / PRIOR)
     typer.echo("napari opens with a picture, a recording of the object in it, and a clip: press Track there.")
@@ -100,6 +102,7 @@ def _in_window(out: Path) -> None:
 
 
 def _without_window(out: Path) -> None:
+    from napari_samexp.io.atomic import write_atomic
     from napari_samexp.io.video import open_video
     from napari_samexp.samples import load_sample
     from napari_samexp.tracking.run import open_store
@@ -108,7 +111,7 @@ def _without_window(out: Path) -> None:
 
     sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(sample.clip_path, out / CLIP)
+    write_atomic(out / CLIP, sample.clip_path.read_bytes())
     prior, mask = _recorded(model, sample)
     prior.save(out / PRIOR)
     settings, outputs = TrackSettings(), Outputs(out / LABELS, out / SCORES, out / OVERLAY)
@@ -131,7 +134,11 @@ def _require_own(out: Path) -> None:
         return
     if not out.is_dir():
         raise SettingsError(f"--out {out} is a file; give a folder.")
-    others = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
+    entries = sorted(out.iterdir())
+    others = [entry.name for entry in entries if not _is_ours(entry)]
+    replaced = [entry.name for entry in entries if entry.name in (*FILES, HOME)]
+    if not _is_sample(out / CLIP):  # names such as scores.csv can be anybody's
+        others += replaced
     if others:
         raise SettingsError(
             f"The folder {out} also holds {others[0]}, which no demo wrote; choose another --out."
@@ -139,7 +146,19 @@ def _require_own(out: Path) -> None:
 
 
 def _is_ours(entry: Path) -> bool:
-    return entry.name in (*FILES, HOME) or entry.match(OWN_RUNS)
+    """Whether a demo writes something of that name and kind; it writes no links."""
+    from napari_samexp.io.atomic import PARTIAL
+    from napari_samexp.io.guarded import kind_at
+
+    if entry.name in (HOME, LABELS) or entry.match(OWN_RUNS):
+        return kind_at(entry) == "folder"
+    return kind_at(entry) == "file" and (entry.name in FILES or bool(PARTIAL.fullmatch(entry.name)))
+
+
+def _is_sample(clip: Path) -> bool:
+    from napari_samexp.samples import load_sample
+
+    return clip.exists() and filecmp.cmp(clip, load_sample().clip_path, shallow=False)
 
 
 def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
