@@ -75,3 +75,24 @@ def test_a_fault_leaves_nothing_behind(tmp_path):
         with pytest.raises(StoreError, match="no frame 1"):
             write(tmp_path / "out", Masks(LABELS.shape, broken, {1: "cat"}))
         assert not list(tmp_path.iterdir())
+
+
+def test_ome_zarr_removes_nothing_of_anybody_else(tmp_path):
+    """A folder of that name was taken for one left by a kill."""
+    for name in (".o.zarr.partial", ".o.zarr.0123.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    (tmp_path / ".link.zarr.partial").symlink_to(tmp_path / ".o.zarr.partial")
+    write_ome_zarr(tmp_path / "o.zarr", MASKS)
+    write_ome_zarr(tmp_path / "link.zarr", MASKS)
+    with pytest.raises(StoreError, match="exists"):
+        write_ome_zarr(tmp_path / "o.zarr", MASKS)
+
+    def fail(frame):
+        raise StoreError("The frame is gone.")
+
+    with pytest.raises(StoreError, match="gone"):
+        write_ome_zarr(tmp_path / "p.zarr", MASKS, seen=fail)
+    mine = {".o.zarr.partial", ".o.zarr.0123.partial", ".link.zarr.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == mine | {"o.zarr", "link.zarr"}
+    assert all((tmp_path / name / "notes.txt").read_text() == "mine" for name in mine)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, partial_name
 from napari_samexp.io.overlay import colour_of
 from napari_samexp.measure.masks import Masks
 from napari_samexp.types import StoreError
@@ -45,11 +45,11 @@ def write_ome_zarr(
     target = absolute_path(Path(path))
     if os.path.lexists(target):
         raise StoreError(f"{target} exists; choose another --out.")
-    building = target.with_name(f".{target.name}.partial")
+    building = partial_name(target)
     with os_errors_as_store_errors("write the labels to", target):
-        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)  # new, and so ours to remove
         try:
-            group = zarr.open_group(building, mode="w", zarr_format=3)
+            group = zarr.open_group(building, mode="w-", zarr_format=3)
             group.attrs["ome"] = _metadata(target.name, masks, fps)
             array = group.create_array(
                 "0", shape=masks.shape, chunks=(1, *masks.shape[1:]), dtype=_dtype(masks),
