@@ -102,6 +102,15 @@ def test_files(comparison, tmp_path):
     assert len(lines) == 4 and lines[1].startswith("a,v,") and lines[3].endswith(",,,it broke")
 
 
+def refused(path):
+    """Return the one sentence with which a comparison is refused."""
+    with pytest.raises(StoreError) as caught:
+        Comparison.load(path)
+    said = str(caught.value)
+    assert str(path) in said and said.endswith(".") and "\n" not in said
+    return said
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -110,12 +119,88 @@ def test_files(comparison, tmp_path):
         "{}",
         '{"version": 9}',
         '{"version": 1, "rows": ["a"], "columns": ["b"], "cells": [], "agreement": {}}',
+        "[" * 100_000,
+        "\ud800",
+        '{"version": ' + "1" * 5000 + "}",
     ],
 )
 def test_what_is_no_comparison(tmp_path, text):
-    (tmp_path / "c.json").write_text(text)
-    with pytest.raises(StoreError, match="no comparison"):
-        Comparison.load(tmp_path / "c.json")
+    (tmp_path / "c.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert "no comparison" in refused(tmp_path / "c.json")
+
+
+WRONG = [
+    (("version",), True, "version is not 1"),
+    (("version",), 1.0, "version is not 1"),
+    (("rows",), "abc", "rows are no list of names"),
+    (("rows",), None, "rows are no list of names"),
+    (("rows",), ["a", 5, "c"], "rows are no list of names"),
+    (("columns",), [["v"]], "columns are no list of names"),
+    (("columns",), {"v": 1}, "columns are no list of names"),
+    (("rows",), ["a"], "cells are missing or too many"),
+    (("rows",), ["a"] * 100_001, "more than 100000 cells"),
+    (("cells",), {}, "cells are missing"),
+    (("cells", 1), None, "cell 1 has not the entries"),
+    (("cells", 1), {}, "cell 1 has not the entries"),
+    (("cells", 0, "more"), 1, "cell 0 has not the entries"),
+    (("cells", 0, "row"), 5, "row of cell 0"),
+    (("cells", 0, "video"), None, "video of cell 0"),
+    (("cells", 0, "video"), 7, "video of cell 0"),
+    (("cells", 0, "store"), "a\0b", "store of cell 0"),
+    (("cells", 0, "error"), ["x"], "error of cell 0"),
+    (("cells", 0, "skip"), -1, "skip of cell 0"),
+    (("cells", 0, "skip"), 1.5, "skip of cell 0"),
+    (("cells", 0, "frames"), True, "frames of cell 0"),
+    (("cells", 0, "best"), "3", "best of cell 0"),
+    (("cells", 0, "best"), 10**30, "best of cell 0"),
+    (("cells", 0, "presence"), "1.0", "presence of cell 0"),
+    (("cells", 0, "presence"), True, "presence of cell 0"),
+    (("cells", 0, "presence"), 10**400, "presence of cell 0"),
+    (("cells", 0, "found"), [1.0], "found of cell 0"),
+    (("cells", 0, "iou"), math.nan, "NaN"),
+    (("cells", 0, "iou"), math.inf, "Infinity"),
+    (("agreement",), None, "agreement is not of its columns"),
+    (("agreement",), [], "agreement is not of its columns"),
+    (("agreement",), {"other": []}, "agreement is not of its columns"),
+    (("agreement", "v"), None, "no table of 3 x 3"),
+    (("agreement", "v"), [[1, 1, 1]] * 2, "no table of 3 x 3"),
+    (("agreement", "v"), [[1, 1, 1], [1, 1], [1, 1, 1]], "no table of 3 x 3"),
+    (("agreement", "v"), [[1, 1, "x"]] * 3, "no table of 3 x 3"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "words"), WRONG)
+def test_a_comparison_with_a_wrong_type_is_told_where(comparison, tmp_path, place, value, words):
+    comparison.save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    *there, last = place
+    part = content
+    for key in there:
+        part = part[key]
+    part[last] = value
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert words in refused(tmp_path / "c.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_a_comparison_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe or a device and no ordinary file" in refused(tmp_path / "pipe")
+    assert "a pipe or a device and no ordinary file" in refused("/dev/zero")
+    assert "a folder and no ordinary file" in refused(tmp_path)
+    assert "No such file" in refused(tmp_path / "nothing")
+
+
+def test_a_comparison_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "c.json").open("wb") as file:
+        file.truncate(2**40)
+    assert "at most" in refused(tmp_path / "c.json")
+
+
+def test_a_comparison_may_be_a_link_that_a_person_made(comparison, tmp_path):
+    comparison.save(tmp_path / "c.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "c.json")
+    assert Comparison.load(tmp_path / "link.json").rows == comparison.rows
 
 
 def test_pictures(comparison):
@@ -166,11 +251,5 @@ def test_values_of_other_kinds_are_a_sentence(comparison, tmp_path, change):
     content = json.loads((tmp_path / "c.json").read_text())
     content["cells"][0] |= change.pop("cell", {})
     (tmp_path / "c.json").write_text(json.dumps(content | change))
-    with pytest.raises(StoreError, match="no comparison"):
-        Comparison.load(tmp_path / "c.json")
-
-
-def test_a_pipe_in_the_place_of_a_comparison_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "c.json")
     with pytest.raises(StoreError, match="no comparison"):
         Comparison.load(tmp_path / "c.json")

@@ -1,5 +1,6 @@
 """The docks that compare and measure: what is clicked on is what is shown."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -173,3 +174,13 @@ def test_centroids_become_tracks_and_features(measuring, viewer, qtbot):
 def test_labels_of_a_run_have_scores(measuring, viewer):
     assert masks_of(viewer.layers["found"]).scores[0][1].presence == 1.0
     assert masks_of(viewer.layers["truth"]).scores is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_a_comparison_that_cannot_be_read_is_told_and_changes_nothing(dock, tmp_path):
+    before = dock.comparison
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "odd.json").write_text('{"version": 1, "rows": 5, "columns": 5, "cells": 5, "agreement": 5}')
+    for name, words in (("pipe", "a pipe or a device"), ("odd.json", "rows are no list of names")):
+        dock.load(str(tmp_path / name))
+        assert words in dock.status.text() and dock.comparison is before

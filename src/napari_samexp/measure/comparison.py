@@ -18,6 +18,7 @@ from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, wr
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.guarded import read_whole
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.measure.comparison_file import MAX_BYTES, MEASURES, VERSION, parse_comparison
 from napari_samexp.measure.davis import jaccard
 from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import open_masks, store_masks
@@ -25,18 +26,8 @@ from napari_samexp.types import LONGEST_SENTENCE, SamexpError, StoreError
 
 __all__ = ["MEASURES", "Cell", "Comparison", "compare_column", "measure_cell"]
 
-VERSION = 1
-MAX_BYTES = 64 * 2**20
-MOST = 2**31  # of any number of frames
-MEASURES = {
-    "presence": "mean presence",
-    "found": "share of frames found",
-    "iou": "mean predicted IoU where found",
-    "agreement": "mean J with the other rows' masks",
-    "jf": "J&F with the truth",
-}
-
 Matrix = npt.NDArray[np.float64]
+_EXPECTED = "the comparison.json that `napari-samexp compare` wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +130,23 @@ class Comparison:
         Raises
         ------
         StoreError
-            If it is missing, damaged or something else.
+            If it is missing, no ordinary file, damaged, too large or something else.
         """
         target = absolute_path(path)
+        with os_errors_as_store_errors("read", target, f"give {_EXPECTED}"):
+            data = read_whole(target, MAX_BYTES)
         try:
-            content = json.loads(read_whole(target, MAX_BYTES))
-            if content["version"] != VERSION:
-                raise ValueError(f"version {content['version']}")
-            cells = tuple(_from_json(entry, target.parent) for entry in content["cells"])
-            made = cls(
-                tuple(map(clean_name, content["rows"])),
-                tuple(map(clean_name, content["columns"])),
-                cells,
-                _with_nan(content["agreement"]),
-            )
-            if len(cells) != len(made.rows) * len(made.columns):
-                raise ValueError("cells are missing")
-            return made
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            content = parse_comparison(data)
+        except (ValueError, RecursionError) as error:
             raise StoreError(
-                f"{target} is no comparison that can be read ({error}); give the comparison.json that "
-                "`napari-samexp compare` wrote."
+                f"{target} is no comparison that can be read ({error}); give {_EXPECTED}."
             ) from None
+        return cls(
+            tuple(map(clean_name, content["rows"])),
+            tuple(map(clean_name, content["columns"])),
+            tuple(_from_json(entry, target.parent) for entry in content["cells"]),
+            _with_nan(content["agreement"]),
+        )
 
 
 def measure_cell(cell: Cell, truth: Path | None = None) -> Cell:
@@ -276,25 +262,18 @@ def _to_json(cell: Cell, folder: Path) -> dict[str, Any]:
     return entry
 
 
-_NUMBER = (int, float, type(None))
-_KINDS: dict[str, Any] = {"str": str, "int": int, "float": _NUMBER, "int | None": (int, type(None))}
-
-
 def _from_json(entry: dict[str, Any], folder: Path) -> Cell:
-    kinds = {field.name: _KINDS[str(field.type)] for field in fields(Cell)}
-    values: dict[str, Any] = {}
-    for key, value in entry.items():
-        if isinstance(value, bool) or not isinstance(value, kinds[key]):
-            raise TypeError(f"{clean_name(key)} is {type(value).__name__}")
-        if isinstance(value, int) and abs(value) > MOST:
-            raise ValueError(f"{clean_name(key)} is too large")
-        values[key] = math.nan if value is None and kinds[key] is _NUMBER else value
+    values = {**entry, **{name: _nan_if_none(entry[name]) for name in MEASURES}}
     for key in ("row", "column"):
         values[key] = clean_name(values[key])
-    values["error"] = clean_name(values.get("error", ""), LONGEST_SENTENCE)
+    values["error"] = clean_name(values["error"], LONGEST_SENTENCE)
     for key in ("video", "store"):
         values[key] = str(folder / values[key])
     return Cell(**values)
+
+
+def _nan_if_none(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _without_nan(tables: dict[str, list[list[float]]]) -> dict[str, Any]:
@@ -306,6 +285,5 @@ def _without_nan(tables: dict[str, list[list[float]]]) -> dict[str, Any]:
 
 def _with_nan(tables: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {
-        clean_name(name): [[math.nan if value is None else float(value) for value in row] for row in table]
-        for name, table in tables.items()
+        clean_name(name): [list(map(_nan_if_none, row)) for row in table] for name, table in tables.items()
     }
