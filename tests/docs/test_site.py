@@ -123,7 +123,7 @@ def test_the_table_of_models_is_right() -> None:
 
 def test_options_named_in_passing_exist() -> None:
     flag = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-    others = {"--shm-size", "--nthreads", "--cpus-per-task", "--info"}  # of docker, dask, SLURM and napari
+    others = {"--shm-size", "--nthreads", "--no-dashboard", "--cpus-per-task", "--info"}  # other programs'
     known = {"--debug", "--version", "--help"} | others
     for script in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training").glob("*.py")):
         known |= set(flag.findall(script.read_text("utf-8")))
