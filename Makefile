@@ -36,7 +36,7 @@ docs: $(READY)  ## build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 pictures: $(READY)  ## make docs/images anew, in the dark and the light theme
-	$(SCREEN) $(BIN)/python docs/make_pictures.py
+	$(SCREEN) $(BIN)/python docs/make_screenshots.py
 
 parity: $(READY)  ## compare with what Meta's code computed
 	$(BIN)/python benchmarks/parity.py

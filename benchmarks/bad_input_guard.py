@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import psutil
 
-from napari_samexp.types import SamexpError
+from napari_samexp.errors import SamexpError
 
 LIMIT_S = 10.0  # of a processor, for what a person waits for
 STUCK_S = 60.0  # by the clock, without as much as 0.1 s of a processor: it waits for what never comes

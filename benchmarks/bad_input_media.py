@@ -20,11 +20,12 @@ from bad_input_videos import CLAIMS, write_claim
 from PIL import Image
 
 from napari_samexp.engine.sharing import Picture
+from napari_samexp.errors import SamexpError
+from napari_samexp.images import to_rgb8
 from napari_samexp.io.image import image_size, read_image
 from napari_samexp.io.video import open_video, read_frame
-from napari_samexp.pixels import to_rgb8
-from napari_samexp.sam.loading import load_model
-from napari_samexp.types import Prompt, SamexpError
+from napari_samexp.sam.weights.loading import load_model
+from napari_samexp.types import Prompt
 
 # ---- videos
 

@@ -20,16 +20,16 @@ from bad_input_weights import Runs, _payloads
 from napari_samexp.batch.jobs import Job
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.engine.journal import PriorJournal, state_of
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.measure.masks import array_masks, open_masks
-from napari_samexp.sam.loading import load_model
+from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.session.folders import SessionFolder, left_sessions
 from napari_samexp.session.preferences import Preferences, load_preferences, save_preferences
 from napari_samexp.session.stores import look_into
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, open_store, track_into
-from napari_samexp.types import SamexpError
 
 # ---- label stores
 

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.sam.loading import load_model, metadata_for
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.variants import Sam2Variant
+from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record, record_mask
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import Prompt

@@ -18,9 +18,9 @@ from bad_input_guard import CANARY, Case
 from bad_input_sound import SETTINGS, TINY, damaged, frames, tiny_state
 from safetensors.torch import save as to_safetensors
 
-from napari_samexp.sam.loading import identify_file, load_model
+from napari_samexp.posenc.tables import read_tables
 from napari_samexp.sam.models import Sam2
-from napari_samexp.sam.position_tables import read_tables
+from napari_samexp.sam.weights.loading import identify_file, load_model
 from napari_samexp.tracking import PriorMemory, Tracker
 from napari_samexp.types import Prompt
 

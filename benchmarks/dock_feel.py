@@ -134,7 +134,7 @@ def _dock(viewer: Any, threads: int | None) -> Any:
     if threads is None:
         return viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")[1]
     from napari_samexp._qt.connections import WindowThread
-    from napari_samexp._qt.prior_tracking import PriorTracking
+    from napari_samexp._qt.tracking.prior_tracking import PriorTracking
     from napari_samexp.engine import WorkerOptions
     from napari_samexp.session.session import Session
 

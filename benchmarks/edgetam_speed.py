@@ -152,7 +152,7 @@ def write_weights(name: str, path: Path) -> None:
     import torch
 
     from napari_samexp.sam import VARIANTS
-    from napari_samexp.sam.loading import build
+    from napari_samexp.sam.weights.loading import build
 
     torch.manual_seed(0)
     state = {key: random_like(key, tensor) for key, tensor in build(VARIANTS[name]).state_dict().items()}

@@ -5,7 +5,7 @@
 Each clip (training/scenes, seeds from 10000, 24 frames) is tracked in float32 and in bfloat16 as fast mode takes
 it, with one prior of the same three clicks, which is recorded in each. Prints the IoU of the masks of one with
 the other, mean over all frames (two empty masks agree), the share of frames below 0.9, and the J of both with the truth.
-`tests/sam/test_mixed.py` compares the golden runs, whose weights are random.
+`tests/sam/fast/test_mixed_precision.py` compares the golden runs, whose weights are random.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 from sample_files import COMMAND
 
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.tracking import PriorMemory
-from napari_samexp.types import SamexpError
 
 __all__ = ["Tally", "finished", "gone", "recorded_names", "reference_of", "same_labels", "whole_files"]
 

@@ -13,8 +13,8 @@ import psutil
 from kill_checks import Tally, finished, gone, recorded_names, same_labels, whole_files
 from sample_files import COMMAND, clicks
 
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.video import open_video
-from napari_samexp.types import SamexpError
 
 __all__ = ["kill_batches", "kill_commands"]
 

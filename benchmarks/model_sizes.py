@@ -50,8 +50,8 @@ def count(names: list[str], side: int) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from napari_samexp.sam.loading import build
     from napari_samexp.sam.variants import VARIANTS
+    from napari_samexp.sam.weights.loading import build
 
     first = 0
     for name in names:
@@ -67,8 +67,8 @@ def random_model(name: str) -> Any:
     """Return an official model with random weights."""
     import torch
 
-    from napari_samexp.sam.loading import build
     from napari_samexp.sam.variants import VARIANTS
+    from napari_samexp.sam.weights.loading import build
 
     torch.manual_seed(0)
     model = build(VARIANTS[name]).to_empty(device="cpu")
@@ -99,7 +99,7 @@ def timed(call: Any) -> tuple[Any, float]:
 
 
 def main() -> None:
-    from napari_samexp.sam.weights import OFFICIAL
+    from napari_samexp.sam.weights.catalogue import OFFICIAL
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

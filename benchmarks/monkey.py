@@ -145,7 +145,7 @@ class Journal:
         self._file.flush()
 
     def exception(self, error: BaseException) -> None:
-        from napari_samexp.types import SamexpError
+        from napari_samexp.errors import SamexpError
 
         text = "".join(traceback.format_exception(error))
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]

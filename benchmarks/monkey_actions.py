@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_samexp._qt.encoding_frame import grid_of
+from napari_samexp._qt.posenc.encoding_frame import grid_of
 
 DOCKS = ("Prior tracking", "Position encodings", "Compare priors and videos", "Measure labels")
 BUTTONS = (Qt.MouseButton.LeftButton,) * 5 + (Qt.MouseButton.RightButton,)

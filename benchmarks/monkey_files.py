@@ -15,7 +15,7 @@ from bad_input_sound import damaged, frames, make_sound_files
 from monkey_layers import HOSTILE
 
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
+from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.tracking import PriorMemory
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 

@@ -65,7 +65,7 @@ class Reduced:
     def _forward(
         self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: Any, *more: Any
     ) -> Tensor:
-        from napari_samexp.sam.posenc import Rope, axial_rope
+        from napari_samexp.sam.position_encoding import Rope, axial_rope
 
         channels = self._attention.layers[0].cross_attn_image.q_proj.out_features
         kept: list[tuple[Tensor, Tensor]] = []
@@ -100,7 +100,7 @@ class Reduced:
         return apart.topk(max(1, int(self.keep * tokens.shape[1]))).indices.sort().values
 
     def _turned(self, cross: Any) -> Callable[..., Tensor]:
-        from napari_samexp.sam.posenc import rotate
+        from napari_samexp.sam.position_encoding import rotate
 
         def turned_keys(k: Tensor, grids: Any) -> Tensor:
             assert self._rope is not None

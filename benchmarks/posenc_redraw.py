@@ -91,7 +91,7 @@ def main() -> None:
     import napari
     from safetensors.numpy import save_file
 
-    from napari_samexp.posenc_map import PosencMap
+    from napari_samexp.posenc.map import PosencMap
 
     rng = np.random.default_rng(0)
     table = rng.standard_normal((1, SIDE, SIDE, CHANNELS)).astype(np.float32)

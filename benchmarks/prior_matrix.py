@@ -21,8 +21,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from napari_samexp.io.mp4 import write_mp4  # noqa: E402
-from napari_samexp.io.overlay import write_png  # noqa: E402
+from napari_samexp.render.mp4 import write_mp4  # noqa: E402
+from napari_samexp.render.overlay import write_png  # noqa: E402
 from training import scenes  # noqa: E402
 from training.make_sample import deepest_point  # noqa: E402
 

@@ -23,9 +23,9 @@ from napari_samexp.batch.jobs import Job, JobResult
 from napari_samexp.batch.ranges import merge, split_job
 from napari_samexp.batch.work import run_job
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.video import open_video
 from napari_samexp.measure.davis import jaccard
+from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.tracking import TrackSettings
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from napari_samexp.sam import EdgeTam, ImageFeatures, MaskPrediction, Memory, Sam1, Sam2
 from napari_samexp.sam.features import MEAN_255, STD_255, Placement, prepare
 from napari_samexp.sam.models import ABSENT, PRIOR_SLOT
-from napari_samexp.sam.posenc import hiera_map, sine_map
+from napari_samexp.sam.position_encoding import hiera_map, sine_map
 from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import Prompt

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_samexp.sam import EdgeTam
 from napari_samexp.sam.memory import RotaryAttention
 from napari_samexp.sam.perceiver import split_windows
-from napari_samexp.sam.posenc import axial_rope, rotate
+from napari_samexp.sam.position_encoding import axial_rope, rotate
 
 CPU = torch.device("cpu")
 

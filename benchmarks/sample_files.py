@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.video import open_video
+from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.samples import load_sample
 
 __all__ = ["COMMAND", "clicks", "cut", "sample"]

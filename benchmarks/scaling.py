@@ -128,8 +128,8 @@ def along(setup: Setup, side: int, frames: int) -> dict[str, Any]:
 
 def plots(report: dict[str, Any], folder: Path, base: dict[str, int]) -> None:
     """Draw a chart an axis."""
-    from napari_samexp.io.overlay import write_png
-    from napari_samexp.measure.charts import line_chart
+    from napari_samexp.render.charts import line_chart
+    from napari_samexp.render.overlay import write_png
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in report["axes"].items():

@@ -69,7 +69,7 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
 
     model = load_model(args.weights, device=args.device, dtype=args.dtype)
     if args.optimized:
-        from napari_samexp.sam.compiled import compile_model
+        from napari_samexp.sam.fast.graphs import compile_model
 
         compile_model(model, graphs_only=args.graphs_only)
     picture = frame(0)

@@ -105,8 +105,8 @@ def chart(out: Path, plots: Path) -> None:
     """Draw the frame of every implementation by stage, from the reports that are there."""
     import numpy as np
 
-    from napari_samexp.io.overlay import write_png
-    from napari_samexp.measure.charts import heat_map
+    from napari_samexp.render.charts import heat_map
+    from napari_samexp.render.overlay import write_png
 
     rows: dict[str, dict[str, Any]] = {}
     for name in ("frame", "frame512"):

@@ -326,8 +326,8 @@ def random_weights(name: str, path: Path) -> Path:
     """Write a file of random numbers under the official keys of a model; return its path."""
     import torch
 
-    from napari_samexp.sam.loading import build
     from napari_samexp.sam.variants import VARIANTS, Sam1Variant
+    from napari_samexp.sam.weights.loading import build
 
     torch.manual_seed(0)
     variant = VARIANTS[name]

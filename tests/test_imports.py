@@ -23,11 +23,11 @@ def imported_by(statement: str) -> set[str]:
     "statement",
     [
         "import napari_samexp; napari_samexp.__version__",
-        "import napari_samexp.types, napari_samexp.pixels",
+        "import napari_samexp.types, napari_samexp.images",
         "import napari_samexp.io, napari_samexp.io.labels",
         "from napari_samexp import LabelStore, PosencMap, Prompt, SamexpError, TrackSettings",
         "from napari_samexp.session import EncodingSession, MapWish",
-        "from napari_samexp.sam import VARIANTS; from napari_samexp.sam.weights import OFFICIAL",
+        "from napari_samexp.sam import VARIANTS; from napari_samexp.sam.weights.catalogue import OFFICIAL",
     ],
 )
 def test_a_process_without_the_models_imports_no_torch(statement: str) -> None:
@@ -38,7 +38,9 @@ def test_a_process_without_the_models_imports_no_torch(statement: str) -> None:
 
 def test_the_dock_imports_no_decoder() -> None:
     pytest.importorskip("qtpy")
-    statement = "import warnings; warnings.simplefilter('ignore'); import napari_samexp._qt.prior_tracking"
+    statement = (
+        "import warnings; warnings.simplefilter('ignore'); import napari_samexp._qt.tracking.prior_tracking"
+    )
     found = imported_by(statement)
     assert "napari" in found
     assert found.isdisjoint({"av", "zarr", "torch", "pandas"})

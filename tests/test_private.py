@@ -16,11 +16,12 @@ from napari_samexp import _private
 from napari_samexp._private import own_temporary_folder
 from napari_samexp.engine.journal import PriorJournal
 from napari_samexp.engine.sharing import SharedArray
+from napari_samexp.errors import SamexpError
 from napari_samexp.sam.features import Memory
 from napari_samexp.session.folders import SessionFolder, left_sessions, new_folder
 from napari_samexp.session.preferences import Preferences, load_preferences, save_preferences
 from napari_samexp.tracking.prior import PriorMemory, Recording
-from napari_samexp.types import Prompt, SamexpError
+from napari_samexp.types import Prompt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="on Windows the user's profile is private already")
 

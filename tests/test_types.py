@@ -9,19 +9,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from napari_samexp import types
-from napari_samexp.types import (
-    FrameResult,
-    ObjectScore,
-    PriorError,
-    PriorMismatch,
-    Prompt,
-    PromptError,
-    RunIdentity,
-    SamexpError,
-    StoreError,
-    VideoSource,
-)
+from napari_samexp import errors
+from napari_samexp.errors import PriorError, PriorMismatch, PromptError, SamexpError, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, Prompt, RunIdentity, VideoSource
 
 
 def refused(match: str, **parts: Any) -> str:
@@ -156,9 +146,9 @@ def test_below_0_is_lost() -> None:
 
 
 def test_every_error_is_one_to_be_shown() -> None:
-    names = [name for name in types.__all__ if name.endswith(("Error", "Mismatch"))]
+    names = [name for name in errors.__all__ if name.endswith(("Error", "Mismatch"))]
     assert len(names) == 9
-    assert all(issubclass(getattr(types, name), SamexpError) for name in names)
+    assert all(issubclass(getattr(errors, name), SamexpError) for name in names)
     assert issubclass(PriorMismatch, PriorError)
 
 

@@ -10,9 +10,9 @@ from napari_samexp._urls import redacted, redacted_url
 from napari_samexp.batch.jobs import Job, JobResult, job_key
 from napari_samexp.engine.errors import sentence_of
 from napari_samexp.engine.worker import _trace
+from napari_samexp.errors import SamexpError, VideoError
 from napari_samexp.io.video import open_video
 from napari_samexp.session.preferences import Preferences
-from napari_samexp.types import SamexpError, VideoError
 
 HASH = "#sha256=" + "0a" * 32
 SECRETS = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from napari_samexp.sam.loading import load_model, metadata_for
+from napari_samexp.sam.weights.loading import load_model, metadata_for
 from training.model import STARTER
 
 PRESENCE = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from napari_samexp.io.mp4 import write_mp4
-from napari_samexp.io.overlay import write_png
+from napari_samexp.render.mp4 import write_mp4
+from napari_samexp.render.overlay import write_png
 from training import scenes
 
 PACKAGE = Path(__file__).parents[1] / "src" / "napari_samexp" / "samples"

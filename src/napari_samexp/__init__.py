@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.encodings import position_encoding
+    from napari_samexp.errors import SamexpError
     from napari_samexp.io.labels import LabelStore
     from napari_samexp.io.video import open_video
-    from napari_samexp.posenc_map import PosencMap
-    from napari_samexp.sam.loading import load_model
+    from napari_samexp.posenc.api import position_encoding
+    from napari_samexp.posenc.map import PosencMap
+    from napari_samexp.sam.weights.loading import load_model
     from napari_samexp.tracking.prior import PriorMemory, record
     from napari_samexp.tracking.run import open_store, track_into
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
-    from napari_samexp.types import Prompt, SamexpError
+    from napari_samexp.types import Prompt
 
     __version__: str
 
@@ -42,16 +43,16 @@ _find = lazy_names(
     __name__,
     {
         "LabelStore": "io.labels",
-        "PosencMap": "posenc_map",
+        "PosencMap": "posenc.map",
         "PriorMemory": "tracking.prior",
         "Prompt": "types",
-        "SamexpError": "types",
+        "SamexpError": "errors",
         "TrackSettings": "tracking.settings",
         "Tracker": "tracking.tracker",
-        "load_model": "sam.loading",
+        "load_model": "sam.weights.loading",
         "open_store": "tracking.run",
         "open_video": "io.video",
-        "position_encoding": "encodings",
+        "position_encoding": "posenc.api",
         "record": "tracking.prior",
         "track_into": "tracking.run",
     },

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import save_file
 
 from napari_samexp.batch.jobs import Job
-from napari_samexp.io.mp4 import write_mp4
-from napari_samexp.io.overlay import write_png
 from napari_samexp.io.video import read_frame
-from napari_samexp.sam.loading import load_model, metadata_for
+from napari_samexp.render.mp4 import write_mp4
+from napari_samexp.render.overlay import write_png
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.variants import Sam2Variant
+from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, record
 from napari_samexp.types import Prompt
 

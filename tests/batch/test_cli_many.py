@@ -135,7 +135,7 @@ def test_changed_settings_do_not_mix(shell, place):
 
 
 def test_split_says_so_and_is_skipped_the_second_time(shell, place, monkeypatch):
-    from napari_samexp.io.mp4 import write_mp4
+    from napari_samexp.render.mp4 import write_mp4
 
     frames = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
     write_mp4(place / "long.mp4", frames, 10)

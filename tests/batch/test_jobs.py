@@ -11,8 +11,8 @@ from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.plan import expand, plan_jobs, short_names
 from napari_samexp.batch.run import Here, run_jobs
 from napari_samexp.batch.vary import parse_vary
+from napari_samexp.errors import PriorError, SettingsError, StoreError, VideoError
 from napari_samexp.tracking import TrackSettings
-from napari_samexp.types import PriorError, SettingsError, StoreError, VideoError
 
 
 def test_frames_are_a_slice_in_the_order_of_tracking(job):

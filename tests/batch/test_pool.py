@@ -23,9 +23,9 @@ from napari_samexp.batch.pool import DaskPool, default_workers
 from napari_samexp.batch.run import run_jobs
 from napari_samexp.batch.work import run_job
 from napari_samexp.cli import run
+from napari_samexp.errors import SettingsError
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
-from napari_samexp.types import SettingsError
+from napari_samexp.render.mp4 import write_mp4
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 LONG = 240

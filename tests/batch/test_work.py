@@ -13,11 +13,11 @@ from napari_samexp.batch.ranges import merge, split_job
 from napari_samexp.batch.repeated import RepeatedStart
 from napari_samexp.batch.run import Here, run_jobs
 from napari_samexp.batch.work import run_job
+from napari_samexp.errors import SettingsError, StoreError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
-from napari_samexp.sam.loading import load_model
+from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
-from napari_samexp.types import SettingsError, StoreError
 
 
 def labels_of(path):

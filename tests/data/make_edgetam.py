@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from golden import edgetam_variant, load
 from hydra.utils import instantiate
+from napari_samexp.sam.loading import build
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -32,7 +33,6 @@ from select_golden import select
 from torch import Tensor
 
 from napari_samexp.sam import EdgeTamVariant, load_model
-from napari_samexp.sam.loading import build
 from napari_samexp.types import Prompt
 
 FRAMES, SIDE = 19, 128

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from napari_samexp._qt.shortcuts import ENCODINGS, TRACKING, shown
 from napari_samexp.cli import app
-from napari_samexp.sam.weights import OFFICIAL, STARTER, locate
+from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, locate
 from napari_samexp.tracking.settings import TrackSettings
 
 ROOT = Path(__file__).parents[2]

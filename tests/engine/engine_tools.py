@@ -51,8 +51,8 @@ def save_tiny_model(path: Path, seed: int = 0, **changes: Any) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from napari_samexp.sam.loading import metadata_for
     from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.weights.loading import metadata_for
 
     variant = replace(TINY, **changes)
     torch.manual_seed(seed)

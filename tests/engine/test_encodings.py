@@ -18,7 +18,7 @@ from napari_samexp.engine.messages import (
     Failed,
 )
 from napari_samexp.engine.sharing import SharedArray
-from napari_samexp.sam.position_tables import read_tables
+from napari_samexp.posenc.tables import read_tables
 
 
 def compute(line: Line, path: Path, shape: tuple[int, ...], **wish: object) -> tuple[object, np.ndarray]:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from engine_tools import CLICK, Line, frames
 
-from napari_samexp.engine.encoded import EncodedPictures
+from napari_samexp.engine.encoded_images import EncodedPictures
 from napari_samexp.engine.errors import exit_sentence
 from napari_samexp.engine.journal import PriorJournal
 from napari_samexp.engine.messages import (
@@ -37,9 +37,9 @@ from napari_samexp.engine.messages import (
 from napari_samexp.engine.recorder import Recorder
 from napari_samexp.engine.sharing import Picture
 from napari_samexp.engine.worker import Worker
+from napari_samexp.errors import NO_MEMORY
 from napari_samexp.sam.models import Sam2
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import NO_MEMORY
 
 
 def _of_numpy() -> MemoryError:

@@ -11,7 +11,7 @@ from engine_tools import shared_blocks
 from napari_samexp.engine import errors, sharing
 from napari_samexp.engine.messages import ArrayRef
 from napari_samexp.engine.sharing import Picture, SharedArray, read_shared, write_shared
-from napari_samexp.types import ImageError, SamexpError
+from napari_samexp.errors import ImageError, SamexpError
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", "f4", "?", ">i8"])

@@ -43,7 +43,7 @@ from napari_samexp.engine.messages import (
 from napari_samexp.engine.sharing import Picture, SharedArray
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
-from napari_samexp.sam.loading import load_model
+from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import Prompt

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from napari_samexp.errors import StoreError
 from napari_samexp.export.coco import decode_rle, encode_rle, write_coco
 from napari_samexp.measure.masks import Masks
-from napari_samexp.types import ObjectScore, StoreError
+from napari_samexp.types import ObjectScore
 
 
 def test_counts_made_by_hand():

@@ -8,10 +8,11 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_samexp.errors import StoreError
+from napari_samexp.export.images import davis_palette, write_png_folder, write_tiff
 from napari_samexp.export.ome_zarr import write_ome_zarr
-from napari_samexp.export.pictures import davis_palette, write_png_folder, write_tiff
 from napari_samexp.measure.masks import Masks, array_masks, open_masks
-from napari_samexp.types import ObjectScore, StoreError
+from napari_samexp.types import ObjectScore
 
 LABELS = np.zeros((4, 10, 14), np.uint16)
 LABELS[:, 2:5, 3:9] = 1

@@ -10,12 +10,13 @@ import pytest
 import zarr
 from numcodecs import Blosc, Zstd
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.chunk_files import require_plain_codecs, unpacked_bytes
 from napari_samexp.io.guarded import read_whole
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import open_masks
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 SHAPE = (2, 40, 50)
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import napari_samexp
+from napari_samexp.errors import StoreError
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.measure.comparison import Cell, Comparison
 from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import Masks
 from napari_samexp.measure.regions import regions_of, write_regions_csv
-from napari_samexp.types import StoreError
 
 EVIL = '=HYPERLINK("http://x")\x1b[2J'
 SHOWN = '\'=HYPERLINK("http://x")[2J'

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io import atomic
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 IDENTITY = RunIdentity("video", "prior", "model", "{}")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hostile_archive import require_untouched, send, write_thesis
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io import guarded
 from napari_samexp.io.atomic import remove_partials
 from napari_samexp.io.guarded import (
@@ -28,7 +29,7 @@ from napari_samexp.io.guarded import (
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import open_masks
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 SHAPE = (5, 4, 6)
 IDENTITY = RunIdentity("video", "prior", "model", "{}")

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
+from napari_samexp.errors import ImageError
 from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
-from napari_samexp.types import ImageError
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (20, 30), np.uint8)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io import label_edits
 from napari_samexp.io.label_edits import EditableLabels, TooManyLabelsError, edited_frames
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 IDENTITY = RunIdentity("v", "p", "m", "s")
 SHAPE = (6, 8, 10)

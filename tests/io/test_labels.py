@@ -25,8 +25,9 @@ import pytest
 import zarr
 
 from napari_samexp._text import LONGEST_NAME
+from napari_samexp.errors import StoreError
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 SHAPE = (6, 8, 10)
 NAMES = {1: "cat", 7: "dog"}

@@ -15,6 +15,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_samexp.errors import ImageError, VideoError
 from napari_samexp.io import video as video_module
 from napari_samexp.io._av import AvSource
 from napari_samexp.io._av_file import AvFile
@@ -28,7 +29,7 @@ from napari_samexp.io.video import (
     open_video,
     read_frame,
 )
-from napari_samexp.types import ImageError, VideoError, VideoSource
+from napari_samexp.types import VideoSource
 
 BITS = 8
 HEIGHT, WIDTH = 64, 96

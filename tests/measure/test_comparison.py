@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from napari_samexp._text import LONGEST_NAME
+from napari_samexp.errors import StoreError
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.measure.comparison import Cell, Comparison, compare_column, measure_cell
-from napari_samexp.measure.comparison_pictures import best_and_worst, heat_maps, vary_charts
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.render.comparison import best_and_worst, heat_maps, vary_charts
+from napari_samexp.render.mp4 import write_mp4
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 SHAPE = (4, 20, 30)
 

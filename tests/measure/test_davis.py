@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from napari_samexp.errors import SettingsError
 from napari_samexp.measure.davis import contour_accuracy, jaccard, outline, statistics
-from napari_samexp.types import SettingsError
 
 
 def square(top, left, side=10, shape=(60, 80)):

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from napari_samexp.measure.curves import evaluation_chart
+from napari_samexp.errors import StoreError
 from napari_samexp.measure.davis import contour_accuracy
 from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import Masks, array_masks
-from napari_samexp.types import ObjectScore, StoreError
+from napari_samexp.render.evaluation import evaluation_chart
+from napari_samexp.types import ObjectScore
 
 TRUTH = np.zeros((4, 40, 40), np.uint8)
 TRUTH[:3, 10:20, 10:20] = 1

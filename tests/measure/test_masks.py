@@ -6,10 +6,11 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import array_masks, open_masks
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 LABELS = np.zeros((3, 12, 16), np.uint8)
 LABELS[0, 2:6, 3:9] = 1

@@ -72,7 +72,7 @@ def session(tmp_path: Path, qapp: Any, engines: list[DrawnEngine]) -> Iterator[S
 
 @pytest.fixture
 def dock(qtbot: Any, viewer: ViewerModel, session: Session) -> Iterator[Any]:
-    from napari_samexp._qt.prior_tracking import PriorTracking
+    from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 
     widget = PriorTracking(viewer, session)
     qtbot.addWidget(widget)

@@ -17,7 +17,7 @@ from napari_samexp.engine.messages import (
     Request,
 )
 from napari_samexp.engine.sharing import write_shared
-from napari_samexp.sam.parts import Part
+from napari_samexp.sam.encoding_spec import Part
 
 SAM2 = (
     Part("absolute", "absolute", "Added to patch tokens.", 6, (8, 8), tiled=True),

@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_samexp._qt import comparison
-from napari_samexp._qt.comparison import ComparisonDock
-from napari_samexp._qt.measuring import MeasuringDock, masks_of
+from napari_samexp._qt.measure import comparison
+from napari_samexp._qt.measure.comparison import ComparisonDock
+from napari_samexp._qt.measure.measuring import MeasuringDock, masks_of
+from napari_samexp.errors import VideoError
 from napari_samexp.io import elsewhere
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.measure.comparison import Cell, Comparison, compare_column, measure_cell
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, VideoError
+from napari_samexp.render.mp4 import write_mp4
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 SHAPE = (5, 40, 60)
 

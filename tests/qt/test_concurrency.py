@@ -19,8 +19,8 @@ from napari.utils.notifications import NotificationSeverity, notification_manage
 
 from napari_samexp.engine import WorkerOptions
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.mp4 import write_mp4
 from napari_samexp.io.video import open_video
+from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.samples import load_sample
 from napari_samexp.session import Session
 
@@ -67,7 +67,7 @@ def write_clip(path: Path, frames: int) -> Path:
 def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Person]]:
     def make(viewer: Any = None) -> Person:
         from napari_samexp._qt.connections import WindowThread
-        from napari_samexp._qt.prior_tracking import PriorTracking
+        from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 
         deliver = WindowThread()
         threads.append(deliver)
@@ -215,7 +215,7 @@ def test_layers_are_renamed_moved_changed_and_deleted_while_a_run_is_on(sit_down
 
 @pytest.mark.slow
 def test_an_arrays_layer_gets_other_data_or_goes_while_it_is_tracked(sit_down, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
     someone = sit_down()
     viewer, dock = someone.viewer, someone.dock
     ready(someone, None)

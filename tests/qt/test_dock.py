@@ -10,9 +10,9 @@ from drawn import recording
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWidget
 
-from napari_samexp._qt.hints import Standing, hint_for
-from napari_samexp._qt.run_labels import OF_A_DOCK
 from napari_samexp._qt.shown_video import add_video
+from napari_samexp._qt.tracking.hints import Standing, hint_for
+from napari_samexp._qt.tracking.run_labels import OF_A_DOCK
 from napari_samexp.engine.messages import (
     Cancel,
     ChangeRecording,
@@ -231,7 +231,7 @@ def test_recordings_are_switched_renamed_and_removed(qtbot, dock, session, engin
 def test_track_asks_for_the_chosen_frames(
     qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
     session.recordings.take(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(lambda: dock.videos.current is not None)
@@ -273,7 +273,7 @@ def test_a_side_is_chosen_or_typed(qtbot, dock, session):
 @pytest.fixture
 def tracking_slowly(qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch):
     """The dock while the bundled worker's stand-in tracks nine frames, of which it has finished as many as asked."""
-    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
     session.recordings.take(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(dock.panel.track.isEnabled)

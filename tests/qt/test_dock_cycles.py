@@ -10,7 +10,7 @@ from drawn import DrawnEngine
 
 from napari_samexp._qt.connections import WindowThread
 from napari_samexp._qt.dock import Dock
-from napari_samexp._qt.prior_tracking import PriorTracking
+from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 from napari_samexp.session.session import Session
 
 

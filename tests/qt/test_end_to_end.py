@@ -295,7 +295,7 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
     """A gray z-stack to click on, a gray uint16 time series to track in, each lying elsewhere in the world."""
-    monkeypatch.setattr("napari_samexp._qt.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
     someone = person()
     dock, viewer = someone.dock, someone.viewer
     gray = SAMPLE.prior.mean(axis=2).astype(np.float32) / 255
@@ -428,7 +428,7 @@ def test_the_window_outlives_its_worker_at_every_stage(person, clip, monkeypatch
 
 @pytest.mark.slow
 def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path, monkeypatch):
-    from napari_samexp._qt.demo_window import fill
+    from napari_samexp._qt.tracking.demo_window import fill
     from napari_samexp.cli import run
 
     monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "")

@@ -68,8 +68,8 @@ def test_every_sentence_of_the_table_can_be_said() -> None:
 
 def test_sentences_lead_to_their_entry() -> None:
     from napari_samexp.engine.errors import exit_sentence, sentence_of
-    from napari_samexp.sam.loading import load_model
-    from napari_samexp.types import SamexpError
+    from napari_samexp.errors import SamexpError
+    from napari_samexp.sam.weights.loading import load_model
 
     assert trouble_of(sentence_of(MemoryError())).title == "Out of memory"
     assert trouble_of(sentence_of(RuntimeError("a fault"))).title == "A fault of the program"
@@ -184,7 +184,7 @@ def test_the_first_hint_is_put_away_for_good(qtbot: Any, dock: Any, session: Any
 
 
 def test_somebody_who_was_here_before_sees_no_first_hint(qtbot: Any, viewer: Any, session: Any) -> None:
-    from napari_samexp._qt.prior_tracking import PriorTracking
+    from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 
     session.change_settings(welcomed=True)
     widget = PriorTracking(viewer, session)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_samexp._qt.layers import BACKGROUND, OBJECT, PromptLayers
-from napari_samexp._qt.pictures import plane_of, step_to, time_axis, time_of, view_of
-from napari_samexp.types import ImageError
+from napari_samexp._qt.image_layers import plane_of, step_to, time_axis, time_of, view_of
+from napari_samexp._qt.tracking.prompt_layers import BACKGROUND, OBJECT, PromptLayers
+from napari_samexp.errors import ImageError
 
 
 @pytest.fixture

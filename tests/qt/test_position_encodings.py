@@ -17,12 +17,12 @@ from packaging.version import Version
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
 
-from napari_samexp._qt.encoding_frame import is_encoding
-from napari_samexp._qt.pictures import step_to, time_axis, time_of, view_of
+from napari_samexp._qt.image_layers import step_to, time_axis, time_of, view_of
+from napari_samexp._qt.posenc.encoding_frame import is_encoding
+from napari_samexp._qt.posenc.spectrum_view import spectrum_picture
 from napari_samexp._qt.shown_video import add_video
-from napari_samexp._qt.spectrum_view import spectrum_picture
+from napari_samexp.errors import SamexpError
 from napari_samexp.session.encodings import EncodingSession
-from napari_samexp.types import SamexpError
 
 _spec = importlib.util.spec_from_file_location(
     "drawn_encodings", Path(__file__).with_name("drawn_encodings.py")
@@ -45,7 +45,7 @@ NAMES = [
 def make_dock(qtbot: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Docks on a viewer, with an engine that draws, once the starter's map is there."""
     from napari_samexp._qt.connections import WindowThread
-    from napari_samexp._qt.position_encodings import PositionEncodings
+    from napari_samexp._qt.posenc.position_encodings import PositionEncodings
 
     made = []
 
@@ -566,7 +566,7 @@ def test_the_mouse_over_the_map_is_followed(qtbot: Any, window: Any) -> None:
 
 
 def test_the_viewers_process_needs_no_torch_for_the_dock() -> None:
-    script = "import sys, napari_samexp._qt.position_encodings as p; assert p and 'torch' not in sys.modules"
+    script = "import sys, napari_samexp._qt.posenc.position_encodings as p; assert p and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_samexp._qt.run_labels import RunLabels
+from napari_samexp._qt.tracking.run_labels import RunLabels
 from napari_samexp.types import ObjectScore
 
 

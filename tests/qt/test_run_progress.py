@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 from qtpy.QtWidgets import QProgressBar
 
-from napari_samexp._qt import run_progress
-from napari_samexp._qt.run_progress import RunProgress
+from napari_samexp._qt.tracking import run_progress
+from napari_samexp._qt.tracking.run_progress import RunProgress
 from napari_samexp.session.jobs import JobState
 
 

@@ -5,9 +5,9 @@ import pytest
 from qtpy.QtGui import QColor, QPalette
 
 from napari_samexp._qt.colours import CONTRAST, contrast
-from napari_samexp._qt.panel import MOST_SCORES, Panel
-from napari_samexp._qt.spectrum_view import COLOURS, FrequencyPlot, Series
-from napari_samexp._qt.track_control import scores_words
+from napari_samexp._qt.posenc.spectrum_view import COLOURS, FrequencyPlot, Series
+from napari_samexp._qt.tracking.panel import MOST_SCORES, Panel
+from napari_samexp._qt.tracking.track_control import scores_words
 from napari_samexp.types import ObjectScore
 
 

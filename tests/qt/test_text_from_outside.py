@@ -18,14 +18,15 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QAbstractItemView, QLabel, QToolTip, QWidget
 
 from napari_samexp._qt import readers
-from napari_samexp._qt.comparison import ComparisonDock
 from napari_samexp._qt.help_window import HelpWindow
-from napari_samexp._qt.measuring import MeasuringDock
+from napari_samexp._qt.measure.comparison import ComparisonDock
+from napari_samexp._qt.measure.measuring import MeasuringDock
 from napari_samexp._qt.text import PlainLabel, button_text, for_napari, readable, tooltip
 from napari_samexp.engine.messages import PriorState
+from napari_samexp.errors import StoreError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.session import LastRun, Leftover
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 QT = Path(__file__).resolve().parents[2] / "src" / "napari_samexp" / "_qt"
 MARK = "evil"  # in every name here, so that it is found wherever it is shown
@@ -180,7 +181,7 @@ def test_the_tooltip_of_the_timeline(dock: Any, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_dock_of_comparison(qtbot: Any, viewer: Any, tmp_path: Path, name: str) -> None:
-    from napari_samexp.io.mp4 import write_mp4
+    from napari_samexp.render.mp4 import write_mp4
 
     write_mp4(tmp_path / "v.mp4", [np.full((20, 30, 3), 50 * t, np.uint8) for t in range(3)], 5)
     make_store(tmp_path / "s.zarr", [name])

@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor, QPalette
 
 from napari_samexp._qt.colours import CONTRAST, contrast, legible
-from napari_samexp._qt.timeline import Timeline, columns_of
+from napari_samexp._qt.tracking.timeline import Timeline, columns_of
 
 
 @pytest.fixture

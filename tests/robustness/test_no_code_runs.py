@@ -21,6 +21,7 @@ from napari_samexp import PriorMemory, load_model, position_encoding
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.cli import run
 from napari_samexp.engine.journal import PriorJournal
+from napari_samexp.errors import ImageError, SamexpError
 from napari_samexp.io import open_video, read_image
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
@@ -29,7 +30,7 @@ from napari_samexp.measure.masks import open_masks
 from napari_samexp.session.folders import left_sessions
 from napari_samexp.session.preferences import Preferences, load_preferences
 from napari_samexp.session.stores import look_into
-from napari_samexp.types import ImageError, RunIdentity, SamexpError
+from napari_samexp.types import RunIdentity
 
 
 class Runs:

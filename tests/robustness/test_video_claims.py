@@ -25,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 from bad_input_guard import _forget_peak, _status
 from bad_input_videos import CLAIMS, write_claim
 from napari_samexp.io.video import open_video
-from napari_samexp.types import VideoError
+from napari_samexp.errors import VideoError
 
 for name in CLAIMS:
     path = write_claim(name, Path(sys.argv[2]))

@@ -22,15 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from napari_samexp.errors import CheckpointError, SamexpError
 from napari_samexp.sam import VARIANTS, EdgeTam, EdgeTamVariant, Memory, load_model
-from napari_samexp.sam.checkpoint import read_state
-from napari_samexp.sam.loading import metadata_for
 from napari_samexp.sam.models import PRIOR_SLOT
 from napari_samexp.sam.perceiver import split_windows
-from napari_samexp.sam.posenc import axial_rope
+from napari_samexp.sam.position_encoding import axial_rope
 from napari_samexp.sam.repvit import ConvNorm
 from napari_samexp.sam.variants import identify, variant_from_json, variant_to_json
-from napari_samexp.types import CheckpointError, Prompt, SamexpError
+from napari_samexp.sam.weights.checkpoint import read_state
+from napari_samexp.sam.weights.loading import metadata_for
+from napari_samexp.types import Prompt
 
 STATE = parity.SELECTION / "edgetam_state.safetensors"
 PICTURES = tiny_run.drawn_frames(3)

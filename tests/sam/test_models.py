@@ -13,10 +13,11 @@ import pytest
 import tiny_run
 import torch
 
-from napari_samexp.pixels import to_rgb8
+from napari_samexp.errors import ImageError, PriorError, PromptError, SettingsError
+from napari_samexp.images import to_rgb8
 from napari_samexp.sam import Memory, load_model
 from napari_samexp.sam.features import place
-from napari_samexp.types import ImageError, PriorError, Prompt, PromptError, SettingsError
+from napari_samexp.types import Prompt
 
 RANDOM = np.random.default_rng(8)
 HEIGHT, WIDTH = 40, 60

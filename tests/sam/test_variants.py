@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from napari_samexp.errors import CheckpointError
 from napari_samexp.sam import VARIANTS, Sam1Variant, Sam2Variant
-from napari_samexp.sam.loading import build
 from napari_samexp.sam.variants import identify, variant_from_json, variant_to_json
-from napari_samexp.types import CheckpointError, Prompt
+from napari_samexp.sam.weights.loading import build
+from napari_samexp.types import Prompt
 
 SMALL1 = {
     "name": "small",

@@ -11,12 +11,13 @@ import pytest
 import tiny_run
 import torch
 
+from napari_samexp.errors import PriorError, PriorMismatch
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam import EdgeTam
 from napari_samexp.tracking import PriorMemory, Tracker
 from napari_samexp.tracking.prior import image_hash
 from napari_samexp.tracking.run import open_store, track_into
-from napari_samexp.types import FrameResult, PriorError, PriorMismatch
+from napari_samexp.types import FrameResult
 
 PICTURE = tiny_run.drawn_frames(1)[0]
 

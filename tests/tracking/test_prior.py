@@ -20,11 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from napari_samexp._text import LONGEST_NAME
+from napari_samexp.errors import ImageError, PriorError, PriorMismatch, SettingsError
 from napari_samexp.sam import Memory, Sam2
 from napari_samexp.tracking import PriorMemory, Recording, Tracker, record
 from napari_samexp.tracking import prior as prior_module
 from napari_samexp.tracking.prior import FORMAT, MAX_RECORDINGS, image_hash, record_mask
-from napari_samexp.types import ImageError, PriorError, PriorMismatch, Prompt, SettingsError
+from napari_samexp.types import Prompt
 
 PICTURE = tiny_run.drawn_frames(1)[0]
 CLICKS = Prompt.from_lists([[50, 24], [52, 25]], [[3, 4]], [40, 10, 60, 40])

@@ -18,11 +18,11 @@ import pytest
 import tiny_run
 import torch
 
+from napari_samexp.errors import PriorError, StoreError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam import Sam2, load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, open_store, track_into
 from napari_samexp.tracking.run import Run, add_to_run, identity_of, run_prior
-from napari_samexp.types import PriorError, StoreError
 
 FRAMES = tiny_run.FRAMES
 KINDS = [("forward", False), ("backward", False), ("forward", True)]  # direction, keep lost frames

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from napari_samexp.errors import SettingsError
 from napari_samexp.tracking import TrackSettings
-from napari_samexp.types import SettingsError
 
 
 def test_the_defaults_are_metas_but_for_the_priors_time() -> None:

@@ -13,9 +13,10 @@ import pytest
 import tiny_run
 import torch
 
+from napari_samexp.errors import ImageError, PriorError, SettingsError
 from napari_samexp.sam import Sam2
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
-from napari_samexp.types import FrameResult, ImageError, ObjectScore, PriorError, Prompt, SettingsError
+from napari_samexp.types import FrameResult, ObjectScore, Prompt
 
 SIDE = tiny_run.SIDE
 PROMPTS = dict(tiny_run.PROMPTS[:1]) | {2: tiny_run.PROMPTS[1][1], 300: tiny_run.PROMPTS[3][1]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 
-from napari_samexp.types import SamexpError
+from napari_samexp.errors import SamexpError
 
 __all__ = ["in_background"]
 

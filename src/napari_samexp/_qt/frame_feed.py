@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import SamexpError
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io.video import FrameNotWanted, LazyVideo
-from napari_samexp.types import SamexpError
 
 __all__ = ["FrameFeed"]
 

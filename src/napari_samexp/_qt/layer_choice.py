@@ -9,7 +9,7 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_samexp._qt.connections import Connections
-from napari_samexp._qt.encoding_frame import is_encoding
+from napari_samexp._qt.posenc.encoding_frame import is_encoding
 
 __all__ = ["LayerChoice", "is_video"]
 

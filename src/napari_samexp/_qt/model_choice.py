@@ -9,7 +9,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog
 
 from napari_samexp._qt.connections import Connections
-from napari_samexp._qt.model_control import _FILE, _title
+from napari_samexp._qt.tracking.model_control import _FILE, _title
 from napari_samexp.session.models import ModelOffer, model_offers
 
 __all__ = ["ModelChoice"]

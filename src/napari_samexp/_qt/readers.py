@@ -9,13 +9,13 @@ from typing import Any
 
 import napari
 
-from napari_samexp._qt.run_labels import labels_settings
 from napari_samexp._qt.shown_video import ShownVideo, layer_settings
 from napari_samexp._qt.text import plain_errors
+from napari_samexp._qt.tracking.run_labels import labels_settings
+from napari_samexp.errors import PriorError
 from napari_samexp.io.image import IMAGE_SUFFIXES
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.video import open_video
-from napari_samexp.types import PriorError
 
 __all__ = ["label_store_reader", "open_dock", "prior_reader", "video_reader"]
 

@@ -14,7 +14,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QLabel, QMessageBox, QWidget
 
 from napari_samexp._text import clean_name
-from napari_samexp.types import SamexpError
+from napari_samexp.errors import SamexpError
 
 __all__ = ["PlainLabel", "agreed", "button_text", "for_napari", "plain_errors", "readable", "tooltip"]
 

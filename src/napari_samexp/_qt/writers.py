@@ -13,8 +13,8 @@ import tifffile
 
 from napari_samexp._qt.readers import open_dock
 from napari_samexp._qt.text import plain_errors
+from napari_samexp.errors import PriorError, StoreError
 from napari_samexp.io.label_edits import EditableLabels
-from napari_samexp.types import PriorError, StoreError
 
 __all__ = ["write_label_store", "write_labels_tiff", "write_prior"]
 

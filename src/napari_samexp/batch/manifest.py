@@ -11,10 +11,10 @@ from typing import Any
 
 from napari_samexp._urls import redacted_url
 from napari_samexp.batch.jobs import Job, JobResult
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import os_errors_as_store_errors
 from napari_samexp.io.guarded import open_file, read_whole
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import StoreError
 
 __all__ = ["Manifest"]
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_samexp.batch.jobs import Job
+from napari_samexp.errors import SamexpError, VideoError
 from napari_samexp.io._paths import natural_key
-from napari_samexp.types import SamexpError, VideoError
 
 __all__ = ["expand", "plan_jobs", "short_names"]
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from napari_samexp._children import starting_python
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
 
 __all__ = ["DaskPool", "default_workers"]
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_samexp.batch.jobs import Job, Part, job_key
+from napari_samexp.errors import SettingsError, StoreError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors
-from napari_samexp.io.claim import Claim
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import FrameResult, RunIdentity, SettingsError, StoreError
+from napari_samexp.io.lock import Claim
+from napari_samexp.types import FrameResult, RunIdentity
 
 __all__ = ["merge", "range_key", "require_own_range", "split_job"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.types import SettingsError, VideoSource
+from napari_samexp.errors import SettingsError
+from napari_samexp.types import VideoSource
 
 __all__ = ["RepeatedStart"]
 

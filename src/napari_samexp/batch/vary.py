@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from napari_samexp.batch.jobs import Job
+from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import SettingsError
 
 __all__ = ["NAMES", "Vary", "parse_vary"]
 

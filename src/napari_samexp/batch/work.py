@@ -15,13 +15,14 @@ import torch
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
 from napari_samexp.batch.ranges import require_own_range
 from napari_samexp.batch.repeated import RepeatedStart
+from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 from napari_samexp.io.video import open_video, read_frame
-from napari_samexp.sam.loading import load_model
 from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory, image_hash
 from napari_samexp.tracking.run import Run, open_store
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import NO_MEMORY, SamexpError, VideoSource, ends_for_memory
+from napari_samexp.types import VideoSource
 
 __all__ = ["run_job", "used_prior"]
 

@@ -17,7 +17,7 @@ from napari_samexp.cli import batch, compare, demo, evaluate, export, info, pose
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.cli.tables import one_line
-from napari_samexp.types import NO_MEMORY, SamexpError, ends_for_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["app", "main", "run"]
 

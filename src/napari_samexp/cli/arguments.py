@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_samexp.errors import PriorError, PromptError, SettingsError, VideoError
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import PriorError, Prompt, PromptError, SettingsError, VideoError
+from napari_samexp.types import Prompt
 
 __all__ = [
     "DEFAULTS", "Device", "Dtype", "Graphs", "Json", "KeepAspect", "Sha256", "Side", "frame_numbers", "frame_slice", "knob",

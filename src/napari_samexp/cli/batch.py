@@ -41,8 +41,8 @@ from napari_samexp.cli.many import (
     video_list,
 )  # fmt: skip
 from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.errors import SamexpError, SettingsError
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import SamexpError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,8 +32,8 @@ from napari_samexp.cli.many import (
 )  # fmt: skip
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import SettingsError
 
 if TYPE_CHECKING:
     from napari_samexp.batch.jobs import Job
@@ -187,8 +187,8 @@ def _compared(
 
 
 def _write(out: Path, made: Comparison, vary: Vary | None, curves: dict[str, list[int]]) -> None:
-    from napari_samexp.io.overlay import write_png
-    from napari_samexp.measure.comparison_pictures import best_and_worst, heat_maps, vary_charts
+    from napari_samexp.render.comparison import best_and_worst, heat_maps, vary_charts
+    from napari_samexp.render.overlay import write_png
 
     made.save(out / MATRIX)
     made.write_csv(out / TABLE)

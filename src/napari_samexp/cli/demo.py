@@ -20,8 +20,8 @@ from napari_samexp.cli.models import load
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.tables import one_line
 from napari_samexp.cli.track import model_facts, summary, text, track_frames
-from napari_samexp.sam.weights import STARTER
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
+from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
@@ -37,7 +37,7 @@ LABELS, SCORES, OVERLAY = "labels.zarr", "scores.csv", "overlay.mp4"
 FILES = (PRIOR_PICTURE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
 HOME = "settings"  # of the demo's window, which leaves a person's own alone
 OWN_RUNS = "clip.labels*.zarr"  # what was tracked in the demo's window
-WINDOW = "napari_samexp._qt.demo_window"
+WINDOW = "napari_samexp._qt.tracking.demo_window"
 BINDINGS = ("PyQt6", "PySide6")
 NAME = "the object"
 A_ROW = 12  # frames in a line of J
@@ -79,7 +79,7 @@ def why_no_window() -> str:
 
 def _in_window(out: Path) -> None:
     from napari_samexp.io.atomic import write_atomic
-    from napari_samexp.io.overlay import write_png
+    from napari_samexp.render.overlay import write_png
     from napari_samexp.samples import load_sample
 
     sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
@@ -187,7 +187,7 @@ def _scores(store: LabelStore, sample: Sample) -> list[float]:
 def _write_pictures(out: Path, sample: Sample, mask: Mask, video: VideoSource, store: LabelStore) -> None:
     from PIL import Image, ImageDraw
 
-    from napari_samexp.io.overlay import contact_sheet, paint, write_png
+    from napari_samexp.render.overlay import contact_sheet, paint, write_png
 
     picture = Image.fromarray(paint(sample.prior, mask.astype(np.uint8)))
     draw = ImageDraw.Draw(picture)

@@ -14,7 +14,7 @@ import typer
 from napari_samexp.cli.arguments import Json, frame_numbers, frame_slice
 from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.tables import columns, one_line
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +87,8 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _write(out: Path, made: Evaluation) -> None:
-    from napari_samexp.io.overlay import write_png
-    from napari_samexp.measure.curves import evaluation_chart
+    from napari_samexp.render.evaluation import evaluation_chart
+    from napari_samexp.render.overlay import write_png
 
     out.mkdir(parents=True, exist_ok=True)
     made.write_frames_csv(out / FRAMES)

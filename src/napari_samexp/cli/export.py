@@ -12,7 +12,7 @@ from napari_samexp.cli.arguments import frame_slice, require_output
 from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.progress import Update, progress
 from napari_samexp.cli.tables import one_line
-from napari_samexp.types import SettingsError, StoreError
+from napari_samexp.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     from napari_samexp.measure.masks import Masks
@@ -99,7 +99,8 @@ def _write(
     video: Path | None,
     seen: Callable[[int], None],
 ) -> None:
-    from napari_samexp.export import coco, ome_zarr, pictures
+    from napari_samexp.export import coco, ome_zarr
+    from napari_samexp.export import images as pictures
     from napari_samexp.measure.regions import regions_of, write_regions_csv
 
     if kind == "tiff":
@@ -122,8 +123,8 @@ def _write(
 def _write_overlay(
     out: Path, masks: Masks, frames: Sequence[int], video: Path, seen: Callable[[int], None]
 ) -> None:
-    from napari_samexp.io.overlay import write_overlay
     from napari_samexp.io.video import open_video
+    from napari_samexp.render.overlay import write_overlay
 
     with open_video(video) as source:
         write_overlay(out, source, masks, frames=_told(frames, seen), names=masks.names)

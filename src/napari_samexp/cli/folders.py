@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from napari_samexp.errors import SettingsError
 from napari_samexp.io.guarded import require_ordinary
-from napari_samexp.types import SettingsError
 
 __all__ = ["require_folder"]
 

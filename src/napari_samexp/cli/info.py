@@ -12,7 +12,7 @@ from napari_samexp.cli.models import pinned
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Variant
-from napari_samexp.sam.weights import (
+from napari_samexp.sam.weights.catalogue import (
     OFFICIAL,
     STARTER,
     OfficialFile,
@@ -57,7 +57,7 @@ def info(
 
 
 def _facts(weights: str, path: Path) -> dict[str, Any]:
-    from napari_samexp.sam.loading import identify_file
+    from napari_samexp.sam.weights.loading import identify_file
 
     variant, file = identify_file(path)
     official = official_of(path, file.sha256)
@@ -90,7 +90,7 @@ def _not_downloaded(entry: OfficialFile) -> dict[str, Any]:
 
 
 def _size(variant: Variant) -> dict[str, Any]:
-    from napari_samexp.sam.loading import build
+    from napari_samexp.sam.weights.loading import build
 
     return {
         "variant": variant.name,

@@ -15,9 +15,9 @@ from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.models import name_for
 from napari_samexp.cli.progress import Stopped, interruptible
 from napari_samexp.cli.shown_jobs import ShownJobs
-from napari_samexp.sam.weights import OFFICIAL
+from napari_samexp.errors import PriorError, SettingsError, VideoError
+from napari_samexp.sam.weights.catalogue import OFFICIAL
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import PriorError, SettingsError, VideoError
 
 if TYPE_CHECKING:
     from napari_samexp.batch.jobs import Job, JobResult

@@ -8,8 +8,8 @@ from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
-from napari_samexp.sam.weights import HASH_MARK, OFFICIAL, STARTER, fetch, locate, sha256_of
-from napari_samexp.types import CheckpointError, PriorError, PriorMismatch
+from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch
+from napari_samexp.sam.weights.catalogue import HASH_MARK, OFFICIAL, STARTER, fetch, locate, sha256_of
 
 if TYPE_CHECKING:
     from napari_samexp.sam.models import Sam2
@@ -28,8 +28,8 @@ def load(name: str, *, device: str, dtype: str, quiet: bool, graphs: bool = Fals
     CheckpointError, SettingsError
         As `load_model`.
     """
-    from napari_samexp.sam.loading import choose_device, choose_dtype, load_model
     from napari_samexp.sam.models import Sam1
+    from napari_samexp.sam.weights.loading import choose_device, choose_dtype, load_model
 
     require_memory(name)
     choose_dtype(dtype, choose_device(device))

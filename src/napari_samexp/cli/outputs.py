@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_samexp.cli.arguments import require_output
 from napari_samexp.cli.progress import Update, progress
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
@@ -63,7 +63,7 @@ class Outputs:
         if self.scores is not None:
             store.write_scores_csv(self.scores)
         if self.overlay is not None:
-            from napari_samexp.io.overlay import write_overlay
+            from napari_samexp.render.overlay import write_overlay
 
             with progress(self.overlay.name, "frames", quiet=quiet) as update:
                 write_overlay(self.overlay, video, store, frames=_counted(sorted(frames), update))

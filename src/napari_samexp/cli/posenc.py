@@ -14,13 +14,13 @@ from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import Json, require_output
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
-from napari_samexp.posenc_map import PosencMap, frequency_order, require_format, save_sheet
-from napari_samexp.sam.parts import ABSOLUTE, MAP_DTYPES, MAX_SIDE, require_grid
-from napari_samexp.sam.weights import STARTER, fetch
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
+from napari_samexp.posenc.map import PosencMap, frequency_order, require_format, save_sheet
+from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, MAX_SIDE, require_grid
+from napari_samexp.sam.weights.catalogue import STARTER, fetch
 
 if TYPE_CHECKING:
-    from napari_samexp.sam.position_tables import PositionTables
+    from napari_samexp.posenc.tables import PositionTables
 
 __all__ = ["posenc"]
 
@@ -82,7 +82,7 @@ def posenc(
     grid_hw = None if grid is None else _grid(grid)
     chosen = None if channels is None else _channels(channels)
 
-    from napari_samexp.encodings import map_of
+    from napari_samexp.posenc.api import map_of
 
     tables = [_tables(name, quiet=json) for name in names]
     maps = [map_of(each, part, grid_hw, window_tile=window_tile, dtype=dtype) for each in tables]
@@ -128,7 +128,7 @@ def _channels(text: str) -> list[int]:
 
 
 def _tables(name: str, *, quiet: bool) -> PositionTables:
-    from napari_samexp.sam.position_tables import read_tables
+    from napari_samexp.posenc.tables import read_tables
 
     with progress(f"Downloading {one_line(redacted_url(name))}", "bytes", quiet=quiet) as update:
         fetch(name, progress=update)

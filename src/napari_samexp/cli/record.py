@@ -22,8 +22,8 @@ from napari_samexp.cli.arguments import (
 )  # fmt: skip
 from napari_samexp.cli.models import load, pinned
 from napari_samexp.cli.tables import columns, one_line
-from napari_samexp.sam.weights import STARTER
-from napari_samexp.types import PriorError
+from napari_samexp.errors import PriorError
+from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.sam.features import MaskPrediction

@@ -31,9 +31,9 @@ from napari_samexp.cli.models import load, name_for, pinned
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.progress import Stopped, interruptible, progress
 from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import SettingsError
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore

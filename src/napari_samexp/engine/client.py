@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from napari_samexp.engine.errors import exit_sentence
 from napari_samexp.engine.frames import FrameServer
-from napari_samexp.engine.line import Entry, RequestLine
 from napari_samexp.engine.messages import (
     MAX_CHOICES,
     Cancel,
@@ -41,8 +40,10 @@ from napari_samexp.engine.messages import (
     WorkerDied,
 )
 from napari_samexp.engine.process import WorkerOptions, WorkerProcess
+from napari_samexp.engine.queue import Entry, RequestLine
 from napari_samexp.engine.sharing import SharedArray
-from napari_samexp.types import SamexpError, VideoSource
+from napari_samexp.errors import SamexpError
+from napari_samexp.types import VideoSource
 
 __all__ = ["Engine", "EngineClient"]
 

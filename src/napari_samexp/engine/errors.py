@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from napari_samexp._urls import redacted
-from napari_samexp.types import NO_MEMORY, SamexpError, ends_for_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["Cancelled", "ends_for_memory", "exit_sentence", "sentence_of"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from napari_samexp.engine.messages import FrameReady, FrameWanted, VideoRef
 from napari_samexp.engine.sharing import SharedArray
-from napari_samexp.types import SamexpError, VideoError, VideoSource
+from napari_samexp.errors import SamexpError, VideoError
+from napari_samexp.types import VideoSource
 
 __all__ = ["FrameServer"]
 

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from napari_samexp.engine.messages import FrameReady, Track, VideoRef
 from napari_samexp.engine.sharing import read_shared
+from napari_samexp.errors import VideoError
 from napari_samexp.io.video import LazyVideo, open_video
 from napari_samexp.sam.models import Sam2
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.run import Run, open_store, run_prior
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import FrameResult, VideoError
+from napari_samexp.types import FrameResult
 
 __all__ = ["Job", "StreamedVideo", "open_reference"]
 

@@ -17,13 +17,13 @@ from PIL import Image
 
 from napari_samexp._private import private_folder
 from napari_samexp.engine.messages import PriorState, RecordingInfo
+from napari_samexp.errors import ImageError, PriorError
+from napari_samexp.images import to_rgb8
 from napari_samexp.io.atomic import remove_partials, write_atomic
 from napari_samexp.io.guarded import open_folder, require_ordinary
 from napari_samexp.io.image import read_image
-from napari_samexp.pixels import to_rgb8
 from napari_samexp.sam.features import Memory
 from napari_samexp.tracking.prior import PriorMemory, Recording
-from napari_samexp.types import ImageError, PriorError
 
 __all__ = ["PriorJournal", "keys_of", "state_of"]
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.sam.parts import Part
+from napari_samexp.sam.encoding_spec import Part
 from napari_samexp.sam.variants import MemoryVariant
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, Prompt

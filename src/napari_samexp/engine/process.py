@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_samexp._children import starting_python
 from napari_samexp.engine.launch import run_worker
-from napari_samexp.types import SamexpError
+from napari_samexp.errors import SamexpError
 
 __all__ = ["WorkerOptions", "WorkerProcess"]
 

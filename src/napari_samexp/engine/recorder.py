@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_samexp.engine.encoded import EncodedPictures, Rgb, pixels_of
+from napari_samexp.engine.encoded_images import EncodedPictures, Rgb, pixels_of
 from napari_samexp.engine.journal import PriorJournal, keys_of, state_of
 from napari_samexp.engine.messages import (
     MAX_CHOICES,
@@ -27,12 +27,12 @@ from napari_samexp.engine.messages import (
     RemoveRecording,
 )
 from napari_samexp.engine.sharing import read_shared, write_shared
-from napari_samexp.sam.download import Progress
+from napari_samexp.errors import PriorError, PriorMismatch, SettingsError
 from napari_samexp.sam.features import MaskPrediction, Memory
-from napari_samexp.sam.loading import load_model
 from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.weights.download import Progress
+from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory, Recording, record, record_mask
-from napari_samexp.types import PriorError, PriorMismatch, SettingsError
 
 __all__ = ["Recorder"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_samexp._children import keep_tracker
 from napari_samexp.engine.messages import ArrayRef, PictureRef
-from napari_samexp.types import ImageError, SamexpError
+from napari_samexp.errors import ImageError, SamexpError
 
 __all__ = ["Picture", "SharedArray", "read_shared", "write_shared"]
 

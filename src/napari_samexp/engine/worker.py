@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from napari_samexp._urls import redacted
-from napari_samexp.engine.encoded import EncodedPictures
+from napari_samexp.engine.encoded_images import EncodedPictures
 from napari_samexp.engine.encodings import EncodingReader
 from napari_samexp.engine.errors import Cancelled, ends_for_memory, sentence_of
 from napari_samexp.engine.inbox import Inbox
@@ -61,13 +61,13 @@ from napari_samexp.engine.messages import (
     Working,
 )
 from napari_samexp.engine.recorder import Recorder
+from napari_samexp.errors import SamexpError, StoreError
 from napari_samexp.io.atomic import absolute_path
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.sam.download import Progress as Report
 from napari_samexp.sam.features import Memory
+from napari_samexp.sam.weights.download import Progress as Report
 from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.tracking.run import add_to_run
-from napari_samexp.types import SamexpError, StoreError
 
 __all__ = ["Worker", "serve"]
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.measure.masks import Masks
 from napari_samexp.measure.regions import regions_of
-from napari_samexp.types import StoreError
 
 __all__ = ["decode_rle", "encode_rle", "write_coco"]
 

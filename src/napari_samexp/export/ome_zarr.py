@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, partial_name
-from napari_samexp.io.overlay import colour_of
 from napari_samexp.measure.masks import Masks
-from napari_samexp.types import StoreError
+from napari_samexp.render.overlay import colour_of
 
 __all__ = ["write_ome_zarr"]
 

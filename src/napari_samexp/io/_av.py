@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+from napari_samexp.errors import VideoError
+from napari_samexp.images import to_rgb8
 from napari_samexp.io._av_file import EXPECTED, AvFile, LostPlace
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io._indexing import FrameNotWanted, OnWay
 from napari_samexp.io._packets import FrameTable, PacketList
 from napari_samexp.io._paths import content_digest
-from napari_samexp.pixels import to_rgb8
-from napari_samexp.types import VideoError
 
 __all__ = ["AvSource"]
 

@@ -13,9 +13,9 @@ import av
 import av.error
 from av.stream import Disposition
 
+from napari_samexp.errors import VideoError
 from napari_samexp.io._packets import NO_TIME, PacketList
 from napari_samexp.io._video_claims import most_packets, most_pixels, plausible_size
-from napari_samexp.types import VideoError
 
 __all__ = ["EXPECTED", "AvFile", "Decoded", "LostPlace"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.types import VideoError
+from napari_samexp.errors import VideoError
 
 __all__ = ["FrameIndexError", "FrameNotWanted", "FrameRequest", "OnWay", "frame_number", "frame_request"]
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from napari_samexp.types import SamexpError
+from napari_samexp.errors import SamexpError
 
 __all__ = ["content_digest", "existing_path", "natural_key", "readable_file"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import ImageError, VideoError
+from napari_samexp.images import to_rgb8, value_limits
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io._indexing import OnWay
 from napari_samexp.io._paths import content_digest, natural_key
 from napari_samexp.io._tiff import TiffStack
 from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
-from napari_samexp.pixels import to_rgb8, value_limits
-from napari_samexp.types import ImageError, VideoError
 
 __all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "picture_stack", "tiff_stack"]
 

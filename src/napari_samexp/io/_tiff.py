@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from napari_samexp.types import ImageError
+from napari_samexp.errors import ImageError
 
 __all__ = ["MAX_PIXELS", "TiffStack", "is_tiff", "require_honest"]
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.types import VideoError
+from napari_samexp.errors import VideoError
 
 __all__ = ["most_packets", "most_pixels", "plausible_size"]
 

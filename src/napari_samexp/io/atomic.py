@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from napari_samexp._private import open_privately
+from napari_samexp.errors import StoreError
 from napari_samexp.io.guarded import NotOrdinaryError, open_folder
-from napari_samexp.types import StoreError
 
 __all__ = [
     "absolute_path",

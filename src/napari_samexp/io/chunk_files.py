@@ -10,8 +10,8 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.guarded import NotOrdinaryError, read_whole, require_ordinary
-from napari_samexp.types import StoreError
 
 __all__ = ["ChunkFiles", "labels_readable", "require_plain_codecs"]
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import os_errors_as_store_errors, write_atomic
 from napari_samexp.io.guarded import make_folder, open_folder, require_ordinary
-from napari_samexp.types import StoreError
 
 __all__ = ["FrameMemory", "load_memories", "prune_memories", "save_memory"]
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from napari_samexp.errors import ImageError
 from napari_samexp.io._paths import readable_file
 from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff, require_honest
-from napari_samexp.types import ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "image_size", "open_picture", "read_image"]
 

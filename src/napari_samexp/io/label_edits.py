@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import (
     absolute_path,
     os_errors_as_store_errors,
@@ -21,7 +22,6 @@ from napari_samexp.io.atomic import (
 from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.guarded import NotOrdinaryError, read_whole
 from napari_samexp.io.label_header import StoreHeader, require_there
-from napari_samexp.types import StoreError
 
 __all__ = ["EditableLabels", "TooManyLabelsError", "edited_frames"]
 

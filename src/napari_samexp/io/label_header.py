@@ -16,11 +16,12 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from napari_samexp._text import clean_name
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import os_errors_as_store_errors
 from napari_samexp.io.chunk_files import ChunkFiles
 from napari_samexp.io.guarded import NotOrdinaryError, kind_at, open_folder, read_whole
 from napari_samexp.io.store_files import foreign_in
-from napari_samexp.types import RunIdentity, StoreError
+from napari_samexp.types import RunIdentity
 
 __all__ = ["StoreHeader", "require_replaceable", "require_there"]
 

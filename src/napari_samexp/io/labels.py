@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io import frame_memory
 from napari_samexp.io.atomic import (
     absolute_path,
@@ -22,13 +23,13 @@ from napari_samexp.io.atomic import (
     sync,
 )
 from napari_samexp.io.chunk_files import labels_readable
-from napari_samexp.io.claim import Claim, swap_was_interrupted
 from napari_samexp.io.frame_memory import FrameMemory
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.label_header import StoreHeader, require_replaceable, require_there
+from napari_samexp.io.lock import Claim, swap_was_interrupted
 from napari_samexp.io.score_journal import ScoreJournal
 from napari_samexp.io.store_files import MEMORY
-from napari_samexp.types import FrameResult, ObjectScore, RunIdentity, StoreError
+from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
 __all__ = ["LabelStore"]
 

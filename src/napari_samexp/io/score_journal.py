@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.atomic import os_errors_as_store_errors, write_atomic
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.guarded import open_file, read_whole
-from napari_samexp.types import ObjectScore, StoreError
+from napari_samexp.types import ObjectScore
 
 __all__ = ["ScoreJournal", "is_finite_number"]
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import VideoError
+from napari_samexp.images import to_rgb8
 from napari_samexp.io._indexing import FrameIndexError, FrameNotWanted, OnWay, frame_number, frame_request
 from napari_samexp.io._paths import existing_path, readable_file
 from napari_samexp.io._stack import StackSource, array_stack, folder_stack, picture_stack, tiff_stack
 from napari_samexp.io._tiff import is_tiff
 from napari_samexp.io.image import IMAGE_SUFFIXES, read_image
-from napari_samexp.pixels import to_rgb8
-from napari_samexp.types import VideoError
 
 __all__ = [
     "MAX_REQUEST_BYTES",

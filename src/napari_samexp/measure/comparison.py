@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._text import clean_name
+from napari_samexp.errors import LONGEST_SENTENCE, SamexpError, StoreError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.io.guarded import read_whole
@@ -22,7 +23,6 @@ from napari_samexp.measure.comparison_file import MAX_BYTES, MEASURES, VERSION, 
 from napari_samexp.measure.davis import jaccard
 from napari_samexp.measure.evaluation import evaluate_masks
 from napari_samexp.measure.masks import open_masks, store_masks
-from napari_samexp.types import LONGEST_SENTENCE, SamexpError, StoreError
 
 __all__ = ["MEASURES", "Cell", "Comparison", "compare_column", "measure_cell"]
 

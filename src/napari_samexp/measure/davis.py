@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.types import SettingsError
+from napari_samexp.errors import SettingsError
 
 __all__ = ["TOLERANCE", "Statistics", "contour_accuracy", "jaccard", "outline", "statistics"]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from napari_samexp.errors import StoreError
 from napari_samexp.io.csv_file import write_csv
 from napari_samexp.measure.davis import TOLERANCE, Statistics, contour_accuracy, jaccard, statistics
 from napari_samexp.measure.masks import Masks
-from napari_samexp.types import ObjectScore, StoreError
+from napari_samexp.types import ObjectScore
 
 __all__ = ["Evaluation", "FrameScore", "LabelScore", "evaluate_masks", "score_frames"]
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samexp.errors import ImageError, StoreError
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
 from napari_samexp.io.guarded import kind_at
 from napari_samexp.io.image import open_picture
 from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.types import ImageError, ObjectScore, StoreError
+from napari_samexp.types import ObjectScore
 
 __all__ = ["Masks", "array_masks", "open_masks", "store_masks"]
 

@@ -9,9 +9,9 @@ from napari_samexp._lazy import lazy_names
 if TYPE_CHECKING:
     from napari_samexp.sam.edgetam import EdgeTam
     from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
-    from napari_samexp.sam.loading import load_model
     from napari_samexp.sam.models import Sam1, Sam2
     from napari_samexp.sam.variants import VARIANTS, EdgeTamVariant, Sam1Variant, Sam2Variant, Variant
+    from napari_samexp.sam.weights.loading import load_model
 
 __all__ = [
     "VARIANTS",
@@ -43,6 +43,6 @@ __getattr__ = lazy_names(
         "Sam2": "models",
         "Sam2Variant": "variants",
         "Variant": "variants",
-        "load_model": "loading",
+        "load_model": "weights.loading",
     },
 )

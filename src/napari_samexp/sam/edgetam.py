@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from napari_samexp.errors import SettingsError
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.memory import MemoryAttention, RotaryAttention
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.perceiver import SpatialPerceiver
-from napari_samexp.sam.posenc import Rope, axial_rope
+from napari_samexp.sam.position_encoding import Rope, axial_rope
 from napari_samexp.sam.repvit import RepVitEncoder
 from napari_samexp.sam.variants import EdgeTamVariant
-from napari_samexp.types import SettingsError
 
 __all__ = ["EdgeTam"]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from napari_samexp.pixels import to_rgb8
+from napari_samexp.errors import SettingsError
+from napari_samexp.images import to_rgb8
 from napari_samexp.sam.variants import Sam1Variant, Variant
-from napari_samexp.types import SettingsError
 
 __all__ = [
     "ImageFeatures",

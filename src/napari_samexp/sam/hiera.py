@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.attention import attend
-from napari_samexp.sam.folding import Kept, Kernel, on_pixels
+from napari_samexp.sam.fast.attention import attend
+from napari_samexp.sam.fast.folding import Kept, Kernel, on_pixels
 from napari_samexp.sam.layers import Mlp, add_in_parts, in_windows, is_cut, split_heads
-from napari_samexp.sam.posenc import hiera_map
+from napari_samexp.sam.position_encoding import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
 
 __all__ = ["Hiera", "ImageEncoder", "Neck"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.attention import attend
+from napari_samexp.sam.fast.attention import attend
 
 __all__ = ["PART", "Attention", "LayerNorm2d", "Mlp", "add_in_parts", "in_windows", "is_cut", "split_heads"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.attention import attend, attend_to_memory
+from napari_samexp.sam.fast.attention import attend, attend_to_memory
 from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_parts, is_cut
-from napari_samexp.sam.posenc import Rope, axial_rope, rotate, rotate_, sine_map
+from napari_samexp.sam.position_encoding import Rope, axial_rope, rotate, rotate_, sine_map
 from napari_samexp.sam.variants import MemoryVariant
 
 __all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.errors import ImageError, PriorError, SettingsError
+from napari_samexp.sam.encoding_spec import require_grid
 from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory, Placement, prepare_on
 from napari_samexp.sam.hiera import ImageEncoder
 from napari_samexp.sam.layers import Mlp
 from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
 from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
-from napari_samexp.sam.parts import require_grid
-from napari_samexp.sam.posenc import hiera_map, sine_map, sine_times, tile_map
+from napari_samexp.sam.position_encoding import hiera_map, sine_map, sine_times, tile_map
 from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
 from napari_samexp.sam.variants import MAX_RECENT, MemoryVariant, Sam1Variant, Sam2Variant, Variant
 from napari_samexp.sam.vit import ImageEncoderViT
-from napari_samexp.types import ImageError, PriorError, Prompt, SettingsError
+from napari_samexp.types import Prompt
 
 __all__ = ["PRIOR_SLOT", "Sam1", "Sam2", "Tracked"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.posenc import sine_map
+from napari_samexp.sam.position_encoding import sine_map
 from napari_samexp.sam.variants import EdgeTamVariant
 
 __all__ = ["SpatialPerceiver"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from napari_samexp.sam.folding import Kept
+from napari_samexp.sam.fast.folding import Kept
 from napari_samexp.sam.layers import LayerNorm2d
-from napari_samexp.sam.posenc import fourier_points
+from napari_samexp.sam.position_encoding import fourier_points
 
 __all__ = ["BACKGROUND", "BOX_END", "BOX_START", "NO_POINT", "OBJECT", "PromptEncoder"]
 

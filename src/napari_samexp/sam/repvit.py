@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.folding import Kept, Kernel, is_trained, kernel, on_pixels
+from napari_samexp.sam.fast.folding import Kept, Kernel, is_trained, kernel, on_pixels
 from napari_samexp.sam.hiera import Neck
 from napari_samexp.sam.variants import EdgeTamVariant
 

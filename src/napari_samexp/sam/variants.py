@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_samexp.sam.download import plain
-from napari_samexp.types import CheckpointError
+from napari_samexp.errors import CheckpointError
+from napari_samexp.sam.weights.download import plain
 
 if TYPE_CHECKING:  # sizes are read by processes that never import torch
     from torch import Tensor

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.attention import attend_on_grid
+from napari_samexp.sam.fast.attention import attend_on_grid
 from napari_samexp.sam.layers import LayerNorm2d, Mlp, add_in_parts, in_windows
-from napari_samexp.sam.posenc import offset_table, vit_map
+from napari_samexp.sam.position_encoding import offset_table, vit_map
 from napari_samexp.sam.variants import Sam1Variant
 
 __all__ = ["ImageEncoderViT"]

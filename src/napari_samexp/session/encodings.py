@@ -28,11 +28,11 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.engine.sharing import SharedArray
-from napari_samexp.posenc_map import PosencMap
-from napari_samexp.sam.parts import ABSOLUTE, Part, require_part
-from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
+from napari_samexp.errors import SamexpError
+from napari_samexp.posenc.map import PosencMap
+from napari_samexp.sam.encoding_spec import ABSOLUTE, Part, require_part
 from napari_samexp.session.folders import new_folder, sessions_dir
-from napari_samexp.types import SamexpError
+from napari_samexp.session.proxy import Deliver, Exchange, MakeEngine, at_once
 
 __all__ = ["EncodingSession", "EncodingSource", "MapWish"]
 

@@ -20,9 +20,9 @@ from napari_samexp._private import (
     private_folder,
     state_dir,
 )
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.atomic import PARTIAL
 from napari_samexp.io.guarded import Folder, kind_at, lock_at, open_folder
-from napari_samexp.types import SamexpError
 
 __all__ = [
     "HOME_VARIABLE",

@@ -6,7 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from napari_samexp.types import ObjectScore, SettingsError
+from napari_samexp.errors import SettingsError
+from napari_samexp.types import ObjectScore
 
 __all__ = [
     "FrameChoice",

@@ -19,8 +19,8 @@ from napari_samexp.engine.messages import (
     WorkerDied,
 )
 from napari_samexp.sam.variants import VARIANTS
-from napari_samexp.sam.weights import OFFICIAL, STARTER, cache_dir
-from napari_samexp.session.exchange import Exchange
+from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, cache_dir
+from napari_samexp.session.proxy import Exchange
 
 __all__ = ["SUGGESTED_ON_CPU", "ModelOffer", "ModelState", "Models", "model_offers"]
 

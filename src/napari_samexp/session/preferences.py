@@ -12,10 +12,10 @@ from typing import Any
 
 from napari_samexp._private import make_folders, tighten
 from napari_samexp._urls import redacted_url
+from napari_samexp.errors import SettingsError
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.io.guarded import read_whole
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import SettingsError
 
 __all__ = ["LastRun", "Preferences", "load_preferences", "save_preferences"]
 

@@ -19,11 +19,12 @@ from napari_samexp.engine.messages import (
     Reply,
 )
 from napari_samexp.engine.sharing import Picture
-from napari_samexp.session.exchange import Exchange
+from napari_samexp.errors import ImageError, PromptError, SettingsError
 from napari_samexp.session.models import Models
+from napari_samexp.session.proxy import Exchange
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import ImageError, Prompt, PromptError, SettingsError
+from napari_samexp.types import Prompt
 
 __all__ = ["MaskPreview", "Prompting"]
 

@@ -22,8 +22,8 @@ from napari_samexp.engine.messages import (
     SavePrior,
     UndoChange,
 )
-from napari_samexp.session.exchange import Exchange
-from napari_samexp.types import PriorError
+from napari_samexp.errors import PriorError
+from napari_samexp.session.proxy import Exchange
 
 __all__ = ["Recordings"]
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samexp.engine.messages import FrameDone, Keep, Kept, TrackStarted
-from napari_samexp.session.exchange import Exchange
+from napari_samexp.errors import SettingsError
 from napari_samexp.session.frames import lost_frames, next_lost, previous_lost
-from napari_samexp.types import ObjectScore, SettingsError
+from napari_samexp.session.proxy import Exchange
+from napari_samexp.types import ObjectScore
 
 if TYPE_CHECKING:
     from napari_samexp.io.label_edits import EditableLabels

@@ -15,7 +15,6 @@ from napari_samexp.engine.client import EngineClient
 from napari_samexp.engine.messages import Kept, Loaded, LoadPrior, Ready, Reply, WorkerDied
 from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.io.guarded import kind_at
-from napari_samexp.session.exchange import Deliver, Exchange, MakeEngine, at_once
 from napari_samexp.session.folders import (
     LeftSession,
     left_sessions,
@@ -27,6 +26,7 @@ from napari_samexp.session.jobs import JobState
 from napari_samexp.session.models import Models, ModelState
 from napari_samexp.session.preferences import LastRun, Preferences, load_preferences, save_preferences
 from napari_samexp.session.prompting import Prompting
+from napari_samexp.session.proxy import Deliver, Exchange, MakeEngine, at_once
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.session.tracking import Tracking

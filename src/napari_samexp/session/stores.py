@@ -11,12 +11,13 @@ from typing import Any
 
 from napari_samexp._text import clean_name
 from napari_samexp.engine.messages import VideoRef
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.elsewhere import other_computer
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.session.frames import frames_from_details
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import ObjectScore, SamexpError
+from napari_samexp.types import ObjectScore
 
 __all__ = ["OpenedStore", "default_store", "look_into", "video_reference"]
 

@@ -29,14 +29,15 @@ from napari_samexp.engine.messages import (
     VideoRef,
 )
 from napari_samexp.engine.sharing import SharedArray
-from napari_samexp.session.exchange import Exchange
+from napari_samexp.errors import PromptError, SamexpError, StoreError, VideoError
 from napari_samexp.session.forecasts import Estimate, Forecasts
 from napari_samexp.session.frames import RECENT, select_frames
 from napari_samexp.session.jobs import JobState, after_reply
+from napari_samexp.session.proxy import Exchange
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.tracking.settings import TrackSettings
-from napari_samexp.types import Prompt, PromptError, SamexpError, StoreError, VideoError, VideoSource
+from napari_samexp.types import Prompt, VideoSource
 
 if TYPE_CHECKING:
     from napari_samexp.session.stores import OpenedStore

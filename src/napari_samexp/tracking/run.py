@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_samexp.errors import PriorError, StoreError
 from napari_samexp.io.atomic import os_errors_as_store_errors
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
-from napari_samexp.tracking.ahead import Ahead
+from napari_samexp.tracking.prefetch import Ahead
 from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import FrameResult, PriorError, RunIdentity, StoreError, VideoSource
+from napari_samexp.types import FrameResult, RunIdentity, VideoSource
 
 __all__ = ["Run", "add_to_run", "identity_of", "open_store", "run_prior", "track_into"]
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from napari_samexp.errors import SettingsError
 from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
-from napari_samexp.types import SettingsError
 
 __all__ = ["SIDES", "TrackSettings"]
 

@@ -1,0 +1,1 @@
+"""The docks for measuring labels and comparing runs."""

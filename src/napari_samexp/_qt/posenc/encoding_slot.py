@@ -1,0 +1,106 @@
+"""The layers of one map, and what of their looks is ours to change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samexp._qt.posenc.encoding_frame import MARK, Rect
+from napari_samexp._qt.text import for_napari
+from napari_samexp.posenc.map import PosencMap
+
+__all__ = ["KINDS", "MAP", "NORM", "SIMILARITY", "EncodingSlot"]
+
+KINDS = MAP, NORM, SIMILARITY = "map", "norm", "similarity"
+Values = npt.NDArray[np.float32]
+Limits = tuple[float, float]
+
+
+@dataclass(slots=True, eq=False)
+class EncodingSlot:
+    """A map, and its layers by kind.
+
+    Names and contrast that are no longer what was set here, a person has set; they stay.
+    """
+
+    made: PosencMap
+    layers: dict[str, Any] = field(default_factory=dict)
+    rects: dict[str, Rect] = field(default_factory=dict)
+    _limits: dict[str, Limits] = field(default_factory=dict)
+    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # wished for, and as napari made it
+
+    def looks(self, kind: str) -> dict[str, Any]:
+        """Return the settings of a new layer."""
+        self._limits[kind] = limits = self.limits(kind)
+        return {
+            "name": self.name(kind),
+            "contrast_limits": limits,
+            "colormap": "viridis",
+            "rgb": False,
+            "multiscale": False,
+            "metadata": {MARK: self.made.facts},
+        }
+
+    def name(self, kind: str) -> str:
+        """Return what a layer is called by itself."""
+        made = self.made
+        words = [made.model, made.part if kind == MAP else f"{made.part} {kind}"]
+        return for_napari(" ".join([*words, made.dtype] if made.dtype != "float32" else words))
+
+    def limits(self, kind: str, channel: int | None = None) -> Limits:
+        """Return the contrast of a layer by itself, of a map also that of one channel."""
+        if kind == SIMILARITY:
+            return -1.0, 1.0
+        return self.made.limits(channel) if kind == MAP else self.made.norm_limits()
+
+    def similarity(self) -> Values:
+        """Return the similarities in view, or none yet."""
+        layer = self.layers.get(SIMILARITY)
+        if layer is not None and layer.data.shape == self.made.hw:
+            return np.asarray(layer.data)
+        return np.zeros(self.made.hw, np.float32)
+
+    def added(self, kind: str, layer: Any) -> None:
+        """Take a new layer in."""
+        self.layers[kind] = layer
+        self._names[kind] = self.name(kind), layer.name
+
+    def update(self, kind: str, data: Values, lies: dict[str, Any]) -> None:
+        """Give a layer other values, place and name; it may have other axes, as when a video comes or goes."""
+        layer = self.layers[kind]
+        if not _same(layer.data, data):
+            axes = layer.ndim
+            layer.data = data
+            for name in ("axis_labels", "units") if layer.ndim != axes else ():
+                setattr(layer, name, lies[name])
+        for name in ("scale", "translate"):
+            if not np.allclose(getattr(layer, name), lies[name]):
+                setattr(layer, name, lies[name])
+        layer.metadata = {MARK: self.made.facts}
+        wished = self.name(kind)
+        if self._names[kind][0] != wished and layer.name == self._names[kind][1]:
+            layer.name = wished
+            self._names[kind] = wished, layer.name
+
+    def fit_contrast(self, channel: int | None = None, *, force: bool = False) -> None:
+        """Set contrast anew; with `force`, that of the map also where a person has set it.
+
+        Parameters
+        ----------
+        channel : int, optional
+            Whose own contrast the map shall have, in the place of that of all channels.
+        """
+        for kind, layer in self.layers.items():
+            limits = self.limits(kind, channel)
+            untouched = np.allclose(layer.contrast_limits, self._limits[kind], rtol=1e-5, atol=0)
+            if (untouched and limits != self._limits[kind]) or (force and kind == MAP):
+                layer.contrast_limits = self._limits[kind] = limits
+
+
+def _same(shown: Any, data: Values) -> bool:
+    """Whether two arrays are the same numbers in memory; of a map, every view is a new object."""
+    there = shown.__array_interface__["data"] == data.__array_interface__["data"]
+    return bool(there and shown.shape == data.shape and shown.strides == data.strides)

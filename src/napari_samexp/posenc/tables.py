@@ -1,0 +1,287 @@
+"""Position encodings of a weights file, of which nothing but the tables is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_samexp.errors import CheckpointError, SettingsError
+from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, Part, require_part
+from napari_samexp.sam.position_encoding import (
+    hiera_map,
+    memory_map,
+    relative_map,
+    rotary_map,
+    sine_map,
+    tile_map,
+    vit_map,
+)
+from napari_samexp.sam.variants import (
+    MAX_RECENT,
+    EdgeTamVariant,
+    Sam1Variant,
+    Variant,
+    identify,
+    variant_from_json,
+)
+from napari_samexp.sam.weights.catalogue import Progress, fetch
+from napari_samexp.sam.weights.checkpoint import CheckpointFile, read_state, require_finite
+from napari_samexp.sam.weights.loading import CONFIG_KEY
+
+__all__ = ["PositionTables", "read_tables"]
+
+HW = tuple[int, int]
+_ERROR = "-error"  # of a type: what its rounding does
+_NO_VARIANT_SIZE = 1024  # pixels a side, of all official models
+
+_TABLE = "image_encoder.pos_embed"
+_BACKGROUND = "image_encoder.trunk.pos_embed"
+_WINDOW = "image_encoder.trunk.pos_embed_window"
+_TIMES = "maskmem_tpos_enc"
+_QUERY = "memory_attention.layers.0.self_attn.q_proj.weight"  # whose shape says how many channels are turned
+_RELATIVE = re.compile(r"image_encoder\.blocks\.([0-9]{1,3})\.attn\.rel_pos_[hw]")
+
+
+@dataclass(frozen=True, eq=False)
+class PositionTables:
+    """The learned tables of a weights file, and the maps that they make.
+
+    Parameters
+    ----------
+    name : str
+        The model's, or the file's where its sizes are those of no model that is known.
+    family, weights : str
+        Such as ``"SAM 2.1"`` (empty where unknown), and the file's name.
+    tables : mapping of str to Tensor
+        By Meta's keys, copied out of the file.
+    parts : tuple of Part
+        The encodings that there are.
+    """
+
+    name: str
+    family: str
+    weights: str
+    tables: Mapping[str, Tensor]
+    parts: tuple[Part, ...]
+
+    def part(self, name: str) -> Part:
+        """Return a part by its name; `CheckpointError` if this model has none of that name."""
+        return require_part(self.parts, name, self.name)
+
+    @torch.inference_mode()
+    def values(
+        self,
+        part: str = ABSOLUTE,
+        grid_hw: HW | None = None,
+        *,
+        window_tile: bool = True,
+        dtype: str = "float32",
+    ) -> npt.NDArray[np.float32]:
+        """Return a map as the model computes it.
+
+        Parameters
+        ----------
+        part : str
+            The name of one of `parts`.
+        grid_hw : (int, int), optional
+            Height and width in tokens; by default the model's own.
+        window_tile : bool
+            Whether SAM 2's tiled window table is added.
+        dtype : str
+            The type that the model computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``; with
+            ``"-error"`` after it, the difference from float32.
+
+        Returns
+        -------
+        array, shape (C, h, w), float32
+            For relative positions of h x w tokens, (C, 2 h - 1, 2 w - 1).
+
+        Raises
+        ------
+        CheckpointError
+            If the model has no such part.
+        SettingsError
+            If the grid or the type cannot be used.
+        """
+        about = self.part(part)
+        grid = about.require_grid(grid_hw)
+        if dtype not in MAP_DTYPES:
+            raise SettingsError(f"The number type {dtype!r} is unknown; choose {', '.join(MAP_DTYPES)}.")
+        kind = getattr(torch, dtype.removesuffix(_ERROR))
+        computed = self._compute(about, grid, window_tile, kind).float()
+        if dtype.endswith(_ERROR):
+            computed = computed - self._compute(about, grid, window_tile, torch.float32)
+        out: npt.NDArray[np.float32] = computed.contiguous().numpy()
+        return out
+
+    def _compute(self, part: Part, grid: HW, window_tile: bool, kind: torch.dtype) -> Tensor:
+        name, _, which = part.name.partition(":")
+        if name == "relative":
+            block = f"image_encoder.blocks.{which}.attn.rel_pos"
+            rows, columns = self._table(f"{block}_h", kind), self._table(f"{block}_w", kind)
+            return relative_map(rows.float(), columns.float(), grid)  # the sum is ours, so it is not rounded
+        if name == "rotary":
+            return rotary_map(part.channels, grid, kind, part.spread_hw)
+        if name == "perceiver":
+            return sine_map(part.channels, grid, torch.device("cpu"), kind)[0]
+        if name == "memory":
+            return memory_map(self._table(_TIMES, kind)[_slot(which), 0, 0], grid)
+        if name == "times":
+            return self._table(_TIMES, kind)[:, 0, 0].T[:, None]
+        if name == "window":
+            return tile_map(self._table(_WINDOW, kind), grid)[0]
+        if _TABLE in self.tables:
+            return vit_map(self._table(_TABLE, kind), grid)[0].permute(2, 0, 1)
+        return hiera_map(self._table(_BACKGROUND, kind), self._table(_WINDOW, kind), grid, window_tile)[0]
+
+    def _table(self, key: str, kind: torch.dtype) -> Tensor:
+        return self.tables[key].to(kind)
+
+
+def read_tables(name_or_path: str | Path, *, progress: Progress | None = None) -> PositionTables:
+    """Return the position encodings of a model by name or of a weights file.
+
+    The file is mapped, and only the tables are copied out of it: 21 MB of the largest SAM 1's 2.4 GB.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As `load_model` takes it; an official model is downloaded once.
+    progress : callable, optional
+        Called with the bytes on disk and in all while downloading.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights cannot be had, or hold no position encodings of SAM 1, 2 or 2.1.
+    """
+    file = read_state(fetch(name_or_path, progress=progress))
+    variant = _variant(file)
+    # clones: what is mapped would keep the whole file open
+    tables = {key: t.clone() for key, t in file.state.items() if _is_table(key)}
+    require_finite(tables, source=file.path)
+    for key, table in tables.items():
+        _require_shape(key, table, file.path)
+    parts = tuple(_parts(file, tables, variant))
+    if not parts:
+        raise CheckpointError(
+            f"{file.path} has no position encodings; expected {_TABLE} of SAM 1 or {_BACKGROUND} of SAM 2."
+        )
+    known = variant is not None
+    name = variant.name if known and variant else file.path.stem
+    return PositionTables(name, variant.family if variant else "", file.path.name, tables, parts)
+
+
+def _is_table(key: str) -> bool:
+    return key in (_TABLE, _BACKGROUND, _WINDOW, _TIMES) or _RELATIVE.fullmatch(key) is not None
+
+
+def _require_shape(key: str, table: Tensor, path: Path) -> None:
+    """Refuse tables that would fail deep inside a resize."""
+    dims = 2 if _RELATIVE.fullmatch(key) else 4
+    odd = dims == 2 and table.shape[0] % 2 == 0
+    times = key == _TIMES and (table.shape[0] != MAX_RECENT + 1 or table.shape[-1] % 4)
+    if table.ndim != dims or 0 in table.shape or odd or times:
+        raise CheckpointError(
+            f"{path} has {key} of shape {tuple(table.shape)}, which no SAM model has; use another file."
+        )
+
+
+def _variant(file: CheckpointFile) -> Variant | None:
+    """Return what the file says or shows that it is; None for one of a family that we do not build."""
+    if text := file.metadata.get(CONFIG_KEY):
+        return variant_from_json(text)
+    try:
+        return identify(file.state)
+    except CheckpointError:
+        return None
+
+
+def _slot(which: str) -> int:
+    """The row of the learned times: the k-th memory back is k - 1, a prior is the last."""
+    return MAX_RECENT if which == "prior" else int(which) - 1
+
+
+def _parts(file: CheckpointFile, tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator[Part]:
+    size = _NO_VARIANT_SIZE if variant is None else variant.image_size
+    if _TABLE in tables:
+        table = tables[_TABLE]
+        yield _absolute(table.shape[3], (table.shape[1], table.shape[2]), tiled=False)
+        yield from _relative(tables, variant)
+    if _BACKGROUND in tables and _WINDOW in tables:
+        yield from _hiera(tables, (size // 4, size // 4))
+        if _QUERY in file.state:
+            yield _rotary(file.state[_QUERY].shape[0], (size // 16, size // 16))
+    if isinstance(variant, EdgeTamVariant) and _TIMES in tables:
+        yield from _edgetam(variant)
+    elif _TIMES in tables:
+        yield from _memory(tables[_TIMES].shape[-1], (size // 16, size // 16))
+
+
+def _absolute(channels: int, grid: HW, tiled: bool) -> Part:
+    says = "What the image encoder adds to its patch tokens."
+    return Part(ABSOLUTE, "absolute", says, channels, grid, tiled=tiled)
+
+
+def _hiera(tables: Mapping[str, Tensor], grid: HW) -> Iterator[Part]:
+    channels = tables[_BACKGROUND].shape[1]
+    if tables[_WINDOW].shape[1] != channels:
+        raise CheckpointError(
+            f"The background table has {channels} channels and the window table {tables[_WINDOW].shape[1]}; "
+            "use a file in which they agree."
+        )
+    yield _absolute(channels, grid, tiled=True)
+    yield Part("window", "window tile alone", "The window table, tiled over the grid.", channels, grid)
+
+
+def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator[Part]:
+    own = tables[_TABLE].shape[1]
+    for block in sorted({int(m[1]) for key in tables if (m := _RELATIVE.fullmatch(key))}):
+        key = f"image_encoder.blocks.{block}.attn.rel_pos"
+        if f"{key}_h" not in tables or f"{key}_w" not in tables:
+            continue
+        rows, columns = tables[f"{key}_h"], tables[f"{key}_w"]
+        grid = ((rows.shape[0] + 1) // 2, (columns.shape[0] + 1) // 2)
+        is_global = block in variant.global_blocks if isinstance(variant, Sam1Variant) else grid[0] == own
+        yield Part(
+            f"relative:{block}",
+            f"relative, block {block}" + (" (global)" if is_global else " (window)"),
+            "What a query is multiplied with, by where the key lies from it; the query is in the middle.",
+            rows.shape[1],
+            grid,
+            resizable=is_global,
+            kind="offsets",
+        )
+
+
+def _rotary(channels: int, grid: HW) -> Part:
+    says = "What memory attention's rotary encoding makes of (1, 0); computed, the same in every model."
+    return Part("rotary", "rotary, memory attention", says, channels, grid)
+
+
+def _edgetam(variant: EdgeTamVariant) -> Iterator[Part]:
+    """Yield EdgeTAM's encodings: none of the absolute kind."""
+    grid = (variant.image_size // variant.patch,) * 2
+    says = "What memory attention's rotary encoding makes of (1, 0) for a frame's tokens; other grids are spread over the own one."
+    yield Part("rotary", "rotary, memory attention", says, variant.d_model, grid, spread_hw=grid)
+    says = "What the perceiver adds to a memory's tokens before it packs them: a sine map, nothing learned."
+    yield Part("perceiver", "perceiver, sine map", says, variant.mem_dim, grid)
+    yield from _memory(variant.mem_dim, (variant.windows, variant.windows), resizable=False)
+
+
+def _memory(channels: int, grid: HW, resizable: bool = True) -> Iterator[Part]:
+    says = "What is added to the keys of a memory's tokens: a sine map, and the learned time of that memory."
+    for which in (*map(str, range(1, MAX_RECENT + 1)), "prior"):
+        when = "the prior" if which == "prior" else f"{which} frame{'s' * (which != '1')} back"
+        yield Part(f"memory:{which}", f"memory, {when}", says, channels, grid, resizable)
+    says = "The learned times alone: 1 to 6 frames back, and the prior."
+    yield Part(
+        "times", "memory, times alone", says, channels, (1, MAX_RECENT + 1), resizable=False, kind="frames"
+    )

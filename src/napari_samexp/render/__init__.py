@@ -1,0 +1,1 @@
+"""Images and videos drawn from labels, scores and comparisons. No torch."""

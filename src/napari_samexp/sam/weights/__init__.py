@@ -1,0 +1,1 @@
+"""Weights files: the catalogue, downloads, checkpoints and how models are made of them."""

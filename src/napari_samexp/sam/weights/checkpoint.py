@@ -1,0 +1,329 @@
+"""Opening weight files that nobody has vouched for, and putting them into a model with nothing left over."""
+
+from __future__ import annotations
+
+import re
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from napari_samexp.errors import CheckpointError
+from napari_samexp.sam.weights.download import plain, sha256_of
+from napari_samexp.sam.weights.pickles import require_shallow
+
+__all__ = ["CheckpointFile", "load_strict", "read_state", "require_finite"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_WRAPPERS = (
+    "model",
+    "state_dict",
+)  # Meta's files and most trainers'; what lies beside (optimizer, epoch) is left
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_COUNTER = ".num_batches_tracked"
+_NAMED = 3  # how many keys an error names
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointFile:
+    """The tensors of a weights file.
+
+    Parameters
+    ----------
+    path : Path
+        Where it was read.
+    state : dict of str to Tensor
+        On the CPU, of the file's own floating types, and mapped from the file: a tensor's bytes are read
+        when they are first used, so the file has to stay as it is for as long as they are.
+    metadata : dict of str to str
+        That of a safetensors file; empty for the others.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The whole file's SHA-256; computed once, when first asked for."""
+        return sha256_of(self.path)
+
+
+def read_state(path: str | Path) -> CheckpointFile:
+    """Open a .safetensors, .pt or .pth file without running anything in it.
+
+    What the file is shows in its first bytes, not in its name. A state dict may lie in it flat, or under
+    ``"model"`` or ``"state_dict"``.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, empty, cut short, no weights file at all, asks to run code, claims to hold more than
+        its size, or has entries that are no floating tensors (nor BatchNorm's counters of batches).
+    """
+    path = Path(path)
+    try:
+        path, size = _regular_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on odd pickles, which are then refused anyway
+            content, metadata = _content(path, size)
+        return CheckpointFile(path, _plain_state(_unwrapped(content), path, size), metadata)
+    except CheckpointError:
+        raise
+    except Exception as error:  # there is next to nothing that a hostile file cannot make the readers raise
+        raise _unreadable(path, error) from error
+
+
+def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Check that every value is a number; this reads all of the file.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor has NaN or an infinite value.
+    """
+    bad = [key for key, tensor in state.items() if not _is_finite(tensor)]
+    if bad:
+        raise CheckpointError(
+            f"{source} has values that are not finite numbers in {_listed(map(_shown, bad))}; its training "
+            "or its download went wrong, so use another file."
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # a sum is read off in one pass, and is finite only if all of it is; finite numbers may still add up to infinity
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+
+
+def load_strict(
+    module: Module, state: Mapping[str, Tensor], *, source: str | Path, dtype: torch.dtype | None = None
+) -> Module:
+    """Put a state dict into a module that was built on the meta device.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its parameters and buffers become the state's tensors; nothing is copied but what changes type.
+    state : mapping of str to Tensor
+        As `read_state` gives it, under the module's own names.
+    source : str or Path
+        What the error calls the state.
+    dtype : torch.dtype, optional
+        The floating type to convert to; by default that of each parameter in the module.
+
+    Returns
+    -------
+    nn.Module
+        The same module.
+
+    Raises
+    ------
+    CheckpointError
+        If a key is missing, unexpected, or has another shape. The module is as it was then.
+    """
+    expected: dict[str, Tensor] = module.state_dict()
+    differences = _differences(expected, state)
+    if differences:
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}: {'; '.join(differences)}; use a file of this "
+            "model, or give the configuration that it was made with."
+        )
+    kinds = {key: dtype if dtype and t.is_floating_point() else t.dtype for key, t in expected.items()}
+    module.load_state_dict({key: state[key].to(kinds[key]) for key in expected}, strict=True, assign=True)
+    return module
+
+
+# Opening
+
+
+def _regular_file(path: Path) -> tuple[Path, int]:
+    try:
+        path = path.expanduser()
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, RuntimeError, ValueError):  # also ~nobody, and a NUL byte
+        raise CheckpointError(f"There is no file {plain(path, 300)}; check the path.") from None
+    if not stat.S_ISREG(status.st_mode):  # a device or pipe may never end
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
+        raise CheckpointError(f"{path} is {kind}; give the path of a .safetensors, .pt or .pth file.")
+    if status.st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes), so its download may have failed; get it again.")
+    return path, status.st_size
+
+
+def _content(path: Path, size: int) -> tuple[Any, dict[str, str]]:
+    """Return what a file holds, wrapped as it is, and its metadata."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head[8:9] == b"{":  # after eight bytes of length, a JSON header
+        return _from_safetensors(path)
+    if head.startswith(b"PK\x03\x04"):
+        _check_archive(path, size)
+        require_shallow(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True), {}
+    if head.startswith(b"\x80"):  # a bare pickle, torch's format before 1.6, which cannot be mapped
+        require_shallow(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False), {}
+    raise CheckpointError(f"{path} is {_guess(head)}, no weights file; {_WHAT_TO_DO}.")
+
+
+def _from_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """Refuse archives that torch would not have written, before torch unpacks anything."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if not any(record.header_offset == 0 for record in records):
+        raise zipfile.BadZipFile(
+            "its directory is not of this file"
+        )  # other readers would find other records
+    names = {record.filename.rpartition("/")[2] for record in records}
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not plain weights; save its state_dict() and load that."
+        )
+    if "data.pkl" not in names:
+        raise CheckpointError(f"{path} is a zip archive without weights in it; {_WHAT_TO_DO}.")
+    # torch stores its records as they are: one that unpacks to more than it takes can only be a bomb
+    claimed = sum(record.file_size for record in records)
+    if claimed > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise CheckpointError(
+            f"{path} has compressed records that would unpack to {claimed} bytes from {size}, which no "
+            f"checkpoint of torch has; {_WHAT_TO_DO}."
+        )
+
+
+_WHAT_TO_DO = "download it again, or ask where you got it for a .safetensors file"
+
+
+def _guess(head: bytes) -> str:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "a web page (often a server's error message saved under the file's name)"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer to the real file"
+    return "of an unknown kind (neither safetensors nor saved by torch)"
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return CheckpointError(
+            f"{plain(path, 300)} cannot be read ({plain(error.strerror)}); see to that first."
+        )
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:  # torch's own sentence goes on to say how to switch its protection off
+        return CheckpointError(
+            f"{path} asks to run {plain(asked[1], 60)!r} when it is opened, so it is hostile, damaged, or "
+            f"more than plain weights (nothing was run); {_WHAT_TO_DO}."
+        )
+    own_words = isinstance(error, (SafetensorError, zipfile.BadZipFile))
+    why = plain(error) if own_words else type(error).__name__
+    return CheckpointError(
+        f"{plain(path, 300)} cannot be read as weights ({why}): it is cut short, damaged, or holds more than "
+        f"plain tensors; {_WHAT_TO_DO}."
+    )
+
+
+# Checking
+
+
+# A pickle can give its dicts and parameters attributes that hide their methods (a tensor named ``items``), so
+# methods are called on the types here.
+
+
+def _unwrapped(content: Any) -> Any:
+    if isinstance(content, dict):
+        for name in _WRAPPERS:
+            if isinstance(dict.get(content, name), dict):
+                return content[name]
+    return content
+
+
+def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not len(state):
+        found = "an empty dict" if isinstance(state, dict) else f"a {type(state).__name__}"
+        raise CheckpointError(f"{path} holds {found}, expected tensors by name; {_WHAT_TO_DO}.")
+    entries = {key: _without_attributes(value) for key, value in dict.items(state)}
+    wrong = [
+        f"{_shown(key)} ({_kind(value)})"
+        for key, value in entries.items()
+        if type(key) is not str or not _usable(key, value)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} has entries that are no floating-point tensors by name: {_listed(wrong)}; save the "
+            "model's state_dict() alone and load that."
+        )
+    if _claims_more_than(size, entries.values()):
+        raise CheckpointError(
+            f"{path} claims more values than its {size} bytes can hold, so it is damaged; {_WHAT_TO_DO}."
+        )
+    return entries
+
+
+def _without_attributes(value: Any) -> Any:
+    return Tensor.detach(value) if type(value) in (Tensor, nn.Parameter) else value
+
+
+def _usable(key: str, value: Any) -> bool:
+    return (
+        type(value) is Tensor
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and (value.dtype in _DTYPES or _is_counter(key, value))
+    )
+
+
+def _is_counter(key: str, value: Tensor) -> bool:
+    """Whether this is the one whole number in a state dict: how many batches a BatchNorm has seen."""
+    return key.endswith(_COUNTER) and value.dtype == torch.int64 and value.ndim == 0
+
+
+def _claims_more_than(size: int, tensors: Iterable[Tensor]) -> bool:
+    """Whether tensors repeat their bytes (a stride of 0) or have more of them than a file."""
+    storages: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
+            return True
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values()) > size
+
+
+def _differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    missing = [_shown(key) for key in expected if key not in state]
+    unexpected = [_shown(key) for key in state if key not in expected]
+    reshaped = [
+        f"{_shown(key)} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    named = {"it lacks": missing, "it has the unexpected": unexpected, "it has the shapes": reshaped}
+    return [f"{what} {_listed(keys)}" for what, keys in named.items() if keys]
+
+
+def _shown(key: Any) -> str:
+    return repr(plain(key, 80)) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype}, {value.layout}, {value.device}"
+    return type(value).__name__
+
+
+def _listed(items: Iterable[str]) -> str:
+    first = list(items)
+    more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
+    return ", ".join(first[:_NAMED]) + more

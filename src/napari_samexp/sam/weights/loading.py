@@ -1,0 +1,217 @@
+"""From a name or a file to a model that is ready to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from napari_samexp.errors import CheckpointError, SettingsError
+from napari_samexp.sam.edgetam import EdgeTam
+from napari_samexp.sam.fast.mixed_precision import WORTH, gain, mix
+from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.variants import (
+    EdgeTamVariant,
+    Sam1Variant,
+    Variant,
+    identify,
+    variant_from_json,
+    variant_to_json,
+)
+from napari_samexp.sam.weights.catalogue import OFFICIAL, Progress, fetch
+from napari_samexp.sam.weights.checkpoint import CheckpointFile, load_strict, read_state, require_finite
+
+__all__ = [
+    "CONFIG_KEY",
+    "DEVICES",
+    "DTYPES",
+    "build",
+    "identify_file",
+    "load_model",
+    "metadata_for",
+    "own_keys",
+]
+
+CONFIG_KEY = "napari_samexp_variant"  # in a safetensors file's metadata
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "fast", "bfloat16", "float16")
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    graphs: bool = False,
+    variant: Variant | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Sam1 | Sam2:
+    """Return a model by name or from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"starter"``, an official name such as ``"sam2.1_hiera_tiny"`` (downloaded once), the path of
+        a .pt, .pth or .safetensors file, or an address of one's own with its hash,
+        ``https://host/file.pt#sha256=...`` (downloaded once, and used only if it is that file).
+    device : str
+        ``"auto"`` takes a CUDA or Apple GPU where there is one. ``"cuda:1"`` and the like work too.
+    dtype : str
+        ``"float32"``, ``"bfloat16"``, ``"float16"``; ``"auto"``: bfloat16 on a GPU that computes in it, else
+        float32; ``"fast"``: as auto, and bfloat16 also on a CPU that was measured to multiply in it much
+        faster. On a CPU, bfloat16 multiplies in it and keeps the rest float32; see `mixed.mix`.
+    graphs : bool
+        On a CUDA device, record CUDA graphs of a SAM 2's parts, which spares most of what a frame costs the
+        processor; see `compiled.compile_model`. Elsewhere nothing changes.
+    variant : Variant or mapping, optional
+        The sizes of a model that is no official one, where the file itself does not say.
+    progress : callable, optional
+        Called with the bytes on disk and in all while downloading.
+
+    Returns
+    -------
+    Sam1, Sam2 or EdgeTam
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights cannot be had, or are not those of a SAM model.
+    SettingsError
+        If there is no such device or type.
+    """
+    where = choose_device(device)
+    kind = choose_dtype(dtype, where)
+    file = read_state(fetch(name_or_path, progress=progress))
+    row = _variant(file, variant)
+    model, state = build(row), own_keys(file.state, row)
+    mixed = _is_mixed(kind, where, model)
+    load_strict(model, state, source=file.path, dtype=torch.float32 if mixed else kind)
+    official = OFFICIAL.get(str(name_or_path))
+    if official is None:  # those were verified when they came
+        require_finite(state, source=file.path)
+    encoder = "prompt_encoder" if isinstance(model, Sam1) else "sam_prompt_encoder"
+    frequencies = "positional_encoding_gaussian_matrix"  # float32 in every type, see its class
+    setattr(getattr(model, encoder).pe_layer, frequencies, state[f"{encoder}.pe_layer.{frequencies}"].float())
+    if mixed:
+        mix(model, kind)
+        model.numbers = str(kind).removeprefix("torch.")
+    model.requires_grad_(False).eval().to(where)
+    model.weights = file.path.name
+    # an official file was verified when it came: hashing gigabytes again would only cost time
+    pinned = official.sha256 if official else ""
+    model.hash_weights = lambda: pinned or file.sha256
+    if graphs and where.type == "cuda" and isinstance(model, Sam2):
+        from napari_samexp.sam.fast.graphs import (
+            compile_model,
+        )  # a slow module, for those who have such a device
+
+        compile_model(model, graphs_only=True)
+    return model
+
+
+def _is_mixed(kind: torch.dtype, device: torch.device, model: Sam1 | Sam2) -> bool:
+    """Whether only the large products are in another type; EdgeTAM's are convolutions, which are not split so."""
+    return kind == torch.bfloat16 and device.type == "cpu" and not isinstance(model, EdgeTam)
+
+
+def build(variant: Variant) -> Sam1 | Sam2:
+    """Return a model of a variant on the meta device: right keys and shapes, no numbers yet."""
+    with torch.device("meta"), _NoNumbers():
+        if isinstance(variant, EdgeTamVariant):
+            return EdgeTam(variant)
+        return Sam1(variant) if isinstance(variant, Sam1Variant) else Sam2(variant)
+
+
+class _NoNumbers(TorchFunctionMode):
+    """Layers do not draw their first numbers, of which there are none on the meta device.
+
+    To find that out takes torch longer than to read the numbers of a large model: it imports a compiler for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, unless it is one of `torch.nn.init`."""
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
+    """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
+    if not isinstance(variant, Sam1Variant):
+        return dict(state)
+    return {
+        key.replace(".mlp.lin1.", ".mlp.layers.0.").replace(".mlp.lin2.", ".mlp.layers.1."): t
+        for key, t in state.items()
+    }
+
+
+def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
+    """Return the variant of a weights file and its content, checked against each other, without loading numbers."""
+    file = read_state(path)
+    row = _variant(file, None)
+    load_strict(
+        build(row), {key: t.to("meta") for key, t in own_keys(file.state, row).items()}, source=file.path
+    )
+    return row, file
+
+
+def _variant(file: CheckpointFile, given: Variant | Mapping[str, Any] | None) -> Variant:
+    if given is not None:
+        return (
+            given if isinstance(given, Variant) else variant_from_json(json.dumps(dict(given), default=repr))
+        )
+    if text := file.metadata.get(CONFIG_KEY):
+        return variant_from_json(text)
+    try:
+        return identify(file.state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {error}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a name means; raise `SettingsError` if this machine has none."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise SettingsError(f"The device {name!r} is unknown; choose {', '.join(DEVICES)}.") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type not in there:
+        raise SettingsError(f"The device {name!r} is not supported; choose {', '.join(DEVICES)}.")
+    if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise SettingsError(f"This machine (or its torch) has no device {name!r}; choose cpu or auto.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the type that a name means on a device; ``"fast"`` on a CPU tries for less than a second."""
+    if name in ("auto", "fast"):
+        short = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if device.type == "cpu" and name == "fast":
+            short = gain() >= WORTH
+        return torch.bfloat16 if short else torch.float32
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in kinds:
+        raise SettingsError(f"The number type {name!r} is unknown; choose {', '.join(DTYPES)}.")
+    return kinds[name]
+
+
+def metadata_for(variant: Variant) -> dict[str, str]:
+    """Return the safetensors metadata that lets `load_model` read a file of any size."""
+    return {CONFIG_KEY: variant_to_json(variant)}
