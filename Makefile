@@ -1,5 +1,5 @@
 # Two commands for everyone: `make demo` and `make test`. Both make .venv and install what they need.
-.PHONY: help demo test lint unit format docs pictures parity bench clean
+.PHONY: help demo test lint unit format docs screenshots parity bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT := demo-output
 PEERS := benchmarks/.peers
-# pictures are of one size, whatever screen there is
+# screenshots are of one size, whatever screen there is
 SCREEN := $(shell command -v xvfb-run >/dev/null && echo 'xvfb-run -a -s "-screen 0 1400x900x24"')
 
 help:  ## list the verbs
@@ -35,7 +35,7 @@ format: $(READY)  ## let ruff repair and format
 docs: $(READY)  ## build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-pictures: $(READY)  ## make docs/images anew, in the dark and the light theme
+screenshots: $(READY)  ## make docs/images anew, in the dark and the light theme
 	$(SCREEN) $(BIN)/python docs/make_screenshots.py
 
 parity: $(READY)  ## compare with what Meta's code computed

@@ -27,7 +27,7 @@ from PIL import Image
 from sample_files import COMMAND, clicks, cut, sample
 
 from napari_samexp.engine.messages import Failed, LoadModel, PriorChanged, Record
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 from napari_samexp.types import Prompt
@@ -146,20 +146,20 @@ def full_while_recording_in_the_window(cases: Cases) -> str:
     """The dock's own folder is on the full disk: what was recorded stays, and the next recording says why not."""
     scene = load_sample()
     with disk(cases.work / "small", 2) as place:
-        asker, picture = Asker(place / "session"), Picture(scene.prior, "prior.png")
-        request = Record(picture.ref, Prompt(scene.points_xy, scene.labels), 1, "kept")
+        asker, image = Asker(place / "session"), SharedImage(scene.prior, "prior.png")
+        request = Record(image.ref, Prompt(scene.points_xy, scene.labels), 1, "kept")
         asker.ask(LoadModel("starter", device="cpu"))
-        assert isinstance(asker.ask(request, picture), PriorChanged)
+        assert isinstance(asker.ask(request, image), PriorChanged)
         filler = fill(place)
-        failed = asker.ask(request, picture)
+        failed = asker.ask(request, image)
         assert isinstance(failed, Failed) and not failed.trace, failed
         (newest,) = (place / "session" / "prior").glob("*.safetensors")
         assert recorded_names(newest) == ["kept"]
         filler.unlink()
-        changed = asker.ask(request, picture)
+        changed = asker.ask(request, image)
         assert [info.name for info in changed.prior.recordings] == ["kept", "kept"]
         asker.close()
-        picture.release()
+        image.release()
     return failed.sentence
 
 
@@ -212,18 +212,18 @@ def disk_of_the_labels_goes_away(cases: Cases) -> str:
 
 
 def video_goes_away(cases: Cases) -> str:
-    """A folder of pictures that is removed, as a network's is; back again, the run goes on."""
-    pictures, away = cases.work / "pictures", cases.work / "away"
-    pictures.mkdir()
+    """A folder of images that is removed, as a network's is; back again, the run goes on."""
+    images, away = cases.work / "images", cases.work / "away"
+    images.mkdir()
     with open_video(cases.clip) as video:
         for index, frame in enumerate(video):
-            Image.fromarray(frame).save(pictures / f"{index:04}.png")
-    whole, store = cases.whole, cases.work / "pictures.zarr"
-    cases.whole = cases.work / "pictures-whole.zarr"
-    assert cases.start(pictures, cases.whole).wait() == 0
-    sentence, done = cases.disturbed(pictures, store, lambda: pictures.rename(away))
-    away.rename(pictures)
-    cases.resumed(pictures, store, done)
+            Image.fromarray(frame).save(images / f"{index:04}.png")
+    whole, store = cases.whole, cases.work / "images.zarr"
+    cases.whole = cases.work / "images-whole.zarr"
+    assert cases.start(images, cases.whole).wait() == 0
+    sentence, done = cases.disturbed(images, store, lambda: images.rename(away))
+    away.rename(images)
+    cases.resumed(images, store, done)
     cases.whole = whole
     return sentence
 

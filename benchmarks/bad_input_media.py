@@ -1,4 +1,4 @@
-"""Bad and odd videos, pictures and prompts."""
+"""Bad and odd videos, images and prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bad_input_sound import CLIPS, HEIGHT, WIDTH, damaged, frames, write_video
 from bad_input_videos import CLAIMS, write_claim
 from PIL import Image
 
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.errors import SamexpError
 from napari_samexp.images import to_rgb8
 from napari_samexp.io.image import image_size, read_image
@@ -122,20 +122,20 @@ def odd_video(chance: Random, sound: Path, folder: Path) -> Case:
     return _ODD[how](chance, folder, how)
 
 
-def _lossless(path: Path, pictures: np.ndarray, chance: Random, how: str, **more: Any) -> Case:
+def _lossless(path: Path, images: np.ndarray, chance: Random, how: str, **more: Any) -> Case:
     if path.suffix == ".mov":
-        write_video(path, list(pictures), "png", "rgb24", **more)
+        write_video(path, list(images), "png", "rgb24", **more)
     else:
-        write_video(path, list(pictures), "ffv1", "bgr0", **more)
-    return Case(how, watched(path, chance, pictures, 1), must="work")
+        write_video(path, list(images), "ffv1", "bgr0", **more)
+    return Case(how, watched(path, chance, images, 1), must="work")
 
 
 def _sized(height: int, width: int) -> Callable[..., Case]:
     def make(chance: Random, folder: Path, how: str) -> Case:
-        pictures = np.random.default_rng(1).integers(
+        images = np.random.default_rng(1).integers(
             0, 255, (chance.choice((1, 2, 5)), height, width, 3), np.uint8
         )
-        return _lossless(folder / "odd.mov", pictures, chance, how)
+        return _lossless(folder / "odd.mov", images, chance, how)
 
     return make
 
@@ -145,12 +145,12 @@ def _variable_rate(chance: Random, folder: Path, how: str) -> Case:
     times = list(
         np.cumsum([chance.choice((1, 2, 7, 40, 1000)) for _ in range(count)]) + chance.choice((0, 137))
     )
-    pictures = frames(count)
+    images = frames(count)
     path = folder / chance.choice(("vfr.mkv", "vfr.mp4", "vfr.mov"))
     if path.suffix == ".mkv":
-        return _lossless(path, pictures, chance, how, times=[int(t) for t in times])
-    write_video(path, list(pictures), "libx264", "yuv444p", {"crf": "1", "bf": "2"}, [int(t) for t in times])
-    return Case(how, watched(path, chance, pictures, 12), must="work")
+        return _lossless(path, images, chance, how, times=[int(t) for t in times])
+    write_video(path, list(images), "libx264", "yuv444p", {"crf": "1", "bf": "2"}, [int(t) for t in times])
+    return Case(how, watched(path, chance, images, 12), must="work")
 
 
 def _rotated(chance: Random, folder: Path, how: str) -> Case:
@@ -171,12 +171,12 @@ def _rotated(chance: Random, folder: Path, how: str) -> Case:
 
 
 def _alpha(chance: Random, folder: Path, how: str) -> Case:
-    pictures = np.concatenate((frames(), np.full((6, HEIGHT, WIDTH, 1), 128, np.uint8)), axis=3)
+    images = np.concatenate((frames(), np.full((6, HEIGHT, WIDTH, 1), 128, np.uint8)), axis=3)
     if chance.random() < 0.5:
-        path = write_video(folder / "alpha.mov", list(pictures), "png", "rgba", source="rgba")
+        path = write_video(folder / "alpha.mov", list(images), "png", "rgba", source="rgba")
     else:
-        path = write_video(folder / "alpha.mkv", list(pictures), "ffv1", "bgra", source="rgba")
-    return Case(how, watched(path, chance, pictures[..., :3], 1), must="work")
+        path = write_video(folder / "alpha.mkv", list(images), "ffv1", "bgra", source="rgba")
+    return Case(how, watched(path, chance, images[..., :3], 1), must="work")
 
 
 def _deep(chance: Random, folder: Path, how: str) -> Case:
@@ -252,12 +252,12 @@ def _play_list(chance: Random, folder: Path, how: str) -> Case:
     return Case(how, watched(path, chance), must="refuse")
 
 
-def _picture_folder(chance: Random, folder: Path, how: str) -> Case:
+def _image_folder(chance: Random, folder: Path, how: str) -> Case:
     place = folder / "pictures"
     place.mkdir()
-    pictures = frames(4)
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(place / f"f{number}.png")
+    images = frames(4)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(place / f"f{number}.png")
     wrong = chance.choice(
         ("none", "empty", "other size", "broken", "16 bit", "grey", "text", "folder", "link", "float")
     )
@@ -265,15 +265,15 @@ def _picture_folder(chance: Random, folder: Path, how: str) -> Case:
     if wrong == "empty":
         path.write_bytes(b"")
     elif wrong == "other size":
-        Image.fromarray(pictures[0][:20]).save(path)
+        Image.fromarray(images[0][:20]).save(path)
     elif wrong == "broken":
         path.write_bytes(damaged(path.read_bytes(), chance)[0])
     elif wrong == "16 bit":
-        Image.fromarray(pictures[0][..., 0].astype(np.uint16)).save(path)
+        Image.fromarray(images[0][..., 0].astype(np.uint16)).save(path)
     elif wrong == "grey":
-        Image.fromarray(pictures[0][..., 0]).save(path)
+        Image.fromarray(images[0][..., 0]).save(path)
     elif wrong == "text":
-        (place / "a.png").write_text("no picture")
+        (place / "a.png").write_text("no image")
     elif wrong == "folder":
         (place / "a.png").mkdir()
     elif wrong == "link":
@@ -300,7 +300,7 @@ _ODD: dict[str, Callable[..., Case]] = {
     "large": _large,
     "another size within": _changing_size,
     "play list": _play_list,
-    "folder of pictures": _picture_folder,
+    "folder of images": _image_folder,
 }
 
 # ---- videos that claim more than they have
@@ -321,7 +321,7 @@ def odd_array_video(chance: Random, sound: Path, folder: Path) -> Case:
 
 
 def odd_array(chance: Random, ndim: int) -> tuple[Any, str]:
-    """Return an array that is seldom a picture."""
+    """Return an array that is seldom an image."""
     shapes: dict[str, tuple[int, ...]] = {
         "sound": (5, 12, 14)[-ndim:],
         "colour": (*(5, 12, 14)[-ndim:], 3),
@@ -382,15 +382,15 @@ def odd_array(chance: Random, ndim: int) -> tuple[Any, str]:
     return array, f"{how}, {kind}, {special}"
 
 
-# ---- pictures
+# ---- images
 
 
-def odd_picture(chance: Random, sound: Path, folder: Path) -> Case:
+def odd_image(chance: Random, sound: Path, folder: Path) -> Case:
     """An array as the layer that is clicked on."""
     array, how = odd_array(chance, 2)
 
     def use() -> str:
-        picture = Picture(array)
+        image = SharedImage(array)
         try:
             rgb = to_rgb8(array)
             assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3, rgb.shape
@@ -402,12 +402,12 @@ def odd_picture(chance: Random, sound: Path, folder: Path) -> Case:
             assert np.isfinite(prediction.image_logits()).all()
             return f"{rgb.shape}"
         finally:
-            picture.release()
+            image.release()
 
-    return Case(f"picture: {how}", use)
+    return Case(f"image: {how}", use)
 
 
-def damaged_picture(chance: Random, sound: Path, folder: Path) -> Case:
+def damaged_image(chance: Random, sound: Path, folder: Path) -> Case:
     name = chance.choice(
         ("a.png", "a.jpg", "a.bmp", "a.webp", "a.gif", "a.ppm", "a.tga", "a.jp2", "palette.png", "deep.png", "stack.tif",
          "imagej.tif", "deflate.tif", "ome.ome.tif", "lzw.tif")
@@ -420,7 +420,7 @@ def damaged_picture(chance: Random, sound: Path, folder: Path) -> Case:
 
 def _seen(path: Path, chance: Random) -> Callable[[], object]:
     def use() -> str:
-        how = chance.choice(("picture", "video", "frame", "mask"))
+        how = chance.choice(("image", "video", "frame", "mask"))
         if how == "video":
             return watched(path, chance)()  # type: ignore[return-value]
         if how == "mask":
@@ -438,12 +438,12 @@ def _seen(path: Path, chance: Random) -> Callable[[], object]:
     return use
 
 
-def claiming_picture(chance: Random, sound: Path, folder: Path) -> Case:
-    """A few bytes that claim to be a very large picture."""
+def claiming_image(chance: Random, sound: Path, folder: Path) -> Case:
+    """A few bytes that claim to be a very large image."""
     how = chance.choice(sorted(_CLAIMS))
     path = folder / ("large.tif" if "TIFF" in how else f"large.{how.split()[0].lower()}")
     _CLAIMS[how](path, chance)
-    return Case(f"picture: {how}", _seen(path, chance))
+    return Case(f"image: {how}", _seen(path, chance))
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, more: bytes = b"") -> bytes:
@@ -640,8 +640,8 @@ KINDS = {
     "video: odd": odd_video,
     "video: claims": claiming_video,
     "video: odd array": odd_array_video,
-    "picture: odd array": odd_picture,
-    "picture: damaged bytes": damaged_picture,
-    "picture: claims": claiming_picture,
+    "image: odd array": odd_image,
+    "image: damaged bytes": damaged_image,
+    "image: claims": claiming_image,
     "prompt": odd_prompt,
 }

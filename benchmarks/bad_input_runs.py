@@ -414,8 +414,8 @@ def bad_journal(chance: Random, sound: Path, folder: Path) -> Case:
             file.symlink_to(chance.choice(("/dev/zero", "/etc/passwd", file.name)))
         else:
             file.write_bytes(good if what == "good" else b"")
-    (place / "pictures").mkdir()
-    (place / "pictures" / "x.png").write_bytes(damaged((sound / "a.png").read_bytes(), chance)[0])
+    (place / "images").mkdir()
+    (place / "images" / "x.png").write_bytes(damaged((sound / "a.png").read_bytes(), chance)[0])
 
     def use() -> str:
         left = left_sessions(parent)

@@ -56,14 +56,14 @@ CLIPS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 def frames(count: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return a disc on noise that moves to the right."""
     y, x = np.mgrid[:height, :width]
-    picture = np.random.default_rng(3).integers(0, 90, (height, width, 3), np.uint8)
-    picture[(y - height * 0.4) ** 2 + (x - width * 0.5) ** 2 < 100] = (230, 120, 40)
-    return np.stack([np.roll(picture, 3 * index, axis=1) for index in range(count)])
+    image = np.random.default_rng(3).integers(0, 90, (height, width, 3), np.uint8)
+    image[(y - height * 0.4) ** 2 + (x - width * 0.5) ** 2 < 100] = (230, 120, 40)
+    return np.stack([np.roll(image, 3 * index, axis=1) for index in range(count)])
 
 
 def write_video(
     path: Path,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     codec: str = "libx264",
     pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
@@ -72,15 +72,15 @@ def write_video(
     container: dict[str, str] | None = None,
     source: str = "rgb24",
 ) -> Path:
-    """Write pictures as a video; `times` are in hundredths of a second."""
+    """Write images as a video; `times` are in hundredths of a second."""
     with av.open(str(path), "w", format=kind, options=container or {}) as out:
         stream: Any = out.add_stream(codec, rate=25, options=options or {})
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 100)
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format=source)
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format=source)
             if times is not None:
                 frame.pts, frame.time_base = times[number], Fraction(1, 100)
             out.mux(stream.encode(frame))
@@ -101,26 +101,26 @@ def tiny_state(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def make_sound_files(folder: Path) -> None:
-    """Write weights, a prior, a store, a journal, pictures and videos; a few seconds."""
+    """Write weights, a prior, a store, a journal, images and videos; a few seconds."""
     torch.set_num_threads(1)
     state = tiny_state()
     save_file(state, folder / "tiny.safetensors", metadata_for(TINY))
     torch.save({"model": state}, folder / "tiny.pt")
     torch.save(state, folder / "tiny.pth", _use_new_zipfile_serialization=False)
-    _pictures(folder)
+    _images(folder)
     for name, codec, pixels, options in CLIPS:
         container = {"movflags": "frag_keyframe+empty_moov"} if name == "fragmented.mp4" else {}
         write_video(folder / name, list(frames()), codec, pixels, options, container=container)
     _runs(folder)
 
 
-def _pictures(folder: Path) -> None:
-    picture = frames(1)[0]
-    image = Image.fromarray(picture)
+def _images(folder: Path) -> None:
+    pixels = frames(1)[0]
+    image = Image.fromarray(pixels)
     for name in ("a.png", "a.jpg", "a.bmp", "a.webp", "a.gif", "a.ppm", "a.tga", "a.jp2"):
         image.save(folder / name)
-    Image.fromarray(picture[..., 0]).convert("P").save(folder / "palette.png")
-    Image.fromarray(picture[..., 0].astype(np.uint16) * 200).save(folder / "deep.png")
+    Image.fromarray(pixels[..., 0]).convert("P").save(folder / "palette.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 200).save(folder / "deep.png")
     tifffile.imwrite(folder / "stack.tif", frames()[..., 0])
     tifffile.imwrite(folder / "imagej.tif", frames()[..., 0].astype(np.uint16), imagej=True)
     tifffile.imwrite(folder / "deflate.tif", frames()[..., 0], compression="zlib")
@@ -176,17 +176,17 @@ def _runs(folder: Path) -> None:
 
 def sound_prior(model: Sam2) -> PriorMemory:
     """Return a prior of two labels: a click and a painted mask."""
-    picture = frames(1)[0]
-    features = model.encode(picture)
+    image = frames(1)[0]
+    features = model.encode(image)
     prompt = Prompt.from_lists([(30, 20)], [(2, 2)])
     prior = PriorMemory().with_recording(
         *record(
-            model, picture, features, prompt, model.segment(features, prompt), name="disc", image_name="a.png"
+            model, image, features, prompt, model.segment(features, prompt), name="disc", image_name="a.png"
         )
     )
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     mask[10:30, 20:40] = True
-    return prior.with_recording(*record_mask(model, picture, features, mask, label=2, name="square"))
+    return prior.with_recording(*record_mask(model, image, features, mask, label=2, name="square"))
 
 
 # Damage

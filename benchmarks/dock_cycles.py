@@ -27,7 +27,7 @@ import psutil
 
 from napari_samexp.types import Prompt
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 GROWTH_KB = 20.0  # of resident memory a cycle, over the second half; a leaked dock is a megabyte
 COUNTS = ("threads", "files", "children", "shared_blocks", "temp_files", "sittings", "docks", "callbacks")
 
@@ -71,17 +71,17 @@ def counted(viewer: Any, home: Path) -> dict[str, Any]:
     }
 
 
-def cycle(viewer: Any, whole: bool, picture: bool) -> None:
+def cycle(viewer: Any, whole: bool, image: bool) -> None:
     """Open the dock, let its worker start, in a whole cycle load and preview, and close it."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     engine = dock.session._exchange.engine
     assert live(60, lambda: engine.pid is not None), "no worker was started"
     if whole:
         assert live(300, lambda: dock.session.models.state.usable and dock.prompts.begun)
-        if picture:
+        if image:
             dock.prompts.layers.add_point(30.0, 20.0, (), "object")
         else:
-            dock.session.prompting.set_picture(PICTURE, "picture")
+            dock.session.prompting.set_image(IMAGE, "image")
             dock.session.prompting.set_prompt(Prompt.from_lists(objects=[(30, 20)]))
         assert live(300, lambda: dock.session.prompting.preview is not None)
     viewer.window.remove_dock_widget(dock.parentWidget())
@@ -116,11 +116,11 @@ def main() -> None:
         import napari
 
         viewer = napari.Viewer(show=True)
-        if args.picture:
-            viewer.add_image(PICTURE, rgb=True)
+        if args.image:
+            viewer.add_image(IMAGE, rgb=True)
         lines = []
         for number in range(1, args.cycles + 1):
-            cycle(viewer, number % args.whole == 0, args.picture)
+            cycle(viewer, number % args.whole == 0, args.image)
             if number % 10 == 0:
                 lines.append({"cycle": number, **counted(viewer, home)})
                 print(json.dumps(lines[-1]), flush=True)

@@ -244,7 +244,7 @@ def _track(args: Any, viewer: Any, dock: Any, heart: Heartbeat) -> Times:
 
 
 def clicks(args: Any) -> None:
-    """Click on a 1080p picture that is encoded, with the dock and without."""
+    """Click on a 1080p image that is encoded, with the dock and without."""
     plain, whole, own = [], [], []
     with sitting(args) as (viewer, dock, _):
         drawn = Drawn(viewer)
@@ -256,7 +256,7 @@ def clicks(args: Any) -> None:
                 dock.prompts.layers.clear()
                 live(0.1)
             seconds, model = click_and_wait(viewer, dock, drawn, 700 + 5 * (place % 80), 500)
-            if place >= 3:  # the first has the picture encoded, the second adds the preview's layer
+            if place >= 3:  # the first has the image encoded, the second adds the preview's layer
                 whole.append(seconds)
                 own.append(model)
             live(0.02)
@@ -275,7 +275,7 @@ def clicks(args: Any) -> None:
                 plain.append(drawn.at - began)
             live(0.02)
         viewer.close()
-    print(f"\nClick to preview, 1080p, picture encoded\n\n{HEAD}")
+    print(f"\nClick to preview, 1080p, image encoded\n\n{HEAD}")
     print(line("click to preview drawn", whole))
     print(line("the model's own", own))
     print(line("overhead", np.subtract(whole, own)))

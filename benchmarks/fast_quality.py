@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def masks(model: Any, features: Any, example: Any, prompt: Any) -> np.ndarray:
-    """Record a prompt on the encoded prior picture and track with it: the clip's masks, (T, H, W)."""
+    """Record a prompt on the encoded prior image and track with it: the clip's masks, (T, H, W)."""
     from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 
     prediction = model.segment(features, prompt)
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("weights", nargs="?", default="starter")
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--first-seed", type=int, default=10_000)
-    parser.add_argument("--side", type=int, default=256, help="side of the drawn pictures")
+    parser.add_argument("--side", type=int, default=256, help="side of the drawn images")
     parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

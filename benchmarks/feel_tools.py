@@ -34,9 +34,9 @@ def make_clip(path: Path, frames: int, gop: int) -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for index in range(frames):
             y, x = index % 150, 2 * index % 300
-            picture = texture[y : y + HEIGHT, x : x + WIDTH] + noise[index % 4]
-            _number(picture, index)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = texture[y : y + HEIGHT, x : x + WIDTH] + noise[index % 4]
+            _number(image, index)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -49,19 +49,19 @@ def clip_of(args: Any, gop: int) -> Path:
     return path
 
 
-def _number(picture: np.ndarray, index: int) -> None:
+def _number(image: np.ndarray, index: int) -> None:
     for bit in range(BITS):
-        picture[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 * (index >> bit & 1)
+        image[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 * (index >> bit & 1)
 
 
-def number_of(picture: np.ndarray) -> int:
-    """Return the frame number that is drawn into a picture."""
-    row = np.asarray(picture)[BLOCK // 2, BLOCK // 2 : BITS * BLOCK : BLOCK, 1]
+def number_of(image: np.ndarray) -> int:
+    """Return the frame number that is drawn into an image."""
+    row = np.asarray(image)[BLOCK // 2, BLOCK // 2 : BITS * BLOCK : BLOCK, 1]
     return sum(int(value > 127) << bit for bit, value in enumerate(row))
 
 
 def disc() -> np.ndarray:
-    """Return a 1080p picture of an orange disc."""
+    """Return a 1080p image of an orange disc."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.random.default_rng(0).integers(0, 60, (HEIGHT, WIDTH, 3), np.uint8)
     pixels[(y - 500) ** 2 + (x - 900) ** 2 < 250**2] = (230, 120, 40)

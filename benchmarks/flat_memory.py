@@ -38,9 +38,9 @@ class DrawnVideo:
         size = self.shape[1]
         y, x = (size * (0.5 + 0.3 * f(index / 40)) for f in (np.sin, np.cos))
         disc = (self._grid[0] - y) ** 2 + (self._grid[1] - x) ** 2 < (size / 8) ** 2
-        picture = np.random.default_rng(index).integers(0, 60, self.shape[1:], np.uint8)
-        picture[disc] = (230, 120, 40)
-        return picture
+        image = np.random.default_rng(index).integers(0, 60, self.shape[1:], np.uint8)
+        image[disc] = (230, 120, 40)
+        return image
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return self.frame(int(key))
@@ -54,10 +54,10 @@ def track(frames: int, args: argparse.Namespace) -> None:
 
     model = load_model(args.model, device="cpu")
     video, settings = DrawnVideo(frames, args.size), TrackSettings(side=args.side, keep_lost=True)
-    picture = video.frame(0)
-    features = model.encode(picture, side=args.side)
+    image = video.frame(0)
+    features = model.encode(image, side=args.side)
     prompt = Prompt.from_lists(objects=[(args.size * 0.8, args.size * 0.5)])
-    recorded = record(model, picture, features, prompt, model.segment(features, prompt), side=args.side)
+    recorded = record(model, image, features, prompt, model.segment(features, prompt), side=args.side)
     prior = PriorMemory().with_recording(*recorded)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "labels.zarr", model, prior, settings, video)

@@ -1,6 +1,6 @@
-"""One implementation of SAM on pictures, in a process of its own; started by ``image_speed.py``.
+"""One implementation of SAM on images, in a process of its own; started by ``image_speed.py``.
 
-Jobs: "encode" a picture; "click", masks for one point at the picture's size, the picture being encoded.
+Jobs: "encode" an image; "click", masks for one point at the image's size, the image being encoded.
 With ``--load`` it only times, once, how long it takes to read the file ("read") or to have a model of it ("load").
 """
 
@@ -51,27 +51,27 @@ def load_meta(args: argparse.Namespace) -> object:
 def ours(args: argparse.Namespace) -> Jobs:
     from napari_samexp.types import Prompt
 
-    model, picture = load_ours(args), frame(0)
-    features = model.encode(picture, side=args.side)
+    model, image = load_ours(args), frame(0)
+    features = model.encode(image, side=args.side)
     prompt = Prompt.from_lists(objects=[CLICK])
     return {
-        "encode": lambda: model.encode(picture, side=args.side),
-        # the best mask at the picture's size, as the dock shows it
+        "encode": lambda: model.encode(image, side=args.side),
+        # the best mask at the image's size, as the dock shows it
         "click": lambda: model.segment(features, prompt).mask(),
     }
 
 
 def meta(args: argparse.Namespace) -> Jobs:
-    model, picture = load_meta(args), frame(0)
+    model, image = load_meta(args), frame(0)
     if args.model.startswith("sam_vit"):
         from segment_anything import SamPredictor as Predictor
     else:
         from sam2.sam2_image_predictor import SAM2ImagePredictor as Predictor
     predictor = Predictor(model)
-    predictor.set_image(picture)
+    predictor.set_image(image)
     point, label = np.array([CLICK], np.float32), np.array([1], np.int32)
     return {
-        "encode": lambda: predictor.set_image(picture),
+        "encode": lambda: predictor.set_image(image),
         "click": lambda: predictor.predict(point, label, multimask_output=True),
     }
 
@@ -85,12 +85,12 @@ def transformers(args: argparse.Namespace) -> Jobs:
         from transformers import Sam2Config, Sam2Model
 
         model = Sam2Model(Sam2Config()).eval()  # whose default is SAM 2.1 tiny
-    picture = torch.from_numpy(frame(0)).permute(2, 0, 1)[None].float() / 255
+    image = torch.from_numpy(frame(0)).permute(2, 0, 1)[None].float() / 255
     point = torch.tensor([[[[480.0, 430.0]]]])
 
     @torch.inference_mode()
     def encode() -> object:
-        pixels = torch.nn.functional.interpolate(picture, (1024, 1024), mode="bilinear", antialias=True)
+        pixels = torch.nn.functional.interpolate(image, (1024, 1024), mode="bilinear", antialias=True)
         return model.get_image_embeddings(pixels - 0.45)
 
     embeddings = encode()
@@ -99,7 +99,7 @@ def transformers(args: argparse.Namespace) -> Jobs:
     def click() -> object:
         found = model(input_points=point, image_embeddings=embeddings)
         masks = found.pred_masks.flatten(0, 1)
-        return torch.nn.functional.interpolate(masks, picture.shape[2:], mode="bilinear") > 0
+        return torch.nn.functional.interpolate(masks, image.shape[2:], mode="bilinear") > 0
 
     return {"encode": encode, "click": click}
 

@@ -1,4 +1,4 @@
-"""What a picture takes: encoding, a click's masks, and loading a model; ours, Meta's and transformers' in turns.
+"""What an image takes: encoding, a click's masks, and loading a model; ours, Meta's and transformers' in turns.
 
     python benchmarks/image_speed.py [--sam1 DIR] [--meta DIR] [--peers PYTHON] [--threads 2] [--turns 5]
     python benchmarks/image_speed.py --only load --load sam2.1_hiera_large sam_vit_h

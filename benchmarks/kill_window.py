@@ -58,11 +58,11 @@ def show_object(viewer: Any, dock: Any) -> None:
     from napari_samexp.samples import load_sample
 
     scene = load_sample()
-    viewer.open_sample("napari-samexp", "picture")
+    viewer.open_sample("napari-samexp", "image")
     until(lambda: dock.prompts.layers is not None, "a layer for clicks")
-    picture = next(layer for layer in viewer.layers if layer.name == "sample picture")
-    dock.pictures.refill()
-    dock.pictures.choose(picture)
+    image = next(layer for layer in viewer.layers if layer.name == "sample image")
+    dock.images.refill()
+    dock.images.choose(image)
     tell("previewing")
     for (x, y), label in zip(scene.points_xy, scene.labels):
         dock.prompts.layers.add_point(float(x), float(y), (), "object" if label else "background")

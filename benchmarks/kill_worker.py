@@ -28,7 +28,7 @@ from napari_samexp.engine.messages import (
     Track,
     TrackEnded,
 )
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.samples import load_sample
 from napari_samexp.session.stores import video_reference
 from napari_samexp.tracking.settings import TrackSettings
@@ -88,7 +88,7 @@ class WorkerRounds:
         scene = load_sample()
         self.work, self.prior, self.tally, self.rng = work, prior, tally, rng
         self.asker = Asker(work / "session")
-        self.picture = Picture(scene.prior, "prior.png")
+        self.image = SharedImage(scene.prior, "prior.png")
         self.prompt = Prompt(scene.points_xy, scene.labels)
         self.video = video_reference(str(clip))
         self.settings = TrackSettings(side=side)
@@ -118,7 +118,7 @@ class WorkerRounds:
 
     def end(self) -> None:
         self.asker.close()
-        self.picture.release()
+        self.image.release()
 
     # ---- a round of each kind
 
@@ -130,8 +130,8 @@ class WorkerRounds:
         self._names_are(loaded.prior)
 
     def _preview_killed(self) -> None:
-        request, picture = self._preview()
-        self.asker.client.submit(request, (picture,))
+        request, image = self._preview()
+        self.asker.client.submit(request, (image,))
         self._kill_soon("preview")
         answer = self.asker.ask(*self._preview())
         self.tally.check("the next preview is answered", isinstance(answer, Previewed), answer)
@@ -209,13 +209,13 @@ class WorkerRounds:
         self.asker.ask(LoadPrior(str(self.prior)))
         self.names = list(recorded_names(self.prior))
 
-    def _preview(self) -> tuple[Preview, Picture]:
-        return Preview(self.picture.ref, self.prompt), self.picture
+    def _preview(self) -> tuple[Preview, SharedImage]:
+        return Preview(self.image.ref, self.prompt), self.image
 
-    def _record(self, name: str) -> tuple[Record, Picture]:
-        return Record(self.picture.ref, self.prompt, 1, name), self.picture
+    def _record(self, name: str) -> tuple[Record, SharedImage]:
+        return Record(self.image.ref, self.prompt, 1, name), self.image
 
-    def _held(self, asked: tuple[Request, Picture]) -> tuple[Request, tuple[Picture, ...]]:
+    def _held(self, asked: tuple[Request, SharedImage]) -> tuple[Request, tuple[SharedImage, ...]]:
         return asked[0], asked[1:]
 
     def _track(self, store: Path, *, resume: bool = False) -> Track:

@@ -1,4 +1,4 @@
-"""What each official model costs: processor time of a picture and of a tracked frame, as ratios to SAM 2.1 tiny.
+"""What each official model costs: processor time of an image and of a tracked frame, as ratios to SAM 2.1 tiny.
 
     python benchmarks/model_sizes.py [--side 1024] [--threads 1] [--out model_sizes.json] [NAME ...]
 
@@ -9,7 +9,7 @@ first and last, which shows how steady the machine was.
 
     python benchmarks/model_sizes.py --count
 
-counts the floating-point operations of encoding a picture instead, which no other program can disturb.
+counts the floating-point operations of encoding an image instead, which no other program can disturb.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BASE = "sam2.1_hiera_tiny"
 
 
 def measure(name: str, side: int, threads: int) -> dict[str, float]:
-    """Return seconds of processor time of one picture and of one frame, and the peak of the process in MiB."""
+    """Return seconds of processor time of one image and of one frame, and the peak of the process in MiB."""
     import numpy as np
     import torch
 
@@ -35,12 +35,12 @@ def measure(name: str, side: int, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     model = random_model(name)
-    picture = np.random.default_rng(0).integers(0, 255, (480, 854, 3), np.uint8)
-    model.encode(picture, side=64)  # the first call of all pays for what torch sets up
-    features, encode = timed(lambda: model.encode(picture, side=side))
+    image = np.random.default_rng(0).integers(0, 255, (480, 854, 3), np.uint8)
+    model.encode(image, side=64)  # the first call of all pays for what torch sets up
+    features, encode = timed(lambda: model.encode(image, side=side))
     figures = {"encode_s": encode}
     if not isinstance(model, Sam1):
-        figures["frame_s"] = tracked_frame(model, picture, features, side)
+        figures["frame_s"] = tracked_frame(model, image, features, side)
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
@@ -80,16 +80,16 @@ def random_model(name: str) -> Any:
     return model
 
 
-def tracked_frame(model: Any, picture: Any, features: Any, side: int) -> float:
+def tracked_frame(model: Any, image: Any, features: Any, side: int) -> float:
     """Return the processor time of a frame whose memory is full, its encoding included."""
     from napari_samexp import PriorMemory, Prompt, Tracker, TrackSettings, record
 
     prompt = Prompt.from_lists(objects=[(400, 200)])
-    made = record(model, picture, features, prompt, model.segment(features, prompt), side=side)
+    made = record(model, image, features, prompt, model.segment(features, prompt), side=side)
     tracker = Tracker(model, PriorMemory().with_recording(*made), TrackSettings(side=side, keep_lost=True))
     before = list(range(15))
     tracker.restore(0, {index: {1: made[1]} for index in before}, before)
-    return timed(lambda: tracker.step(picture, len(before)))[1]
+    return timed(lambda: tracker.step(image, len(before)))[1]
 
 
 def timed(call: Any) -> tuple[Any, float]:

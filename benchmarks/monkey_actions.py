@@ -318,7 +318,7 @@ def go_on_with_a_run(window: Window, chance: Random) -> str:
         )
         return "prior"
     if dock.videos.current is None:
-        dock.open_video_from(by_name[chance.choice(("clip.mp4", "stack.tif", "pictures"))])
+        dock.open_video_from(by_name[chance.choice(("clip.mp4", "stack.tif", "images"))])
         return "video"
     names = (
         "track",

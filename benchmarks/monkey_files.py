@@ -45,10 +45,10 @@ def make_files(folder: Path) -> None:
     for kept in KEPT[:7]:
         (folder / f"damaged-{kept}").write_bytes(damaged((folder / kept).read_bytes(), chance)[0])
     write_mp4(folder / "clip.mp4", list(frames(12)), 5)
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "pictures"
+    images.mkdir()
     for number in range(3):
-        shutil.copy(folder / "a.png", pictures / f"{number}.png")
+        shutil.copy(folder / "a.png", images / f"{number}.png")
 
 
 def hostile_prior(folder: Path) -> None:

@@ -4,7 +4,7 @@
 
 J is that of the bundled starter on its held-out clips (training/scenes, seeds from 10000), tracked with one
 prior of three clicks as in training/evaluate.py, the mean of the frames that show the object; also the share of
-frames of which a mode has encoded the picture. Speed is that of a whole frame of SAM 2.1 tiny with random
+frames of which a mode has encoded the image. Speed is that of a whole frame of SAM 2.1 tiny with random
 weights at 1024, memory full, against the exact frame of the same turn (CPU time). A mode is worth having at
 1.5 times the speed and a J no more than 0.01 lower.
 
@@ -231,13 +231,13 @@ def speed(modes: list[str], side: int, turns: int, threads: int, folder: Path) -
     torch.set_num_threads(threads)
     weights = random_weights("sam2.1_hiera_tiny", folder / "tiny.pt")
     trackers = {}
-    picture = frame(0)
+    image = frame(0)
     for mode in modes:
         model = load_model(weights, device="cpu")
         if not trackers:
-            features = model.encode(picture, side=side)
+            features = model.encode(image, side=side)
             prompt = Prompt.from_lists(objects=[CLICK])
-            recorded = record(model, picture, features, prompt, model.segment(features, prompt))
+            recorded = record(model, image, features, prompt, model.segment(features, prompt))
         tracker = make_tracker(mode, model, PriorMemory().with_recording(*recorded), side, keep_lost=True)
         memory = recorded[1]
         for bank in tracker._banks.values():  # full from the first frame on: filling it would take long

@@ -1,9 +1,9 @@
-"""What the engine adds to the model's own time: starting a worker, and a click on a 1080p picture.
+"""What the engine adds to the model's own time: starting a worker, and a click on a 1080p image.
 
     python benchmarks/preview_latency.py [--model starter] [--clicks 40] [--side 512]
 
-Overhead is the time from asking to the answer with all masks at the picture's size, less what the model took
-for the prompt. The picture has been encoded before.
+Overhead is the time from asking to the answer with all masks at the image's size, less what the model took
+for the prompt. The image has been encoded before.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 
 from napari_samexp.engine import EngineClient, WorkerOptions
 from napari_samexp.engine.messages import Loaded, LoadModel, Preview, Previewed, Ready, Reply
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.types import Prompt
 
 HEIGHT, WIDTH = 1080, 1920
-WARM_UP = 3  # clicks, the first of which encodes the picture
+WARM_UP = 3  # clicks, the first of which encodes the image
 
 
 def wait_for(replies: queue.SimpleQueue[Reply], kind: type[Reply]) -> Any:
@@ -65,13 +65,13 @@ def main() -> None:
         loaded = time.perf_counter() - began - started
         pixels = disc()
         began = time.perf_counter()
-        picture = Picture(pixels)
+        image = SharedImage(pixels)
         shared = time.perf_counter() - began
         model_s, whole_s = [], []
         for click in range(args.clicks + WARM_UP):
             prompt = Prompt.from_lists([(700 + 5 * click, 500)])
             began = time.perf_counter()
-            client.submit(Preview(picture.ref, prompt, args.side), (picture,))
+            client.submit(Preview(image.ref, prompt, args.side), (image,))
             answer: Previewed = wait_for(replies, Previewed)
             if click >= WARM_UP:
                 whole_s.append(time.perf_counter() - began)
@@ -79,7 +79,7 @@ def main() -> None:
         began = time.perf_counter()
         client.close()
         closed = time.perf_counter() - began
-        picture.release()
+        image.release()
     overhead = [whole - own for whole, own in zip(whole_s, model_s)]
     figures = {"start": started, "load": loaded, "share_1080p": shared, "close": closed}
     print(json.dumps({name: round(1000 * value, 1) for name, value in figures.items()}))

@@ -1,8 +1,8 @@
-"""Three priors on four clips, drawn: the matrix of what each finds, with its pictures.
+"""Three priors on four clips, drawn: the matrix of what each finds, with its images.
 
-    python benchmarks/prior_matrix.py --out FOLDER [--frames 16] [--side 256] [--pictures docs/images]
+    python benchmarks/prior_matrix.py --out FOLDER [--frames 16] [--side 256] [--images docs/images]
 
-Each prior is a picture with one thing and a click on it. Three clips show one of the three things each, elsewhere
+Each prior is an image with one thing and a click on it. Three clips show one of the three things each, elsewhere
 and among others, and the fourth shows none of them. Scenes are held-out ones of training/scenes, taken in
 their order. J&F is against the thing of the clip: on the fourth it says how far a prior takes another thing.
 """
@@ -30,7 +30,7 @@ COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
 
 def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> None:
-    """Write pictures, clips and truths, and record a click on each picture."""
+    """Write images, clips and truths, and record a click on each image."""
     config = scenes.SceneConfig(
         side=side, frames=frames, motion=0.4, unrelated=1.0, absent=0.0, microscopy=0.0, occlusion=0.0,
         distractors=(1, 2), scale=(0.25, 0.5),
@@ -58,10 +58,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--side", type=int, default=256, help="of the drawn pictures, in pixels")
+    parser.add_argument("--side", type=int, default=256, help="of the drawn images, in pixels")
     parser.add_argument("--first-seed", type=int, default=40)
     parser.add_argument("--priors", type=int, default=3)
-    parser.add_argument("--pictures", type=Path, help="also put small copies of the pictures there")
+    parser.add_argument("--images", type=Path, help="also put small copies of the images there")
     parser.add_argument("rest", nargs="*", help="more for `compare`, behind --, such as -- --vary recent=0-6")
     args = parser.parse_args()
     draw(args.out, args.frames, args.side, args.first_seed, args.priors)
@@ -69,17 +69,17 @@ def main() -> None:
     clips = sorted(args.out.glob("clip-*.mp4"))
     line = [*COMMAND, "compare", *priors, "--videos", *clips, "--out", args.out / "matrix"]
     subprocess.run([*map(str, line), "--truth", str(args.out / "truth"), *args.rest], check=True)
-    if args.pictures:
+    if args.images:
         for name in ("heat_maps", "best_and_worst", "vary"):
             if (args.out / "matrix" / f"{name}.png").exists():
-                small_copy(args.out / "matrix" / f"{name}.png", args.pictures / f"matrix-{name}.png")
+                small_copy(args.out / "matrix" / f"{name}.png", args.images / f"matrix-{name}.png")
 
 
 def small_copy(source: Path, target: Path) -> None:
-    """Write a picture in few colours and at most 900 pixels wide."""
-    with Image.open(source) as picture:
-        picture.thumbnail((900, 2000))
-        picture.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
+    """Write an image in few colours and at most 900 pixels wide."""
+    with Image.open(source) as image:
+        image.thumbnail((900, 2000))
+        image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

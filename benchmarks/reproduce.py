@@ -45,10 +45,10 @@ def v1_image_encoder(model: Sam1, golden: Golden) -> Named:
 
 def v1_predict(model: Sam1, golden: Golden) -> Named:
     for j in (0, 1):
-        yield from ((f"img{j}.{name}", tensor) for name, tensor in _v1_picture(model, golden, f"img{j}."))
+        yield from ((f"img{j}.{name}", tensor) for name, tensor in _v1_image(model, golden, f"img{j}."))
 
 
-def _v1_picture(model: Sam1, golden: Golden, of: str) -> Named:
+def _v1_image(model: Sam1, golden: Golden, of: str) -> Named:
     image = golden[f"{of}image_u8"].numpy()
     pixels, placement = prepare(image, model.variant, None, True)
     height, width = placement.content_hw

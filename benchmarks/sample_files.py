@@ -24,7 +24,7 @@ def clicks() -> list[str]:
 
 
 def sample(folder: Path, *options: str) -> tuple[Path, Path]:
-    """Write the sample's prior picture, record its clicks, and return the clip and the prior."""
+    """Write the sample's prior image, record its clicks, and return the clip and the prior."""
     scene, prior = load_sample(), folder / "prior.safetensors"
     Image.fromarray(scene.prior).save(folder / "prior.png")
     command = [*COMMAND, "record", folder / "prior.png", *clicks(), *options, "--out", prior]

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed_peer import CLICK, PICTURE_HW, frame
+from speed_peer import CLICK, IMAGE_HW, frame
 from turns import random_weights, resident_mib, write
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -47,12 +47,12 @@ class Setup:
         from napari_samexp.types import Prompt
 
         if side not in self._recorded:
-            picture, prompt = frame(0), Prompt.from_lists(objects=[CLICK])
-            features = self.model.encode(picture, side=side)
+            image, prompt = frame(0), Prompt.from_lists(objects=[CLICK])
+            features = self.model.encode(image, side=side)
             prediction = self.model.segment(features, prompt)
-            self._recorded[side] = picture, features, prompt, prediction
-        picture, features, prompt, prediction = self._recorded[side]
-        return lambda label: record(self.model, picture, features, prompt, prediction, label=label)
+            self._recorded[side] = image, features, prompt, prediction
+        image, features, prompt, prediction = self._recorded[side]
+        return lambda label: record(self.model, image, features, prompt, prediction, label=label)
 
     def tracker(self, side: int, labels: int, recent: int, recordings: int, full: bool = True) -> Any:
         from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
@@ -78,12 +78,12 @@ def forecast(side: int, labels: int, recent: int, recordings: int) -> float:
 
     settings = TrackSettings(side=side, recent=recent)
     counts = dict.fromkeys(range(1, labels + 1), recordings)
-    return Work(VARIANTS["sam2.1_hiera_tiny"], settings, PICTURE_HW, counts).multiplications(POINTERS)
+    return Work(VARIANTS["sam2.1_hiera_tiny"], settings, IMAGE_HW, counts).multiplications(POINTERS)
 
 
 def cost(tracker: Any, index: int) -> float:
-    picture, began = frame(index), time.process_time()
-    tracker.step(picture, index)
+    image, began = frame(index), time.process_time()
+    tracker.step(image, index)
     return time.process_time() - began
 
 
@@ -136,18 +136,16 @@ def plots(report: dict[str, Any], folder: Path, base: dict[str, int]) -> None:
         top = 1.05 * max(*found["measured"], *found["forecast"])
         series = {kind: (found["values"], found[kind]) for kind in ("measured", "forecast")}
         held = ", ".join(f"{key} {value}" for key, value in base.items() if key != name)
-        picture = line_chart(
+        image = line_chart(
             series, title=f"Cost of a frame against {name} ({held})", x_name=name, limits=(0.0, top)
         )
-        write_png(folder / f"bench-{name}.png", picture)
+        write_png(folder / f"bench-{name}.png", image)
     if along := report.get("frame index"):
         costs = np.array(along["relative cost"])
         smooth = np.convolve(costs, np.ones(9) / 9, "valid")
         series = {"cost of a frame, mean of 9": (range(24, 24 + len(smooth)), smooth.tolist())}
-        picture = line_chart(
-            series, title="Cost of a frame along the video", x_name="frame", limits=(0.0, 2.0)
-        )
-        write_png(folder / "bench-frame.png", picture)
+        image = line_chart(series, title="Cost of a frame along the video", x_name="frame", limits=(0.0, 2.0))
+        write_png(folder / "bench-frame.png", image)
 
 
 def main() -> None:

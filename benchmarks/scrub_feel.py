@@ -127,9 +127,9 @@ class Scrubber:
 
     def _check(self, place: int) -> None:
         other = (place + 7) % self.count
-        for index, picture in (
+        for index, image in (
             (place, self.layer.data[place]),
             (other, self.layer.data[other : other + 1, :, :][0]),
         ):
             self.read += 1
-            self.wrong += number_of(picture) != index
+            self.wrong += number_of(image) != index

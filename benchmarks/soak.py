@@ -32,21 +32,21 @@ BOUNDS = {"rss_MB": 1.0, "threads": 0.5, "handles": 0.5}  # per 1,000 frames
 def landscape() -> np.ndarray:
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    picture = np.stack([60 + x / 30, 70 + y / 20, 90 + (x + y) / 40], -1).astype(np.uint8)
+    image = np.stack([60 + x / 30, 70 + y / 20, 90 + (x + y) / 40], -1).astype(np.uint8)
     for _ in range(12):
         cy, cx, r = rng.uniform(0, HEIGHT), rng.uniform(0, WIDTH), rng.uniform(20, 90)
-        picture[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = rng.integers(30, 200, 3)
-    return picture
+        image[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = rng.integers(30, 200, 3)
+    return image
 
 
 def drawn(index: int) -> np.ndarray:
     """Return an orange disc that wanders over a landscape of other discs, and hides once a round."""
-    picture, turn = landscape().copy(), 2 * np.pi * index / DRAWN
+    image, turn = landscape().copy(), 2 * np.pi * index / DRAWN
     if index % DRAWN < DRAWN - 40:
         y, x = int(HEIGHT * (0.5 + 0.3 * np.sin(turn))), int(WIDTH * (0.5 + 0.3 * np.cos(2 * turn)))
         rows, columns = np.mgrid[-130:130, -130:130]
-        picture[y - 130 : y + 130, x - 130 : x + 130][rows**2 + columns**2 < 130**2] = (230, 120, 40)
-    return picture
+        image[y - 130 : y + 130, x - 130 : x + 130][rows**2 + columns**2 < 130**2] = (230, 120, 40)
+    return image
 
 
 def make_clip(path: Path, frames: int) -> None:
@@ -87,13 +87,13 @@ def track(work: Path, clip: Path, args: argparse.Namespace) -> None:
     from napari_samexp.types import Prompt
 
     model = load_model(args.model, device="cpu")
-    picture, prior = drawn(0), PriorMemory()
-    features = model.encode(picture, side=args.side)
+    image, prior = drawn(0), PriorMemory()
+    features = model.encode(image, side=args.side)
     for label in range(1, args.recordings + 1):
         y, x = HEIGHT // 2, WIDTH * 0.8
         prompt = Prompt.from_lists(objects=[(x + 10 * label, y)])
         seen = model.segment(features, prompt)
-        made = record(model, picture, features, prompt, seen, label=label, side=args.side)
+        made = record(model, image, features, prompt, seen, label=label, side=args.side)
         prior = prior.with_recording(*made)
     settings, process, began = TrackSettings(side=args.side), psutil.Process(), time.monotonic()
     with (

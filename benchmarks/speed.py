@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speed_peer import PICTURE_HW
+from speed_peer import IMAGE_HW
 from turns import Peer, random_weights, running, show, take_turns, write
 
 WARM_UP = 7  # frames until six recent memories are there
@@ -67,7 +67,7 @@ def limit(args: argparse.Namespace, wall: float) -> dict[str, Any]:
             seconds.append((time.perf_counter() - began) / 50)
     rate = 2 * 1024 * 256 * 512 / min(seconds[1:])
     settings = TrackSettings(side=args.ours_side or args.side)
-    work = Work(VARIANTS[args.model], settings, PICTURE_HW, dict.fromkeys(range(args.labels), 1))
+    work = Work(VARIANTS[args.model], settings, IMAGE_HW, dict.fromkeys(range(args.labels), 1))
     operations = 2 * work.multiplications(args.warm_up)
     least = 1000 * operations / rate
     print(

@@ -18,7 +18,7 @@ from torchvision_stand_in import install
 from turns import Stages, answer
 
 FRAMES = 100_000
-PICTURE_HW = (480, 854)
+IMAGE_HW = (480, 854)
 CLICK = (400, 200)
 CONFIGS = {
     "sam2.1_hiera_tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
@@ -56,7 +56,7 @@ Step = Callable[[], object]
 
 def frame(index: int) -> np.ndarray:
     """(H, W, 3) uint8: coloured waves that drift."""
-    y, x = (np.arange(n, dtype=np.float32) for n in PICTURE_HW)
+    y, x = (np.arange(n, dtype=np.float32) for n in IMAGE_HW)
     y = y[:, None]
     waves = [np.sin(x / 31 + k + index / 9) + np.cos(y / 23 - k + index / 7) for k in range(3)]
     return (127 + 60 * np.stack(waves, axis=2)).astype(np.uint8)
@@ -72,14 +72,14 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
         from napari_samexp.sam.fast.graphs import compile_model
 
         compile_model(model, graphs_only=args.graphs_only)
-    picture = frame(0)
-    features = model.encode(picture, side=args.side)
+    image = frame(0)
+    features = model.encode(image, side=args.side)
     prompt = Prompt.from_lists(objects=[CLICK])
     prediction = model.segment(features, prompt)
     prior = PriorMemory()
     for label in range(1, args.labels + 1):
         for _ in range(args.recordings):
-            prior = prior.with_recording(*record(model, picture, features, prompt, prediction, label=label))
+            prior = prior.with_recording(*record(model, image, features, prompt, prediction, label=label))
     del features, prediction
     if not args.no_stages:
         stages.watch(model, image="image_features", recall="recall", decode="track", remember="encode_memory")
@@ -90,8 +90,8 @@ def ours(args: argparse.Namespace, stages: Stages) -> Step:
     frames = enumerate([frame(index) for index in range(args.most)])
 
     def step() -> None:
-        index, picture = next(frames)
-        tracker.step(picture, index)
+        index, image = next(frames)
+        tracker.step(image, index)
 
     return step
 
@@ -163,13 +163,13 @@ def transformers(args: argparse.Namespace, stages: Stages) -> Step:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     pixels = []
     for index in range(args.most):
-        picture = torch.from_numpy(frame(index)).permute(2, 0, 1)[None].float() / 255
-        resized = torch.nn.functional.interpolate(picture, (side, side), mode="bilinear", antialias=True)[0]
+        image = torch.from_numpy(frame(index)).permute(2, 0, 1)[None].float() / 255
+        resized = torch.nn.functional.interpolate(image, (side, side), mode="bilinear", antialias=True)[0]
         pixels.append(((resized - mean) / std).to(dtype))
     session = Sam2VideoInferenceSession(
         video=torch.stack(pixels),
-        video_height=PICTURE_HW[0],
-        video_width=PICTURE_HW[1],
+        video_height=IMAGE_HW[0],
+        video_width=IMAGE_HW[1],
         inference_device=args.device,
         inference_state_device=args.device,  # both as its processor chooses them
         video_storage_device=args.device,
@@ -188,7 +188,7 @@ def transformers(args: argparse.Namespace, stages: Stages) -> Step:
     with torch.inference_mode():
         model(inference_session=session, frame_idx=0)
     indices = iter(range(1, FRAMES))
-    video = {"video": sum(picture.nbytes for picture in pixels) / 2**20}
+    video = {"video": sum(image.nbytes for image in pixels) / 2**20}
 
     def step() -> dict[str, float]:
         with torch.inference_mode():

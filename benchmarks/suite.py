@@ -124,11 +124,9 @@ def chart(out: Path, plots: Path) -> None:
     title = "A frame at 1024, and peak memory, relative to " + (
         "Meta's" if "meta" in rows else "transformers'"
     )
-    picture = heat_map(
-        values, list(rows), ["wall time", "CPU time", "memory"], title=title, limits=(0.0, 1.2)
-    )
+    image = heat_map(values, list(rows), ["wall time", "CPU time", "memory"], title=title, limits=(0.0, 1.2))
     plots.mkdir(parents=True, exist_ok=True)
-    write_png(plots / "bench-implementations.png", picture)
+    write_png(plots / "bench-implementations.png", image)
 
 
 def main() -> None:

@@ -45,20 +45,20 @@ class Normalize(nn.Module):
 class ToTensor:
     """(H, W, C) uint8 to (C, H, W) between 0 and 1."""
 
-    def __call__(self, picture: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(np.asarray(picture))).permute(2, 0, 1).float() / 255
+    def __call__(self, image: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.asarray(image))).permute(2, 0, 1).float() / 255
 
 
-def to_pil_image(picture: np.ndarray) -> Any:
+def to_pil_image(image: np.ndarray) -> Any:
     from PIL import Image
 
-    return Image.fromarray(picture)
+    return Image.fromarray(image)
 
 
-def resize(picture: Any, size: tuple[int, int]) -> Any:
+def resize(image: Any, size: tuple[int, int]) -> Any:
     from PIL import Image
 
-    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def install() -> None:

@@ -1,6 +1,6 @@
-"""Make the pictures and short films of the docks, in napari's dark and light theme: ``make pictures``.
+"""Make the images and short films of the docks, in napari's dark and light theme: ``make images``.
 
-What is in the pictures (which controls, what they say) is written beside them, so that a test can compare both
+What is in the images (which controls, what they say) is written beside them, so that a test can compare both
 with the real window. Needs a screen of 1400 x 900 with 24 bits, such as Xvfb's.
 """
 
@@ -22,22 +22,22 @@ CONTENTS = "contents.json"
 THEMES = ("dark", "light")
 SIZE, NARROW = (1280, 800), (900, 700)
 FILM_SIZE = (640, 400)
-PICTURE_QUALITY, FILM_QUALITY = 82, 50
+IMAGE_QUALITY, FILM_QUALITY = 82, 50
 PATIENCE_S = 600.0
 OF_TIME = ("estimate", "progress")  # their words tell of this machine's speed
 _NUMBER = re.compile(r"\d+([.,]\d+)?")
 
 
 class Studio:
-    """Takes pictures of one viewer.
+    """Takes images of one viewer.
 
     Parameters
     ----------
     viewer : napari.Viewer
     out : Path
-        Folder of the pictures.
+        Folder of the images.
     contents : dict
-        Gets what each picture shows.
+        Gets what each image shows.
     films : bool
         Whether short films are wanted too.
     """
@@ -55,7 +55,7 @@ class Studio:
             dock._hush()
         for theme in self._themes():
             shot = self._shot()
-            shot.save(self.out / f"{name}-{theme}.webp", quality=PICTURE_QUALITY)
+            shot.save(self.out / f"{name}-{theme}.webp", quality=IMAGE_QUALITY)
             self._film[theme] += [shot.resize(FILM_SIZE)] * film
         self.contents[name] = controls(dock)
 
@@ -137,7 +137,7 @@ def prior_tracking(out: Path, contents: dict[str, Any], films: bool) -> None:
     dock.panel.welcome.close_button.click()
     viewer.layers.clear()
     wait(PATIENCE_S, lambda: dock.prompts.layers is None)
-    viewer.open_sample("napari-samexp", "picture")
+    viewer.open_sample("napari-samexp", "image")
     wait(PATIENCE_S, lambda: dock.prompts.layers is not None)
     wait(0.5)
     viewer.reset_view()
@@ -152,7 +152,7 @@ def prior_tracking(out: Path, contents: dict[str, Any], films: bool) -> None:
     wait(PATIENCE_S, lambda: bool(dock.session.recordings.all))
     dock.open_video_from(str(clip))
     wait(PATIENCE_S, lambda: dock.videos.current is not None)
-    viewer.layers["sample picture"].visible = False
+    viewer.layers["sample image"].visible = False
     _track(studio, dock, len(sample.truth))
     dock.panel.settings_section.head.setChecked(True)
     area = dock.layout().itemAt(0).widget()
@@ -219,16 +219,16 @@ def wait(seconds: float, until: Callable[[], bool] | None = None) -> None:
         QApplication.processEvents()
         time.sleep(0.002)
     if until is not None:
-        raise TimeoutError("the window did not come as far as the picture needs")
+        raise TimeoutError("the window did not come as far as the image needs")
 
 
 def main() -> None:
     """Make all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help="the folder, by default docs/images")
-    parser.add_argument("--no-films", action="store_true", help="pictures only")
+    parser.add_argument("--no-films", action="store_true", help="images only")
     given = parser.parse_args()
-    # nobody's own settings, recordings or labels are in a picture
+    # nobody's own settings, recordings or labels are in an image
     home = tempfile.mkdtemp()
     os.environ["NAPARI_SAMEXP_HOME"] = os.environ["XDG_DATA_HOME"] = home
     os.environ["NAPARI_CONFIG"] = f"{home}/napari.yaml"

@@ -18,7 +18,7 @@ THESIS = {
     "trash/b": b"2",
     "old/c": b"3",
     "prior/00000001-0001-1.safetensors": b"4",
-    "pictures/a.png": b"5",
+    "images/a.png": b"5",
     f"draft.{HEX}.partial": b"6",
     "000000003.safetensors": b"7",
     "0001-0001-1.empty": b"8",

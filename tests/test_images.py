@@ -1,4 +1,4 @@
-"""Pictures of every kind as 8-bit RGB."""
+"""Images of every kind as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GREY8 = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
 
 def greys(image: Any, limits: Any = None) -> list[int]:
-    """Return the values of the first row of a grey picture."""
+    """Return the values of the first row of a grey image."""
     rgb = to_rgb8(np.asarray(image)[None], limits)
     assert rgb.dtype == np.uint8
     assert rgb.shape[2] == 3
@@ -35,10 +35,10 @@ def test_8_bit_colours_stay_and_alpha_is_dropped() -> None:
     assert (to_rgb8(rgba[..., :3]) == rgba[..., :3]).all()
 
 
-def test_the_result_can_be_written_to_without_changing_the_picture() -> None:
-    picture = GREY8.copy()
-    to_rgb8(picture)[:] = 7
-    assert (picture == GREY8).all()
+def test_the_result_can_be_written_to_without_changing_the_image() -> None:
+    image = GREY8.copy()
+    to_rgb8(image)[:] = 7
+    assert (image == GREY8).all()
 
 
 @pytest.mark.parametrize("view", [GREY8[::-1, ::2], np.asfortranarray(GREY8), GREY8.tolist()])
@@ -48,7 +48,7 @@ def test_any_layout_gives_an_array_in_order(view: Any) -> None:
     assert (rgb[..., 0] == view).all()
 
 
-def test_a_list_of_lists_is_a_picture() -> None:
+def test_a_list_of_lists_is_a_image() -> None:
     assert greys([0, 128, 255], (0, 255)) == [0, 128, 255]
 
 
@@ -82,7 +82,7 @@ def test_what_is_not_finite_is_black(kind: Any, scale: int) -> None:
     assert greys(image) == [0, 0, 0, 0, 153, 255]
 
 
-def test_outliers_do_not_make_a_picture_dark() -> None:
+def test_outliers_do_not_make_a_image_dark() -> None:
     image = np.full((100, 100), 1000, np.uint16)
     image[:, 50:] = 1100
     image[0, 0] = 65535
@@ -99,7 +99,7 @@ def test_a_few_bright_pixels_are_seen() -> None:
     assert to_rgb8(image)[3, 4].tolist() == [255, 255, 255]
 
 
-def test_a_large_picture_is_sampled() -> None:
+def test_a_large_image_is_sampled() -> None:
     image = np.tile(np.arange(2000, dtype=np.uint16), (1500, 1))
     low, high = value_limits(image)
     assert low == pytest.approx(2, abs=2)
@@ -145,6 +145,6 @@ def test_other_types_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_picture_without_a_number_is_refused(value: float) -> None:
+def test_a_image_without_a_number_is_refused(value: float) -> None:
     with pytest.raises(ImageError, match="no finite value"):
         to_rgb8(np.full((2, 3), value))

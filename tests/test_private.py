@@ -48,7 +48,7 @@ def test_all_that_a_session_keeps_is_private(tmp_path: Path) -> None:
     parent = tmp_path / "new" / "state" / "sessions"
     folder = SessionFolder(parent)
     journal = PriorJournal(folder.path / "prior")
-    journal.keep_picture("key", np.zeros((4, 4, 3), np.uint8))
+    journal.keep_image("key", np.zeros((4, 4, 3), np.uint8))
     recording = Recording(1, Prompt(), "image", "hash", (4, 4), "tiny", "weights", 64, True)
     memory = Memory(torch.zeros(2, 2, 2), torch.zeros(4))
     journal.commit(PriorMemory().with_recording(recording, memory), 1)

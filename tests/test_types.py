@@ -120,7 +120,7 @@ def test_lists_that_make_no_sense_are_refused() -> None:
             Prompt.from_lists(objects, background)
 
 
-def test_the_edges_of_a_picture_are_inside() -> None:
+def test_the_edges_of_a_image_are_inside() -> None:
     for x, y in ((-0.5, -0.5), (9.5, 4.5), (0, 0), (9, 4)):
         Prompt.from_lists([[x, y]]).require_inside((5, 10))
     Prompt.from_lists(box=[-5, -5, 0, 0]).require_inside((5, 10))

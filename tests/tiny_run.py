@@ -75,14 +75,12 @@ def unsure(model: Sam2) -> Sam2:
 
 
 def prior_of(model: Sam2, prompts: Sequence[tuple[int, Prompt]], side: int = SIDE) -> PriorMemory:
-    """Return a prior with a recording for each (label, prompt), all on one drawn picture."""
-    picture = drawn_frames(1)[0]
-    features = model.encode(picture, side=side)
+    """Return a prior with a recording for each (label, prompt), all on one drawn image."""
+    image = drawn_frames(1)[0]
+    features = model.encode(image, side=side)
     prior = PriorMemory()
     for label, prompt in prompts:
-        made = record(
-            model, picture, features, prompt, model.segment(features, prompt), label=label, side=side
-        )
+        made = record(model, image, features, prompt, model.segment(features, prompt), label=label, side=side)
         prior = prior.with_recording(*made)
     return prior
 

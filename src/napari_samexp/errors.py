@@ -56,11 +56,11 @@ class CheckpointError(SamexpError):
 
 
 class ImageError(SamexpError):
-    """A picture cannot be read or has a shape or type that cannot be used."""
+    """An image cannot be read or has a shape or type that cannot be used."""
 
 
 class PromptError(SamexpError):
-    """Clicks or a box that make no sense for the picture."""
+    """Clicks or a box that make no sense for the image."""
 
 
 class PriorError(SamexpError):

@@ -1,4 +1,4 @@
-"""Pictures of any kind as 8-bit RGB, the one form that models, videos and overlays share. numpy only."""
+"""Images of any kind as 8-bit RGB, the one form that models, videos and overlays share. numpy only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def value_limits(image: npt.NDArray[Any]) -> Limits:
         return 0.0, 1.0
     finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image.ravel()
     if finite.size == 0:
-        raise ImageError("The picture has no finite value; give one with numbers in it.")
+        raise ImageError("The image has no finite value; give one with numbers in it.")
     if image.dtype.kind == "f" and finite.min() >= 0 and finite.max() <= 1:
         return 0.0, 1.0
     step = max(1, finite.size // 1_000_000)
@@ -45,7 +45,7 @@ def value_limits(image: npt.NDArray[Any]) -> Limits:
 
 
 def to_rgb8(image: npt.ArrayLike, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
-    """Return a picture as (H, W, 3) uint8 RGB.
+    """Return an image as (H, W, 3) uint8 RGB.
 
     Parameters
     ----------
@@ -58,17 +58,17 @@ def to_rgb8(image: npt.ArrayLike, limits: Limits | None = None) -> npt.NDArray[n
     Raises
     ------
     ImageError
-        For another shape or type, or an empty picture.
+        For another shape or type, or an empty image.
     """
     array = np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(
-            f"The picture has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."
+            f"The image has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."
         )
     if array.size == 0:
-        raise ImageError(f"The picture of shape {array.shape} is empty; give one with at least one pixel.")
+        raise ImageError(f"The image of shape {array.shape} is empty; give one with at least one pixel.")
     if array.dtype.kind not in "buif":
-        raise ImageError(f"The picture has type {array.dtype}; expected bool, integer or float numbers.")
+        raise ImageError(f"The image has type {array.dtype}; expected bool, integer or float numbers.")
     colour = array[..., None] if array.ndim == 2 else array[..., :3]
     grey = _to_8_bit(colour, limits)
     return np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
@@ -83,7 +83,7 @@ def _to_8_bit(colour: npt.NDArray[Any], limits: Limits | None) -> npt.NDArray[np
     rows = max(1, _BLOCK // (colour.shape[1] * colour.shape[2]))
     for first in range(
         0, len(colour), rows
-    ):  # all at once, the steps between would take many times the picture
+    ):  # all at once, the steps between would take many times the image
         out[first : first + rows] = _stretched(colour[first : first + rows], low, scale)
     return out
 

@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
-MAX_POINTS = 1000  # a prompt; each attends to all others and to the whole picture
+MAX_POINTS = 1000  # a prompt; each attends to all others and to the whole image
 
 
 def _no_points() -> FloatArray:
@@ -36,7 +36,7 @@ def _no_labels() -> IntArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """Clicks and a box on one picture.
+    """Clicks and a box on one image.
 
     Parameters
     ----------
@@ -97,19 +97,19 @@ class Prompt:
         return len(self.points_xy) == 0 and self.box_xyxy is None
 
     def require_inside(self, image_hw: tuple[int, int]) -> None:
-        """Raise `PromptError` unless every point and the box lie inside a picture of (height, width)."""
+        """Raise `PromptError` unless every point and the box lie inside an image of (height, width)."""
         height, width = image_hw
         for x, y in self.points_xy:
             if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
                 raise PromptError(
-                    f"The point ({x:g}, {y:g}) lies outside the picture, which is {width} wide and {height} high; "
+                    f"The point ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; "
                     "give x and y in its pixels."
                 )
         if self.box_xyxy is not None:
             x0, y0, x1, y1 = self.box_xyxy
             if x1 < 0 or y1 < 0 or x0 > width - 1 or y0 > height - 1:
                 raise PromptError(
-                    f"The box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies outside the picture, which is {width} wide and "
+                    f"The box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies outside the image, which is {width} wide and "
                     f"{height} high; give left, top, right, bottom in its pixels."
                 )
 

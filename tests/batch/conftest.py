@@ -42,18 +42,18 @@ def frames_of(count, seed=3):
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory):
-    """A folder with weights, clips, a picture and a prior of two recordings, never to be changed."""
+    """A folder with weights, clips, an image and a prior of two recordings, never to be changed."""
     folder = tmp_path_factory.mktemp("originals")
     _write_tiny(folder / "tiny.safetensors", 3)
     _write_tiny(folder / "other.safetensors", 4)
     write_mp4(folder / "a.mp4", frames_of(8), 10, quality=12)
     write_mp4(folder / "b.mp4", frames_of(8, 9)[::-1], 10, quality=12)
     write_png(folder / "cat.png", frames_of(1)[0])
-    model, picture = load_model(folder / "tiny.safetensors", device="cpu"), read_frame(folder / "cat.png")
-    features, prior = model.encode(picture), PriorMemory()
+    model, image = load_model(folder / "tiny.safetensors", device="cpu"), read_frame(folder / "cat.png")
+    features, prior = model.encode(image), PriorMemory()
     for point in ((15, 24), (40, 20)):
         prompt = Prompt.from_lists([point])
-        made = record(model, picture, features, prompt, model.segment(features, prompt), image_name="cat.png")
+        made = record(model, image, features, prompt, model.segment(features, prompt), image_name="cat.png")
         prior = prior.with_recording(*made)
     prior.save(folder / "cat.safetensors")
     prior.without(0).save(folder / "dog.safetensors")

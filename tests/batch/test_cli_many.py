@@ -148,7 +148,7 @@ def test_split_says_so_and_is_skipped_the_second_time(shell, place, monkeypatch)
     assert not (place / "many/labels/cat/long.zarr.ranges").exists()
 
 
-def test_compare_writes_the_matrix_and_its_pictures(shell, place):
+def test_compare_writes_the_matrix_and_its_images(shell, place):
     status, out, err = shell(f"{COMPARE} --json")
     facts = json.loads(out)
     assert (status, err) == (0, "")
@@ -182,14 +182,14 @@ def test_compare_several_models(shell, place):
     assert facts["rows"] == ["cat.tiny", "cat.other"] and facts["failed"] == {}
 
 
-def test_compare_pictures_each_on_its_own(shell, place):
-    (place / "pictures").mkdir()
+def test_compare_images_each_on_its_own(shell, place):
+    (place / "images").mkdir()
     for name in ("1", "2", "10"):
-        (place / "pictures" / f"{name}.png").write_bytes((place / "cat.png").read_bytes())
-    line = "compare cat.safetensors --model tiny.safetensors --images pictures/*.png --out many --json"
+        (place / "images" / f"{name}.png").write_bytes((place / "cat.png").read_bytes())
+    line = "compare cat.safetensors --model tiny.safetensors --images images/*.png --out many --json"
     facts = json.loads(shell(line)[1])
     assert facts["columns"] == ["1", "2", "10"] and facts["tracked"] == 3
-    assert len(set(facts["presence"][0])) == 1  # the same picture, and no memory of the others
+    assert len(set(facts["presence"][0])) == 1  # the same image, and no memory of the others
 
 
 def test_compare_with_a_truth(shell, place):

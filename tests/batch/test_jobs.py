@@ -46,7 +46,7 @@ def test_the_key_is_that_of_what_would_change_labels(job, place):
     assert job_key(job) != key
 
 
-def test_a_folder_of_pictures_has_a_key_that_follows_its_files(job, place):
+def test_a_folder_of_images_has_a_key_that_follows_its_files(job, place):
     (place / "many").mkdir()
     (place / "many" / "1.png").write_bytes((place / "cat.png").read_bytes())
     folder = replace(job, video=str(place / "many"))

@@ -71,8 +71,8 @@ def test_a_fault_is_a_result_with_a_sentence(job, place, monkeypatch):
     assert list(run_job(job))[-1].error == "RuntimeError: this is odd"
 
 
-def test_another_model_with_the_recorded_picture(job, place):
-    other = replace(job, model=str(place / "other.safetensors"), pictures=(str(place / "cat.png"),))
+def test_another_model_with_the_recorded_image(job, place):
+    other = replace(job, model=str(place / "other.safetensors"), images=(str(place / "cat.png"),))
     *_, result = run_job(other)
     assert result.status == "done" and result.identity.model.startswith("tiny-random")
     *_, first = run_job(replace(job, store=str(place / "second.zarr")))

@@ -66,7 +66,7 @@ def _frames(count):
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory):
-    """A folder with weights, a clip, a picture and a prior, never to be changed."""
+    """A folder with weights, a clip, an image and a prior, never to be changed."""
     folder = tmp_path_factory.mktemp("originals")
     _write_tiny(folder / "tiny.safetensors", 3)
     _write_tiny(folder / "other.safetensors", 4)
@@ -139,9 +139,9 @@ BAD_INPUT = [
     (f"{RECORD} --point 1,2 --background ,", "--background"),
     (f"{RECORD} --box 1,2,3", "four numbers"),
     (f"{RECORD} --box 9,2,3,20", "left < right"),
-    (f"{RECORD} --box 100,100,120,120", "outside the picture"),
-    (f"{RECORD} --point 64,10", "outside the picture, which is 64 wide and 48 high"),
-    (f"{RECORD} --point -3,10", "outside the picture"),
+    (f"{RECORD} --box 100,100,120,120", "outside the image"),
+    (f"{RECORD} --point 64,10", "outside the image, which is 64 wide and 48 high"),
+    (f"{RECORD} --point -3,10", "outside the image"),
     (RECORD, "give at least one --point"),
     (f"{RECORD} --background 1,2", "give at least one --point"),
     (f"{RECORD} --point 9,9 --label 0", "--label"),
@@ -192,9 +192,9 @@ BAD_INPUT = [
     (f"{TRACK} --overlay labels.zarr/o.mp4", "lies in labels.zarr"),
     (f"{TRACK} --scores labels.zarr", "would overwrite the labels"),
     (f"{TRACK} --scores prior.safetensors", "would overwrite the prior"),
-    (f"{TRACK} --scores cat.png --image cat.png", "would overwrite the picture"),
+    (f"{TRACK} --scores cat.png --image cat.png", "would overwrite the image"),
     (f"{TRACK} --scores tiny.safetensors", "would overwrite the weights"),
-    (f"{TRACK} --scores clip2.mp4 --image clip2.mp4@1", "would overwrite the picture clip2.mp4@1"),
+    (f"{TRACK} --scores clip2.mp4 --image clip2.mp4@1", "would overwrite the image clip2.mp4@1"),
     (f"{TRACK} --scores a.mp4 --overlay a.mp4", "would overwrite what --scores writes"),
     (f"{TRACK} --scores none/s.csv", "does not exist"),
     (f"{TRACK} --scores folder", "is a folder"),
@@ -404,7 +404,7 @@ def test_overwrite_begins_anew(shell, place):
     assert PriorMemory.load(place / "new.safetensors").labels == (3,)
 
 
-def test_record_keeps_how_the_picture_was_encoded(shell, place):
+def test_record_keeps_how_the_image_was_encoded(shell, place):
     assert shell(f"{RECORD} --point 15,24 --side 96 --keep-aspect --dtype bfloat16")[0] == 0
     prior = PriorMemory.load(place / "new.safetensors")
     assert (prior.recordings[0].side, prior.recordings[0].square) == (96, False)
@@ -592,7 +592,7 @@ def test_overwrite_replaces_the_store_and_older_outputs_are_replaced_whole(shell
     assert not [path.name for path in place.iterdir() if path.name.startswith(".")]
 
 
-def test_another_model_tracks_with_the_recorded_pictures(shell, place):
+def test_another_model_tracks_with_the_recorded_images(shell, place):
     line = TRACK.replace("tiny", "other") + " --frames 0:2 --json"
     assert shell(line)[0] == 2
     status, out, _ = shell(f"{line} --image clip.mp4@1 --image cat.png")
@@ -619,7 +619,7 @@ def test_lost_frames_are_counted(shell):
     assert json.loads(shell(line)[1])["objects"]["1"]["lost"] == 3
 
 
-def test_a_folder_of_pictures_is_a_video_whose_pictures_are_safe(shell, place, monkeypatch):
+def test_a_folder_of_images_is_a_video_whose_images_are_safe(shell, place, monkeypatch):
     (place / "many").mkdir()
     for i in range(3):
         write_png(place / "many" / f"{i}.png", read_frame(place / "cat.png"))

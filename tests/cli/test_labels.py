@@ -68,7 +68,7 @@ BAD_INPUT = [
     ("evaluate found.zarr", "--truth"),
     ("evaluate found.zarr --truth none.tif", "none.tif"),
     ("evaluate found.zarr --truth clip.mp4", "clip.mp4"),
-    ("evaluate mine --truth truth.tif", "no mask pictures"),
+    ("evaluate mine --truth truth.tif", "no mask images"),
     (f"{EVALUATE} --frames 9:", "picks no frame"),
     (f"{EVALUATE} --frames 5:", "no finished frame"),
     (f"{EVALUATE} --pair 1", "give LABEL=TRUTH"),
@@ -112,7 +112,7 @@ def test_evaluate_counts_what_is_finished(shell, place):
     assert not list(place.glob("*.csv"))
 
 
-def test_evaluate_writes_tables_and_a_picture(shell, place):
+def test_evaluate_writes_tables_and_a_image(shell, place):
     status, out, _ = shell(f"{EVALUATE} --out results/deep --frames 0:3")
     assert status == 0 and "J&F" in out and "over 3 frames" in out
     rows = list(csv.DictReader((place / "results/deep/frames.csv").read_text().splitlines()))

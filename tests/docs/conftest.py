@@ -86,15 +86,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return get
 
 
-def _picture(path: Path, _: Any) -> None:
-    """The sample picture, in a corner of a larger one, so that (320, 200) is on the object."""
+def _image(path: Path, _: Any) -> None:
+    """The sample image, in a corner of a larger one, so that (320, 200) is on the object."""
     x, y = SAMPLE.points_xy[0].astype(int)
     canvas = np.full((420, 600, 3), 90, np.uint8)
     canvas[200 - y : 456 - y, 320 - x : 576 - x] = SAMPLE.prior
     Image.fromarray(canvas).save(path, quality=95)
 
 
-def _bundled_picture(path: Path, _: Any) -> None:
+def _bundled_image(path: Path, _: Any) -> None:
     Image.fromarray(SAMPLE.prior).save(path, quality=95)
 
 
@@ -117,8 +117,8 @@ def _truth(path: Path, _: Any) -> None:
 
 
 def _prior(path: Path, get: Any) -> None:
-    picture = get("prior.png")
-    assert run(["record", str(picture), CLICK, "--name", path.stem, "--out", str(path)]) == 0
+    image = get("prior.png")
+    assert run(["record", str(image), CLICK, "--name", path.stem, "--out", str(path)]) == 0
 
 
 def _labels(path: Path, get: Any) -> None:
@@ -133,14 +133,14 @@ def _own_checkpoint(path: Path, _: Any) -> None:
 
 
 MAKERS: dict[str, Callable[[Path, Callable[[str], Path]], None]] = {
-    "cat.jpg": _picture,
-    "cat-side.jpg": _picture,
-    "prior.png": _bundled_picture,
+    "cat.jpg": _image,
+    "cat-side.jpg": _image,
+    "prior.png": _bundled_image,
     "fox.mp4": _clip,
     "clip.mp4": _bundled_clip,
     "clips/garden.mp4": _short_clip,
     "clips/street.mp4": _short_clip,
-    "images/one.jpg": _bundled_picture,
+    "images/one.jpg": _bundled_image,
     "truth.tif": _truth,
     "cat.safetensors": _prior,
     "fox.safetensors": _prior,

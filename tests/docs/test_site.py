@@ -24,7 +24,7 @@ ANCHORS = {
     "offline-machines", "proxies", "a-download-was-damaged", "a-weights-file-is-refused",
     "sam-1-cannot-track", "out-of-memory", "shared-memory-is-full", "the-disk-is-full",
     "a-video-cannot-be-read", "the-size-changes-within-a-video", "an-image-cannot-be-read",
-    "a-picture-cannot-be-read", "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
+    "a-image-cannot-be-read", "scrubbing-is-slow", "the-labels-are-in-use", "the-labels-are-of-another-run",
     "labels-were-painted-by-hand", "the-prior-is-of-another-model", "the-wrong-thing-is-found",
     "nothing-is-found", "a-click-does-nothing", "the-models-process-ended", "a-fault-of-the-program",
 }  # fmt: skip

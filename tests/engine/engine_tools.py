@@ -16,7 +16,7 @@ import psutil
 
 from napari_samexp.engine import EngineClient, WorkerOptions
 from napari_samexp.engine.messages import LoadModel, Preview, Record, Reply, Request, Track
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.sam.variants import Sam2Variant
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import Prompt
@@ -66,7 +66,7 @@ def save_tiny_model(path: Path, seed: int = 0, **changes: Any) -> Path:
     return path
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """Return a disc on noise."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.random.default_rng(3).integers(0, 90, (HEIGHT, WIDTH, 3), np.uint8)
@@ -75,8 +75,8 @@ def picture() -> np.ndarray:
 
 
 def frames(count: int = FRAMES) -> np.ndarray:
-    """Return the picture, moving to the right."""
-    return np.stack([np.roll(picture(), 3 * index, axis=1) for index in range(count)])
+    """Return the image, moving to the right."""
+    return np.stack([np.roll(image(), 3 * index, axis=1) for index in range(count)])
 
 
 class GatedVideo:
@@ -156,7 +156,7 @@ class Line:
         self.replies = Replies()
         self.folder = folder
         self.client = EngineClient(self.replies, folder, options)
-        self.picture = Picture(picture(), "disc")
+        self.image = SharedImage(image(), "disc")
 
     def submit(self, request: Request, *holds: object) -> int:
         return self.client.submit(request, holds)
@@ -169,10 +169,10 @@ class Line:
         return self.ask(LoadModel(str(path), device="cpu"))
 
     def preview(self, prompt: Prompt = CLICK) -> Any:
-        return self.ask(Preview(self.picture.ref, prompt), self.picture)
+        return self.ask(Preview(self.image.ref, prompt), self.image)
 
     def record(self, prompt: Prompt = CLICK, label: int = 1, name: str = "disc") -> Any:
-        return self.ask(Record(self.picture.ref, prompt, label, name), self.picture)
+        return self.ask(Record(self.image.ref, prompt, label, name), self.image)
 
     def track(self, store: Path, video: Any, **options: Any) -> int:
         """Begin a run over an array or a gated video, and return its number."""
@@ -189,7 +189,7 @@ class Line:
 
     def close(self) -> None:
         self.client.close()
-        self.picture.release()
+        self.image.release()
 
 
 def shared_blocks(pid: int | None = None) -> set[str]:

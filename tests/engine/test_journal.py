@@ -21,7 +21,7 @@ from napari_samexp.types import Prompt
 def recorded(prior: PriorMemory, name: str) -> PriorMemory:
     number = float(len(name) + ord(name[0]))
     recording = Recording(
-        1, Prompt(), "picture", f"hash {name}", (4, 4), "tiny", "weights", 64, True, name=name
+        1, Prompt(), "image", f"hash {name}", (4, 4), "tiny", "weights", 64, True, name=name
     )
     return prior.with_recording(recording, Memory(torch.full((2, 2, 2), number), torch.full((4,), number)))
 
@@ -92,13 +92,13 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert "cannot be used" in journal.notice and journal.changes == frozenset()
 
 
-def test_pictures_are_kept_by_what_they_show(tmp_path: Path) -> None:
+def test_images_are_kept_by_what_they_show(tmp_path: Path) -> None:
     journal = PriorJournal(tmp_path)
     rgb = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
-    journal.keep_picture("../../hostile", rgb)
-    journal.keep_picture("../../hostile", rgb)
-    np.testing.assert_array_equal(journal.pictures["../../hostile"], rgb)
-    assert len(journal.pictures) == 1 and journal.pictures.get("other") is None
+    journal.keep_image("../../hostile", rgb)
+    journal.keep_image("../../hostile", rgb)
+    np.testing.assert_array_equal(journal.images["../../hostile"], rgb)
+    assert len(journal.images) == 1 and journal.images.get("other") is None
     assert [path.parent for path in tmp_path.rglob("*.png")] == [tmp_path / "pictures"]
 
 
@@ -125,14 +125,14 @@ def test_a_revision_of_any_number_is_followed_by_one_that_is_found(tmp_path: Pat
     assert left_sessions(tmp_path)[0].prior.name == "100000000-10000-2.safetensors"
 
 
-@pytest.mark.parametrize("name", ["prior", "prior/pictures"])
+@pytest.mark.parametrize("name", ["prior", "prior/images"])
 def test_a_journal_whose_folder_is_a_link_writes_nowhere(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     thesis = hostile_archive.write_thesis(tmp_path)
     (tmp_path / name).symlink_to(thesis)
     journal = PriorJournal(tmp_path / "prior")
     assert "is a link and no ordinary folder" in journal.notice
-    journal.keep_picture("key", np.zeros((3, 3, 3), np.uint8))
+    journal.keep_image("key", np.zeros((3, 3, 3), np.uint8))
     if name == "prior":
         for prior in (recorded(journal.prior, "a"), PriorMemory()):
             with pytest.raises(PriorError, match="is a link"):
@@ -143,16 +143,16 @@ def test_a_journal_whose_folder_is_a_link_writes_nowhere(tmp_path: Path, name: s
     hostile_archive.require_untouched(tmp_path)
 
 
-def test_links_among_revisions_and_pictures_are_passed_over(tmp_path: Path) -> None:
+def test_links_among_revisions_and_images_are_passed_over(tmp_path: Path) -> None:
     thesis = hostile_archive.write_thesis(tmp_path)
     journal = PriorJournal(tmp_path / "prior")
     journal.commit(recorded(PriorMemory(), "a"), 1)
     (tmp_path / "prior" / "00000009-0001-1.safetensors").symlink_to(thesis / "000000003.safetensors")
     (tmp_path / "prior" / "pictures").mkdir()
-    journal.pictures.path("key").symlink_to(thesis / "pictures" / "a.png")
+    journal.images.path("key").symlink_to(thesis / "images" / "a.png")
     again = PriorJournal(tmp_path / "prior")
     assert (names(again), again.notice) == ("a", "")
     with pytest.raises(KeyError):
-        again.pictures["key"]
-    again.keep_picture("key", np.zeros((3, 3, 3), np.uint8))
+        again.images["key"]
+    again.keep_image("key", np.zeros((3, 3, 3), np.uint8))
     hostile_archive.require_untouched(tmp_path)

@@ -42,7 +42,7 @@ from napari_samexp.engine.messages import (
     WorkerDied,
     Working,
 )
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.labels import LabelStore
 
 OPTIONS = WorkerOptions(threads=1, niceness=0, patience_s=1)  # of the client that these tests share
@@ -81,7 +81,7 @@ def test_killed_while_loading_another_loads(shared_line: Line, tiny_file: Path) 
 @pytest.mark.parametrize("stage", ["encoding", "predicting"])
 def test_killed_over_a_preview_the_next_is_answered(ready: Line, stage: str) -> None:
     kill_when(ready, stage)
-    other = Picture(np.random.default_rng(len(stage)).integers(0, 255, (40, 40), np.uint8))
+    other = SharedImage(np.random.default_rng(len(stage)).integers(0, 255, (40, 40), np.uint8))
     lost = ready.submit(Preview(other.ref, CLICK), other)
     ready.replies.wait(Loaded)
     died_once(ready)
@@ -100,7 +100,7 @@ def test_killed_while_recording_the_prompt_is_recorded(ready: Line) -> None:
 def test_killed_when_the_recording_is_on_disk_it_is_not_made_twice(ready: Line) -> None:
     journal = ready.folder / "prior"
     before = set(journal.glob("*.safetensors"))
-    number = ready.submit(Record(ready.picture.ref, CLICK, 1, "once"), ready.picture)
+    number = ready.submit(Record(ready.image.ref, CLICK, 1, "once"), ready.image)
     # from here on the recording is made, and the answer may never come
     eventually(lambda: bool(set(journal.glob("*.safetensors")) - before))
     ready.kill()
@@ -174,11 +174,11 @@ def test_without_a_model_every_request_says_so_and_a_hanging_worker_ends_with_it
 ) -> None:
     line = make_line()
     for request in (
-        Preview(line.picture.ref, CLICK),
-        Record(line.picture.ref, CLICK),
+        Preview(line.image.ref, CLICK),
+        Record(line.image.ref, CLICK),
         Track("nowhere", VideoRef("v", (1, 8, 8, 3), path="nowhere"), range(1)),
     ):
-        failed = line.ask(request, line.picture)
+        failed = line.ask(request, line.image)
         assert isinstance(failed, Failed) and "No model" in failed.sentence
     assert isinstance(line.ask(UndoChange()), Failed)
     pid = line.client.pid
@@ -199,7 +199,7 @@ import os, sys
 from pathlib import Path
 from napari_samexp.engine import EngineClient, WorkerOptions
 from napari_samexp.engine.messages import LoadModel, Preview, Loaded, Ready, Previewed
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.types import Prompt
 import numpy as np, threading
 
@@ -208,7 +208,7 @@ loaded = threading.Event()
 client = EngineClient(lambda reply: isinstance(reply, Loaded) and loaded.set(), Path(sys.argv[1]), WorkerOptions(threads=1))
 client.submit(LoadModel(sys.argv[2], device="cpu"))
 assert loaded.wait(100)
-picture = Picture(np.zeros((40, 40), np.uint8))
+image = SharedImage(np.zeros((40, 40), np.uint8))
 print(client.pid, flush=True)
 if sys.argv[4] == "wait":
     sys.stdin.read()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from engine_tools import CLICK, Line, frames
 
-from napari_samexp.engine.encoded_images import EncodedPictures
+from napari_samexp.engine.encoded_images import EncodedImages
 from napari_samexp.engine.errors import exit_sentence
 from napari_samexp.engine.journal import PriorJournal
 from napari_samexp.engine.messages import (
@@ -35,7 +35,7 @@ from napari_samexp.engine.messages import (
     Working,
 )
 from napari_samexp.engine.recorder import Recorder
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.engine.worker import Worker
 from napari_samexp.errors import NO_MEMORY
 from napari_samexp.sam.models import Sam2
@@ -70,7 +70,7 @@ def test_a_worker_without_memory_says_so_and_works_on(ready: Line) -> None:
     # 8-bit RGB of this size fits, the model's floats at a side of 4096 do not
     # (a thread's first allocation sets 64 MB of addresses aside, which count as well)
     worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + (128 << 20), before[1]))
-    large = Picture(np.zeros((500, 500, 3), np.uint8))
+    large = SharedImage(np.zeros((500, 500, 3), np.uint8))
     failed = ready.ask(Preview(large.ref, CLICK, side=4096), large)
     assert isinstance(failed, Failed) and failed.sentence == NO_MEMORY and not failed.trace
     assert isinstance(ready.preview(), Previewed)  # the same worker, at once
@@ -92,7 +92,7 @@ def test_a_worker_that_the_system_ends_for_memory_is_replaced_and_a_smaller_side
             ready.kill()  # as Linux does in the middle of an allocation
 
     ready.replies.on[Working] = kill
-    large = Picture(np.ones((40, 50, 3), np.uint8))
+    large = SharedImage(np.ones((40, 50, 3), np.uint8))
     ready.submit(Preview(large.ref, CLICK), large)
     died = ready.replies.wait(WorkerDied)
     assert died.restarting and "memory" in died.sentence and "smaller encode side or model" in died.sentence
@@ -138,7 +138,7 @@ class NothingWaits:
 @pytest.fixture
 def worker(tmp_path: Path, tiny_file: Path) -> Any:
     connection = Connection()
-    recorder = Recorder(PriorJournal(tmp_path / "prior"), EncodedPictures(2))
+    recorder = Recorder(PriorJournal(tmp_path / "prior"), EncodedImages(2))
     made: Any = Worker(connection, NothingWaits(), recorder)  # type: ignore[arg-type]
     made._answer(1, LoadModel(str(tiny_file), device="cpu"))
     assert isinstance(connection.said[-1], Loaded)
@@ -146,7 +146,7 @@ def worker(tmp_path: Path, tiny_file: Path) -> Any:
 
 
 def without_room(monkeypatch: pytest.MonkeyPatch, error: Exception, after: int = 0) -> Callable[[], None]:
-    """Have the model find no room for a picture, from the `after`-th on, until the returned is called."""
+    """Have the model find no room for an image, from the `after`-th on, until the returned is called."""
     calls, encode = 0, Sam2.encode
 
     def encoded(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -164,16 +164,16 @@ def without_room(monkeypatch: pytest.MonkeyPatch, error: Exception, after: int =
 def test_a_click_without_room_is_one_sentence_and_the_next_is_answered(
     worker: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    picture = Picture(frames()[0], "disc")
+    image = SharedImage(frames()[0], "disc")
     relieve = without_room(monkeypatch, error)
-    for request in (Preview(picture.ref, CLICK), Record(picture.ref, CLICK, 1, "disc")):
+    for request in (Preview(image.ref, CLICK), Record(image.ref, CLICK, 1, "disc")):
         worker.ask(2, request)
         assert worker.said[-1] == Failed(2, NO_MEMORY)
     assert not worker.recorder.journal.prior.recordings
     relieve()
-    worker.ask(3, Preview(picture.ref, CLICK))
+    worker.ask(3, Preview(image.ref, CLICK))
     assert isinstance(worker.said[-1], Previewed)
-    picture.release()
+    image.release()
 
 
 @pytest.mark.parametrize("error", SHORTAGES[1:3], ids=lambda error: type(error).__name__)
@@ -186,8 +186,8 @@ def test_a_run_without_room_ends_with_the_sentence_and_goes_on_later(
     for number, frame in enumerate(frames(5)):
         Image.fromarray(frame).save(tmp_path / "clip" / f"{number}.png")
     video = VideoRef("clip", (5, 48, 64, 3), path=str(tmp_path / "clip"))
-    picture = Picture(frames()[0], "disc")
-    worker.ask(2, Record(picture.ref, CLICK, 1, "disc"))
+    image = SharedImage(frames()[0], "disc")
+    worker.ask(2, Record(image.ref, CLICK, 1, "disc"))
     settings = TrackSettings(recent=2, pointers=3)
     relieve = without_room(monkeypatch, error, after=2)
     worker.ask(3, Track(str(tmp_path / "x.zarr"), video, range(5), settings))
@@ -201,7 +201,7 @@ def test_a_run_without_room_ends_with_the_sentence_and_goes_on_later(
         worker.step()
     assert worker.said[-1] == TrackEnded(4, "finished")
     assert sum(isinstance(reply, FrameDone) for reply in worker.said) == 5
-    picture.release()
+    image.release()
 
 
 def test_a_command_without_room_says_the_same(

@@ -9,10 +9,10 @@ from napari_samexp.engine.messages import (
     Cancel,
     ClearPrior,
     Failed,
+    ImageRef,
     Loaded,
     LoadModel,
     Pause,
-    PictureRef,
     Preview,
     PriorState,
     Record,
@@ -24,9 +24,9 @@ from napari_samexp.engine.messages import (
 from napari_samexp.engine.queue import MOST_UNANSWERED, Entry, RequestLine
 from napari_samexp.types import Prompt
 
-PICTURE = PictureRef("key", "name", ArrayRef("block", (8, 8, 3), "|u1"))
-PREVIEW = Preview(PICTURE, Prompt())
-RECORD = Record(PICTURE, Prompt())
+IMAGE = ImageRef("key", "name", ArrayRef("block", (8, 8, 3), "|u1"))
+PREVIEW = Preview(IMAGE, Prompt())
+RECORD = Record(IMAGE, Prompt())
 TRACK = Track("store", VideoRef("v", (2, 8, 8, 3), path="v"), range(2))
 LOAD = LoadModel("starter")
 

@@ -10,7 +10,7 @@ from engine_tools import shared_blocks
 
 from napari_samexp.engine import errors, sharing
 from napari_samexp.engine.messages import ArrayRef
-from napari_samexp.engine.sharing import Picture, SharedArray, read_shared, write_shared
+from napari_samexp.engine.sharing import SharedArray, SharedImage, read_shared, write_shared
 from napari_samexp.errors import ImageError, SamexpError
 
 
@@ -36,11 +36,11 @@ def test_what_is_written_is_found_at_the_beginning() -> None:
 
 def test_a_block_goes_with_its_owner() -> None:
     before = shared_blocks()
-    shared, picture = SharedArray((4,), "u1"), Picture(np.zeros((5, 6)))
-    names = {shared.ref.block, picture.ref.pixels.block}
+    shared, image = SharedArray((4,), "u1"), SharedImage(np.zeros((5, 6)))
+    names = {shared.ref.block, image.ref.pixels.block}
     assert shared_blocks() == before | names
     ref = shared.ref
-    del shared, picture
+    del shared, image
     assert shared_blocks() == before
     with pytest.raises(SamexpError, match="no longer there"):
         read_shared(ref)
@@ -61,27 +61,27 @@ def test_no_room_to_look_into_a_block_is_a_want_of_memory(monkeypatch: pytest.Mo
     shared.release()
 
 
-def test_a_picture_is_a_snapshot() -> None:
+def test_a_image_is_a_snapshot() -> None:
     pixels = np.zeros((4, 5), np.uint16)
-    picture = Picture(pixels, "a", (0, 10))
+    image = SharedImage(pixels, "a", (0, 10))
     pixels[:] = 9
-    assert not read_shared(picture.ref.pixels).any()
-    assert (picture.hw, picture.ref.name, picture.ref.limits) == ((4, 5), "a", (0, 10))
-    assert picture.ref.key != Picture(pixels).ref.key
-    picture.release()
+    assert not read_shared(image.ref.pixels).any()
+    assert (image.hw, image.ref.name, image.ref.limits) == ((4, 5), "a", (0, 10))
+    assert image.ref.key != SharedImage(pixels).ref.key
+    image.release()
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((0, 4)), np.zeros(4), np.zeros((2, 2), object), [["a"]], 3.0])
-def test_what_is_no_picture_is_refused(pixels: object) -> None:
+def test_what_is_no_image_is_refused(pixels: object) -> None:
     with pytest.raises(ImageError, match="expected numbers"):
-        Picture(pixels)  # type: ignore[arg-type]
+        SharedImage(pixels)  # type: ignore[arg-type]
 
 
 def test_memory_that_is_not_there_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     before = shared_blocks()
     monkeypatch.setattr(sharing, "_free_bytes", lambda: 20 * 2**20)
     with pytest.raises(ImageError, match=r"8 MB is needed and 20 MB are free"):
-        Picture(np.zeros((1024, 1024), np.float64))
+        SharedImage(np.zeros((1024, 1024), np.float64))
     monkeypatch.setattr(sharing, "_free_bytes", lambda: None)
 
     def refuse(*_: object, **__: object) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from engine_tools import OPTIONS, frames, picture
+from engine_tools import OPTIONS, frames, image
 
 SCRIPT = """
 import queue, sys
@@ -33,10 +33,10 @@ def until(condition):
 session.start()
 session.load_model(model, device="cpu")
 until(lambda: session.models.state.usable)
-session.prompting.set_picture(arrays["picture"], "disc")
+session.prompting.set_image(arrays["image"], "disc")
 session.prompting.set_prompt(Prompt.from_lists([(30, 20)]))
 until(lambda: session.prompting.preview is not None)
-assert session.prompting.preview.mask().shape == arrays["picture"].shape[:2]
+assert session.prompting.preview.mask().shape == arrays["image"].shape[:2]
 session.prompting.record(1, "disc")
 until(lambda: session.recordings.all)
 session.tracking.set_video(arrays["frames"])
@@ -64,7 +64,7 @@ print("never")
 
 
 def test_the_viewers_process_never_imports_torch(tmp_path: Path, tiny_file: Path) -> None:
-    np.savez(tmp_path / "pixels.npz", picture=picture(), frames=frames())
+    np.savez(tmp_path / "pixels.npz", image=image(), frames=frames())
     arguments = [tiny_file, tmp_path / "home", tmp_path / "s.zarr", tmp_path / "pixels.npz", repr(OPTIONS)]
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, *map(str, arguments)], capture_output=True, text=True

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from engine_tools import CLICK, FRAMES, OTHER_CLICK, GatedVideo, Line, frames, picture
+from engine_tools import CLICK, FRAMES, OTHER_CLICK, GatedVideo, Line, frames, image
 from PIL import Image
 
 from napari_samexp.engine.messages import (
@@ -40,7 +40,7 @@ from napari_samexp.engine.messages import (
     VideoRef,
     Working,
 )
-from napari_samexp.engine.sharing import Picture, SharedArray
+from napari_samexp.engine.sharing import SharedArray, SharedImage
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.sam.weights.loading import load_model
@@ -75,9 +75,9 @@ def plain_scores(plain_store: Path) -> np.ndarray:
 def plain_store(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run in this process, with nothing in between."""
     model = load_model(tiny_file, device="cpu")
-    features = model.encode(picture())
+    features = model.encode(image())
     prior = PriorMemory().with_recording(
-        *record(model, picture(), features, CLICK, model.segment(features, CLICK), name="disc")
+        *record(model, image(), features, CLICK, model.segment(features, CLICK), name="disc")
     )
     video, path = open_video(frames()), tmp_path_factory.mktemp("plain") / "labels.zarr"
     with open_store(path, model, prior, SETTINGS, video) as store:
@@ -111,19 +111,19 @@ def test_a_file_that_is_no_model_leaves_the_one_in_use(ready: Line, tmp_path: Pa
 
 def test_a_preview_is_what_the_model_says(ready: Line, tiny_file: Path) -> None:
     model = load_model(tiny_file, device="cpu")
-    expected = model.segment(model.encode(picture()), OTHER_CLICK)
+    expected = model.segment(model.encode(image()), OTHER_CLICK)
     found = ready.preview(OTHER_CLICK)
     assert found.iou == pytest.approx(tuple(expected.iou), abs=1e-5)
-    assert (found.best, found.hw) == (expected.best, picture().shape[:2])
+    assert (found.best, found.hw) == (expected.best, image().shape[:2])
     assert found.presence == pytest.approx(expected.presence, abs=1e-4)
     for row, bits in enumerate(found.bits):
-        mask = np.unpackbits(bits, count=picture()[..., 0].size).reshape(found.hw).astype(bool)
+        mask = np.unpackbits(bits, count=image()[..., 0].size).reshape(found.hw).astype(bool)
         assert (mask != expected.mask(row)).mean() < 0.01
 
 
-def test_a_picture_is_encoded_once_however_it_is_named(ready: Line) -> None:
+def test_a_image_is_encoded_once_however_it_is_named(ready: Line) -> None:
     grey = np.arange(1600, dtype=np.uint16).reshape(40, 40)
-    first, same = Picture(grey, "first"), Picture(grey.copy(), "same")
+    first, same = SharedImage(grey, "first"), SharedImage(grey.copy(), "same")
     for shared in (first, first, same):
         assert isinstance(ready.ask(Preview(shared.ref, CLICK), shared), Previewed)
     ready.ask(Preview(same.ref, CLICK, side=32), same)
@@ -138,7 +138,7 @@ def test_the_latest_preview_wins(ready: Line) -> None:
     run = ready.track(ready.folder / "latest.zarr", video)
     assert video.waiting.wait(60)  # the worker is busy: whatever is asked for now has to wait
     prompts = [Prompt.from_lists([(x, 20)]) for x in range(20, 40)]
-    numbers = [ready.submit(Preview(ready.picture.ref, prompt), ready.picture) for prompt in prompts]
+    numbers = [ready.submit(Preview(ready.image.ref, prompt), ready.image) for prompt in prompts]
     video.open(1)
     assert isinstance(ready.replies.answer(numbers[-1]), Previewed)
     assert [reply.id for reply in ready.replies.of(Previewed, Failed)] == [numbers[-1]]
@@ -150,20 +150,20 @@ def test_the_latest_preview_wins(ready: Line) -> None:
 def test_a_bad_prompt_is_one_sentence(ready: Line) -> None:
     failed = ready.preview(Prompt.from_lists([(500, 20)]))
     assert isinstance(failed, Failed) and "outside" in failed.sentence and not failed.trace
-    failed = ready.ask(Preview(ready.picture.ref, CLICK, side=33), ready.picture)
+    failed = ready.ask(Preview(ready.image.ref, CLICK, side=33), ready.image)
     assert isinstance(failed, Failed) and "33" in failed.sentence
-    gone = Picture(picture()[::2])
+    gone = SharedImage(image()[::2])
     gone.release()
     assert isinstance(ready.ask(Preview(gone.ref, CLICK)), Failed)
 
 
-def test_a_picture_that_needs_too_much_memory_is_a_sentence(ready: Line) -> None:
+def test_a_image_that_needs_too_much_memory_is_a_sentence(ready: Line) -> None:
     pid = ready.client.pid
     assert pid is not None
     process = psutil.Process(pid)
     before = process.rlimit(psutil.RLIMIT_AS)
     process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + 2**28, before[1]))
-    failed = ready.ask(Preview(ready.picture.ref, CLICK, side=4096), ready.picture)
+    failed = ready.ask(Preview(ready.image.ref, CLICK, side=4096), ready.image)
     process.rlimit(psutil.RLIMIT_AS, before)
     assert isinstance(failed, Failed) and "smaller encode side" in failed.sentence and not failed.trace
     assert isinstance(ready.preview(), Previewed)
@@ -181,7 +181,7 @@ def test_recordings_are_made_changed_and_taken_back(ready: Line) -> None:
         (2, "two", "disc"),
     ]
     assert two[0].key == one[0].key != two[1].key
-    assert two[0].thumbnail.shape == picture().shape and two[0].presence > 0
+    assert two[0].thumbnail.shape == image().shape and two[0].presence > 0
     np.testing.assert_array_equal(two[1].prompt.points_xy, OTHER_CLICK.points_xy)
 
     changed = ready.ask(ChangeRecording(two[0].key, label=7, name="new", enabled=False)).prior
@@ -215,7 +215,7 @@ def test_a_prior_file_is_saved_and_loaded(ready: Line, tmp_path: Path) -> None:
     assert isinstance(ready.ask(SavePrior(str(tmp_path / "no" / "folder"))), Failed)
 
 
-def test_another_model_encodes_the_recorded_pictures_again(
+def test_another_model_encodes_the_recorded_images_again(
     ready: Line, tiny_file: Path, other_file: Path, tmp_path: Path
 ) -> None:
     ready.record(name="kept")
@@ -229,7 +229,7 @@ def test_another_model_encodes_the_recorded_pictures_again(
 
     for file in (ready.folder / "prior" / "pictures").iterdir():
         file.unlink()
-    loaded = ready.load(tiny_file)  # which cannot see the pictures: the recordings stay for the other model
+    loaded = ready.load(tiny_file)  # which cannot see the images: the recordings stay for the other model
     assert "cannot be used" in loaded.notice and [info.usable for info in loaded.prior.recordings] == [False]
     assert isinstance(ready.record(), Failed)
     assert isinstance(ready.ask(LoadPrior(str(tmp_path / "a.safetensors"))), PriorChanged)
@@ -267,8 +267,8 @@ def test_previews_and_recordings_between_frames_do_not_touch_the_run(
     number = ready.track(path, video)
     for index in range(FRAMES):
         assert video.waiting.wait(60)
-        asked = ready.submit(Preview(ready.picture.ref, OTHER_CLICK), ready.picture)
-        other = ready.submit(Record(ready.picture.ref, OTHER_CLICK, 2), ready.picture) if index == 4 else 0
+        asked = ready.submit(Preview(ready.image.ref, OTHER_CLICK), ready.image)
+        other = ready.submit(Record(ready.image.ref, OTHER_CLICK, 2), ready.image) if index == 4 else 0
         video.waiting.clear()
         video.open(1)
         assert isinstance(ready.replies.answer(asked), Previewed)

@@ -32,9 +32,9 @@ def test_png_folder(tmp_path):
     write_png_folder(tmp_path / "p", MASKS, seen=seen.append)
     assert seen == [0, 1, 2]
     assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["00000.png", "00001.png", "00002.png"]
-    with Image.open(tmp_path / "p" / "00002.png") as picture:
-        assert picture.mode == "P" and picture.getpalette()[3:6] == [128, 0, 0]
-        assert (np.array(picture) == LABELS[2]).all()
+    with Image.open(tmp_path / "p" / "00002.png") as image:
+        assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
+        assert (np.array(image) == LABELS[2]).all()
     with pytest.raises(StoreError, match="not empty"):
         write_png_folder(tmp_path / "p", MASKS)
     with pytest.raises(StoreError, match="label 300"):

@@ -131,7 +131,7 @@ def test_tiff_palette_and_white_is_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "white.tif"), GREY)
 
 
-def test_first_picture_of_several(tmp_path: Path) -> None:
+def test_first_image_of_several(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, 255 - GREY]))
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), GREY)
 
@@ -178,7 +178,7 @@ def broken(path: Path) -> Path:
         path.write_bytes(
             {
                 "empty": b"",
-                "text": b"not a picture\n" * 50,
+                "text": b"not an image\n" * 50,
                 "cut": whole[: len(whole) // 2],
                 "head": whole[:20],
                 "bomb": png(60000, 60000, 8, 0, b"\0"),
@@ -197,9 +197,9 @@ def broken(path: Path) -> Path:
         ("missing.png", "does not exist"),
         ("folder.png", "is a folder"),
         ("empty.png", "is empty"),
-        ("text.png", "not a picture"),
+        ("text.png", "not an image"),
         ("cut.png", "broken"),
-        ("head.png", "not a picture|broken"),
+        ("head.png", "not an image|broken"),
         ("bomb.png", "more than 178956970 pixels"),
         ("large.png", "more than 178956970 pixels"),
         ("tiffcut.tif", "broken|cannot be read"),
@@ -253,11 +253,11 @@ def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path, kind: str) -> None:
         Image.fromarray(np.asarray(black)).save(path, compress_level=9)
     else:
         tifffile.imwrite(path, black, compression="zlib", rowsperstrip=12_000)
-    with pytest.raises(ImageError, match=r"unpack to 137 MB, which no picture of things does"):
+    with pytest.raises(ImageError, match=r"unpack to 137 MB, which no image of things does"):
         read_image(path)
 
 
-def test_a_large_picture_of_something_is_read(tmp_path: Path) -> None:
+def test_a_large_image_of_something_is_read(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 4, (12_000, 12_000), np.uint8)
     tifffile.imwrite(tmp_path / "noise.tif", noise)
     assert read_image(tmp_path / "noise.tif").shape == noise.shape

@@ -35,8 +35,8 @@ BITS = 8
 HEIGHT, WIDTH = 64, 96
 
 
-def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A picture that says its own number in a row of dark and bright blocks, lossy coding or not."""
+def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """An image that says its own number in a row of dark and bright blocks, lossy coding or not."""
     image = np.full((height, width, 3), (40, 90, 120), np.uint8)
     image[height // 2 :, :, 1] = (np.arange(width) + 2 * number) % 200
     for bit in range(BITS):
@@ -65,7 +65,9 @@ def encode(
         unit = Fraction(1, 25) if milliseconds is None else Fraction(1, 1000)
         stream.codec_context.time_base = unit
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pixels)
+            frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24").reformat(
+                format=pixels
+            )
             frame.pts = number if milliseconds is None else milliseconds[number]
             frame.time_base = unit
             file.mux(stream.encode(frame))
@@ -212,7 +214,7 @@ def test_hidden_frames_do_not_count(clips: Clips, tmp_path: Path) -> None:
         stream = new.add_stream_from_template(old.streams.video[0])
         for place, packet in enumerate(old.demux(video=0)):
             data = bytearray(bytes(packet))
-            if place == 17:  # as encoders write pictures that only others are made from
+            if place == 17:  # as encoders write images that only others are made from
                 data[0] &= ~0x10
             copy = av.Packet(bytes(data))
             copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
@@ -289,8 +291,8 @@ def test_frames_on_the_way_are_shown_to_who_asks(clips: Clips) -> None:
     passed: dict[int, int] = {}
     with open_video(clips.path("long_gop.mp4")) as video:
 
-        def on_way(index: int, picture: Any) -> bool:
-            passed[index] = number_in(picture())
+        def on_way(index: int, image: Any) -> bool:
+            passed[index] = number_in(numbered())
             return True
 
         assert number_in(video.frame(30, on_way=on_way)) == 30
@@ -302,7 +304,7 @@ def test_a_frame_can_be_given_up_on_the_way(clips: Clips) -> None:
     with open_video(clips.path("long_gop.mp4"), cache_bytes=0) as video:
         for index in (40, 8, 55):
             with pytest.raises(FrameNotWanted):
-                video.frame(index, on_way=lambda passed, picture: passed % 5 != 4)
+                video.frame(index, on_way=lambda passed, image: passed % 5 != 4)
             assert [number_in(video.frame(near)) for near in (index, index + 1, index - 2)] == [
                 index,
                 index + 1,
@@ -357,7 +359,7 @@ def test_a_search_that_lands_too_late_is_repeated(clips: Clips, monkeypatch: pyt
         assert [number_in(video.frame(index)) for index in (59, 20, 2, 44)] == [59, 20, 2, 44]
 
 
-def test_decoding_does_not_begin_where_the_picture_only_heals(clips: Clips, searches: list[int]) -> None:
+def test_decoding_does_not_begin_where_the_image_only_heals(clips: Clips, searches: list[int]) -> None:
     with open_video(clips.path("healing.mkv"), cache_bytes=0) as video:
         video.frame(50)
         assert searches == [0, 40, 20, 0]
@@ -417,7 +419,7 @@ def test_several_threads_read_at_once(clips: Clips) -> None:
             np.testing.assert_array_equal(frame, expected[index])
 
 
-# What the picture looks like
+# What the image looks like
 
 
 @pytest.mark.parametrize(
@@ -443,7 +445,7 @@ def test_several_threads_read_at_once(clips: Clips) -> None:
         "transversed",
     ],
 )
-def test_the_picture_is_upright(clips: Clips, tmp_path: Path, matrix: tuple[int, ...], turn: Any) -> None:
+def test_the_image_is_upright(clips: Clips, tmp_path: Path, matrix: tuple[int, ...], turn: Any) -> None:
     data = bytearray(clips.path("short_gop.mov").read_bytes())
     place = data.index(b"tkhd") + 44  # ISO 14496-12, track header version 0
     a, b, c, d = (value << 16 for value in matrix)
@@ -465,14 +467,14 @@ def test_any_pixels_become_rgb(tmp_path: Path, pixels: str) -> None:
 
 
 def test_transparent_gif_frames_lie_over_each_other(tmp_path: Path) -> None:
-    pictures = []
+    images = []
     for number in range(6):
         image = Image.new("P", (40, 40), 0)
         image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
         image.paste(1 + number % 3, (number * 6, 5, number * 6 + 5, 15))
-        pictures.append(image)
+        images.append(image)
     path = tmp_path / "a.gif"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], transparency=0, disposal=1, duration=50)
+    images[0].save(path, save_all=True, append_images=images[1:], transparency=0, disposal=1, duration=50)
     expected = decode(path)
     with open_video(path, cache_bytes=0) as video:
         for index in (5, 2, 4, 0, 5):
@@ -654,8 +656,8 @@ def make_bad(folder: Path, name: str) -> Path:
         ("noise.mkv", "cannot be opened as a video|no frame"),
         ("no_index.mp4", "cannot be opened as a video"),
         ("sound.mp4", "has no video, only audio"),
-        ("folder", r"no pictures \(it has no files\)"),
-        ("texts", r"no pictures \(other files: 1, such as notes\.txt\)"),
+        ("folder", r"no images \(it has no files\)"),
+        ("texts", r"no images \(other files: 1, such as notes\.txt\)"),
     ],
 )
 def test_what_is_no_video_gives_one_sentence(tmp_path: Path, name: str, says: str) -> None:
@@ -671,7 +673,7 @@ def test_what_is_no_video_gives_one_sentence(tmp_path: Path, name: str, says: st
         (None, {}, "NoneType is not a video"),
         ([1, 2], {}, "list is not a video"),
         (np.zeros((4, 5)), {}, "shape"),
-        (np.zeros((40, 50, 3)), {}, "one picture"),
+        (np.zeros((40, 50, 3)), {}, "one image"),
         (np.zeros((2, 4, 5, 2)), {}, "C of 1, 3 or 4"),
         (np.zeros((0, 4, 5)), {}, "is empty"),
         (np.zeros((2, 4, 5), complex), {}, "type complex128"),
@@ -885,10 +887,10 @@ def test_bool_and_float_arrays() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "pictures"
+    path = tmp_path / "images"
     path.mkdir()
     for number in (1, 2, 3, 10, 11):
-        Image.fromarray(picture(number)).save(path / f"Frame {number}.{'PNG' if number % 2 else 'bmp'}")
+        Image.fromarray(numbered(number)).save(path / f"Frame {number}.{'PNG' if number % 2 else 'bmp'}")
     (path / "notes.txt").write_text("hello")
     (path / "._Frame 4.png").write_bytes(b"made by a system")
     (path / "sub.png").mkdir()
@@ -899,12 +901,12 @@ def test_a_folder_is_read_in_the_order_of_counting(folder: Path) -> None:
     with open_video(str(folder)) as video:
         assert video.shape == (5, HEIGHT, WIDTH, 3)
         assert [number_in(frame) for frame in video] == [1, 2, 3, 10, 11]
-        np.testing.assert_array_equal(video[3], picture(10))
-        assert (video.name, video.fps) == ("pictures", None)
+        np.testing.assert_array_equal(video[3], numbered(10))
+        assert (video.name, video.fps) == ("images", None)
 
 
 def test_another_size_in_a_folder_is_named(folder: Path) -> None:
-    Image.fromarray(picture(0, 50, 96)).save(folder / "Frame 7.png")
+    Image.fromarray(numbered(0, 50, 96)).save(folder / "Frame 7.png")
     with pytest.raises(
         VideoError, match=r"Frame 7\.png is 96 wide and 50 high, but Frame 1\.PNG is 96 wide and 64"
     ):
@@ -912,7 +914,7 @@ def test_another_size_in_a_folder_is_named(folder: Path) -> None:
 
 
 def test_another_type_in_a_folder_is_named(folder: Path) -> None:
-    Image.fromarray(picture(0)[..., 0].astype(np.uint16)).save(folder / "Frame 7.png")
+    Image.fromarray(numbered(0)[..., 0].astype(np.uint16)).save(folder / "Frame 7.png")
     video = open_video(folder)
     with pytest.raises(VideoError, match=r"Frame 7\.png has type uint16"):
         video.frame(3)
@@ -926,18 +928,18 @@ def test_a_folder_is_read_lazily_and_names_what_is_broken(folder: Path) -> None:
     with pytest.raises(VideoError, match=r"Frame 3\.PNG is broken"):
         video.frame(2)
     (folder / "Frame 3.PNG").write_bytes(b"nothing")
-    with pytest.raises(VideoError, match=r"Frame 3\.PNG is not a picture"):
+    with pytest.raises(VideoError, match=r"Frame 3\.PNG is not an image"):
         open_video(folder)
 
 
-def test_one_picture_is_a_video_of_one_frame(folder: Path) -> None:
+def test_one_image_is_a_video_of_one_frame(folder: Path) -> None:
     assert number_in(open_video(folder / "Frame 10.bmp")[0]) == 10
 
 
 def test_home_is_filled_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
-    assert len(open_video("~/pictures")) == 5
+    assert len(open_video("~/images")) == 5
 
 
 # TIFF
@@ -1002,7 +1004,7 @@ def test_a_tiff_cut_short_gives_its_frames_or_one_sentence(tmp_path: Path) -> No
         file.filehandle.write(b"damage")
     with open_video(path) as video:
         np.testing.assert_array_equal(video[4], FULL[4])
-        with pytest.raises(VideoError, match=r"Picture 3 of .*a\.tif cannot be read"):
+        with pytest.raises(VideoError, match=r"Image 3 of .*a\.tif cannot be read"):
             video.frame(3)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(VideoError, match=r"a\.tif"):
@@ -1058,11 +1060,11 @@ def test_read_frame(clips: Clips, folder: Path, tmp_path: Path) -> None:
     assert number_in(read_frame(f"{clip}@-1")) == 59
     assert number_in(read_frame(f"{folder}@3")) == 10
     image = read_frame(str(folder / "Frame 2.bmp"))
-    np.testing.assert_array_equal(image, picture(2))
+    np.testing.assert_array_equal(image, numbered(2))
     image[:] = 0
 
     named = tmp_path / "me@7"  # a file of its own, not frame 7 of "me"
-    Image.fromarray(picture(99)).save(named, format="png")
+    Image.fromarray(numbered(99)).save(named, format="png")
     assert number_in(read_frame(named)) == 99
     Image.fromarray(DEEP := np.full((5, 6), 9, np.uint16)).save(tmp_path / "deep.png")
     assert read_frame(tmp_path / "deep.png").shape == (*DEEP.shape, 3)

@@ -56,7 +56,7 @@ def forward(video: LazyVideo) -> None:
 def scrub(video: LazyVideo) -> None:
     places = random.Random(1)
     for _ in range(60):
-        video.frame(places.randrange(COUNT), on_way=lambda passed, picture: picture() is not None)
+        video.frame(places.randrange(COUNT), on_way=lambda passed, image: image() is not None)
 
 
 @pytest.mark.parametrize("read", [forward, scrub])

@@ -1,4 +1,4 @@
-"""A matrix of stores whose numbers are known, its files and its pictures."""
+"""A matrix of stores whose numbers are known, its files and its images."""
 
 import json
 import math
@@ -204,7 +204,7 @@ def test_a_comparison_may_be_a_link_that_a_person_made(comparison, tmp_path):
     assert Comparison.load(tmp_path / "link.json").rows == comparison.rows
 
 
-def test_pictures(comparison):
+def test_images(comparison):
     assert comparison.measures == ["presence", "found", "iou", "agreement"]
     maps = heat_maps(comparison)
     assert maps.dtype == np.uint8 and maps.shape[0] > 400
@@ -214,7 +214,7 @@ def test_pictures(comparison):
     assert charts.shape == (4 * 360, 760, 3)
 
 
-def test_pictures_of_nothing():
+def test_images_of_nothing():
     empty = Comparison(("a",), ("v",), (Cell("a", "v", "none.mp4", "none.zarr", error="x"),), {})
     assert heat_maps(empty).shape == (8, 8, 3) and best_and_worst(empty).ndim == 3
 

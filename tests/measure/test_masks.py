@@ -43,10 +43,10 @@ def written(folder, kind):
     else:
         path.mkdir()
         for index, frame in enumerate(LABELS):
-            picture = Image.fromarray(frame)
+            image = Image.fromarray(frame)
             if kind == "palette":
-                picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-            picture.save(path / f"{index * 5}.png")  # 0, 5, 10: natural order
+                image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            image.save(path / f"{index * 5}.png")  # 0, 5, 10: natural order
     return path
 
 
@@ -73,7 +73,7 @@ def test_a_store_tells_which_frames_were_painted(tmp_path):
             masks.edited()
 
 
-def test_one_picture_is_one_frame(tmp_path):
+def test_one_image_is_one_frame(tmp_path):
     Image.fromarray(LABELS[0] > 0).save(tmp_path / "m.png")
     with open_masks(tmp_path / "m.png") as masks:
         assert masks.shape == (1, 12, 16) and (masks.frame(0) == LABELS[0]).all()
@@ -92,13 +92,13 @@ def test_what_are_no_labels(tmp_path):
     colour = np.zeros((4, 5, 3), np.uint8)
     Image.fromarray(colour).save(tmp_path / "rgb.png")
     tifffile.imwrite(tmp_path / "rgb.tif", colour, photometric="rgb")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "bad.zarr").mkdir()
     (tmp_path / "bad.zarr" / "zarr.json").write_text("{}")
     for name, phrase in (
         ("rgb.png", "colours"), ("rgb.tif", "colours"), ("text.png", "cannot be read"),
-        ("nothing", "no mask pictures"), ("bad.zarr", "no zarr array"), ("none", "does not exist"),
+        ("nothing", "no mask images"), ("bad.zarr", "no zarr array"), ("none", "does not exist"),
     ):  # fmt: skip
         with pytest.raises(StoreError, match=phrase), open_masks(tmp_path / name):
             pass

@@ -84,7 +84,7 @@ def dock(qtbot: Any, viewer: ViewerModel, session: Session) -> Iterator[Any]:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 255, (*HW, 3), np.uint8)
 
 

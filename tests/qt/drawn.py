@@ -69,7 +69,7 @@ class DrawnEngine:
             info = ModelInfo("drawn", "SAM 2.1", "w", "cpu", "float32", 64, 32, True, 1000, variant)
             return Loaded(number, info, PriorState(recordings=self.recordings))
         if isinstance(request, Preview):
-            height, width = request.picture.pixels.shape[:2]
+            height, width = request.image.pixels.shape[:2]
             masks = np.zeros((3, height, width), bool)
             for place in range(3):
                 masks[place, : 10 * (place + 1)] = True
@@ -84,7 +84,7 @@ class DrawnEngine:
 
 def recording(key: str, label: int = 1, name: str = "cat", **more: Any) -> RecordingInfo:
     values: dict[str, Any] = {
-        "image_name": "picture", "iou": 0.9, "presence": 3.0, "thumbnail": np.full((9, 12, 3), 99, np.uint8),
+        "image_name": "image", "iou": 0.9, "presence": 3.0, "thumbnail": np.full((9, 12, 3), 99, np.uint8),
         "prompt": Prompt(), "mask_index": None, "enabled": True, "painted": False, "usable": True, "model": "drawn",
     }  # fmt: skip
     return RecordingInfo(key, label, name, **{**values, **more})

@@ -94,8 +94,8 @@ def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Pers
 def ready(someone: Person, clip: Path | None, name: str = "star") -> Any:
     """Record the sample's object, open the clip, and return its layer."""
     dock = someone.dock
-    picture = someone.viewer.add_image(SAMPLE.prior, name="picture", rgb=True)
-    someone.until(lambda: dock.pictures.current is picture and dock.prompts.layers is not None, "the picture")
+    image = someone.viewer.add_image(SAMPLE.prior, name="image", rgb=True)
+    someone.until(lambda: dock.images.current is image and dock.prompts.layers is not None, "the image")
     click(someone)
     dock.session.prompting.record(1, name)
     someone.until(lambda: len(dock.session.recordings.all) == 1, "the recording")
@@ -179,14 +179,14 @@ def test_layers_are_renamed_moved_changed_and_deleted_while_a_run_is_on(sit_down
     begin(someone)
     video.name = "another name"
     viewer.layers.reverse()
-    picture = next(layer for layer in viewer.layers if layer.name == "picture")
-    dock.pictures.choose(picture)
+    image = next(layer for layer in viewer.layers if layer.name == "image")
+    dock.images.choose(image)
     click(someone)  # a preview while tracking
-    picture.data = SAMPLE.prior[::2, ::2].copy()  # of another size
+    image.data = SAMPLE.prior[::2, ::2].copy()  # of another size
     labels = dock.tracks.labels.layer
     labels.name = "my labels"
     viewer.layers.move(viewer.layers.index(labels), 0)
-    for layer in [layer for layer in viewer.layers if layer not in (video, labels, picture)]:
+    for layer in [layer for layer in viewer.layers if layer not in (video, labels, image)]:
         if layer in viewer.layers:  # the preview goes with the points
             viewer.layers.remove(layer)
     someone.scrub(3)
@@ -194,7 +194,7 @@ def test_layers_are_renamed_moved_changed_and_deleted_while_a_run_is_on(sit_down
     viewer.layers.remove(labels)
     someone.qtbot.wait(50)
     viewer.layers.remove(video)
-    viewer.layers.remove(picture)
+    viewer.layers.remove(image)
     store = finish(someone)
     whole = labels_of(store)
     assert whole.any()

@@ -47,9 +47,9 @@ def click(qtbot, button):
 
 
 @pytest.fixture
-def prompted(qtbot, dock, viewer, picture):
-    """The dock with one click on a picture."""
-    viewer.add_image(picture, rgb=True, name="picture")
+def prompted(qtbot, dock, viewer, image):
+    """The dock with one click on an image."""
+    viewer.add_image(image, rgb=True, name="image")
     qtbot.waitUntil(lambda: dock.prompts.layers is not None)
     dock.prompts.layers.add_point(10, 20, (), "object")
     qtbot.waitUntil(lambda: dock.session.prompting.preview is not None)
@@ -83,16 +83,16 @@ def test_the_points_stay_the_active_layer(prompted, viewer):
     assert viewer.layers[-1] is prompted.prompts.layers.points
 
 
-def test_picking_the_picture_lets_the_next_click_count(prompted, viewer):
+def test_picking_the_image_lets_the_next_click_count(prompted, viewer):
     points = prompted.prompts.layers.points
-    viewer.layers.selection.active, points.mode = viewer.layers["picture"], "pan_zoom"
+    viewer.layers.selection.active, points.mode = viewer.layers["image"], "pan_zoom"
     prompted.panel.image.activated.emit(prompted.panel.image.currentIndex())
     assert viewer.layers.selection.active is points and points.mode == "add"
 
 
-def test_the_first_click_on_another_picture_stays(qtbot, prompted, viewer, picture):
+def test_the_first_click_on_another_image_stays(qtbot, prompted, viewer, image):
     click(qtbot, prompted.panel.record)
-    viewer.add_image(picture[::-1], rgb=True, name="next")
+    viewer.add_image(image[::-1], rgb=True, name="next")
     qtbot.waitUntil(lambda: prompted.prompts.layers.image.name == "next")
     prompted.panel.name.setText("cat")
     prompted.prompts.layers.add_point(10, 20, (), "object")
@@ -102,17 +102,17 @@ def test_the_first_click_on_another_picture_stays(qtbot, prompted, viewer, pictu
     assert prompted.session.prompting.prompt.points_xy.tolist() == [[10, 20], [12, 20]]
 
 
-def test_the_next_picture_is_the_one_to_click_on_unless_there_are_clicks(qtbot, prompted, viewer, picture):
-    viewer.add_image(picture, rgb=True, name="second")
+def test_the_next_image_is_the_one_to_click_on_unless_there_are_clicks(qtbot, prompted, viewer, image):
+    viewer.add_image(image, rgb=True, name="second")
     qtbot.waitUntil(lambda: prompted.panel.image.findText("second") >= 0)
-    assert prompted.pictures.current.name == "picture"
+    assert prompted.images.current.name == "image"
     prompted.panel.clear_prompt.click()
-    viewer.add_image(picture, rgb=True, name="third")
-    qtbot.waitUntil(lambda: prompted.pictures.current.name == "third")
+    viewer.add_image(image, rgb=True, name="third")
+    qtbot.waitUntil(lambda: prompted.images.current.name == "third")
     assert viewer.layers.selection.active is prompted.prompts.layers.points
-    viewer.add_image(np.zeros((4, *picture.shape), np.uint8), rgb=True, name="video")
+    viewer.add_image(np.zeros((4, *image.shape), np.uint8), rgb=True, name="video")
     qtbot.waitUntil(lambda: prompted.panel.image.findText("video") >= 0)
-    assert prompted.pictures.current.name == "third"
+    assert prompted.images.current.name == "third"
 
 
 def test_a_selected_layer_that_takes_the_clicks_is_told(qtbot, prompted, viewer):
@@ -121,15 +121,15 @@ def test_a_selected_layer_that_takes_the_clicks_is_told(qtbot, prompted, viewer)
     def told(active):
         viewer.layers.selection.active = active
         qtbot.wait(20)
-        return "select the layer “picture prompt”" in says()
+        return "select the layer “image prompt”" in says()
 
-    assert told(viewer.layers["picture"]) and says().startswith("Press Record (R); to click again")
+    assert told(viewer.layers["image"]) and says().startswith("Press Record (R); to click again")
     assert not told(points) and "click again to correct" in says()
     prompted.panel.draw_box.click()
     assert not told(prompted.prompts.layers.box)
     prompted.panel.clear_prompt.click()
-    assert told(viewer.layers["picture"]) and says().startswith("Clicks go to another layer now")
-    assert not told(points) and says() == "Click on your object in the picture."
+    assert told(viewer.layers["image"]) and says().startswith("Clicks go to another layer now")
+    assert not told(points) and says() == "Click on your object in the image."
 
 
 def test_who_paints_is_not_told_about_clicks(qtbot, prompted, viewer):
@@ -142,21 +142,19 @@ def test_who_paints_is_not_told_about_clicks(qtbot, prompted, viewer):
 @pytest.mark.parametrize("job", ["starting", "tracking", "paused", "finished"])
 @pytest.mark.parametrize("lost", [0, 2])
 def test_a_run_is_told_whatever_layer_is_selected(job, lost):
-    now = Standing("ready", pictures=True, recordings=1, video=True, job=job, lost=lost)
+    now = Standing("ready", images=True, recordings=1, video=True, job=job, lost=lost)
     assert hint_for(now) == hint_for(replace(now, to_select="cat prompt"))
 
 
-def test_a_covered_picture_is_not_the_one_to_go_back_to():
-    now = Standing(
-        "ready", pictures=True, recordings=1, video=True, to_select="cat prompt", covered="fox.mp4"
-    )
+def test_a_covered_image_is_not_the_one_to_go_back_to():
+    now = Standing("ready", images=True, recordings=1, video=True, to_select="cat prompt", covered="fox.mp4")
     assert hint_for(now) == (
-        "Press Track to find it in the video; to click once more, choose “fox.mp4” as the picture first."
+        "Press Track to find it in the video; to click once more, choose “fox.mp4” as the image first."
     )
     assert "select the layer “cat prompt”" in hint_for(replace(now, covered=""))
 
 
-def test_enter_gives_the_keys_back_to_the_picture(qtbot, prompted):
+def test_enter_gives_the_keys_back_to_the_image(qtbot, prompted):
     prompted.activateWindow()
     for field in (prompted.panel.name, prompted.panel.label.lineEdit()):
         field.setFocus()
@@ -192,17 +190,17 @@ def test_the_preview_layer_stays_for_the_next_prompt(qtbot, prompted, viewer):
     assert prompted.prompts._preview is layer and layer.data.any()
 
 
-def test_no_preview_layer_is_left_when_its_picture_goes(qtbot, prompted, viewer, picture):
+def test_no_preview_layer_is_left_when_its_image_goes(qtbot, prompted, viewer, image):
     prompted.panel.clear_prompt.click()
     qtbot.waitUntil(lambda: prompted.session.prompting.preview is None)
-    viewer.layers.remove("picture")
+    viewer.layers.remove("image")
     qtbot.waitUntil(lambda: not list(viewer.layers))
 
 
-def test_a_preview_lies_over_the_picture_that_was_clicked(qtbot, prompted, viewer, picture):
-    viewer.add_image(picture, rgb=True, name="other", scale=(3, 3))
+def test_a_preview_lies_over_the_image_that_was_clicked(qtbot, prompted, viewer, image):
+    viewer.add_image(image, rgb=True, name="other", scale=(3, 3))
     qtbot.waitUntil(lambda: prompted.panel.image.findText("other") >= 0)
-    prompted.pictures.choose(viewer.layers["other"])
+    prompted.images.choose(viewer.layers["other"])
     prompted.prompts.layers.add_point(10, 20, (), "object")
     qtbot.waitUntil(lambda: prompted.session.prompting.preview is not None)
     qtbot.waitUntil(lambda: prompted.prompts._preview is not None)
@@ -349,9 +347,9 @@ def test_the_next_run_is_estimated_before_it_begins(qtbot, dock, session, tracki
     assert dock.panel.estimate.text() == "about 2 s for 1 frame at 512"
 
 
-def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):
-    assert "Open a picture" in dock.panel.hint.text()
-    viewer.add_image(picture, rgb=True)
+def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, image):
+    assert "Open an image" in dock.panel.hint.text()
+    viewer.add_image(image, rgb=True)
     qtbot.waitUntil(lambda: "Click on your object" in dock.panel.hint.text())
     dock.prompts.layers.add_point(10, 20, (), "object")
     qtbot.waitUntil(lambda: dock.session.prompting.preview is not None)
@@ -360,13 +358,13 @@ def test_the_hint_leads_from_step_to_step(qtbot, dock, viewer, picture):
     assert "open the video" in dock.panel.hint.text()
 
 
-def test_a_covered_picture_is_told(qtbot, prompted, viewer, picture):
-    viewer.add_image(picture, rgb=True, name="cover", translate=(0, 200))
+def test_a_covered_image_is_told(qtbot, prompted, viewer, image):
+    viewer.add_image(image, rgb=True, name="cover", translate=(0, 200))
     assert prompted.prompts.covered_by == ""
     viewer.layers["cover"].translate = (0, 10)
     viewer.layers.move(viewer.layers.index("cover"), 1)
     prompted.prompts.sync()
-    assert "cover lies over the picture" in prompted.panel.hint.text()
+    assert "cover lies over the image" in prompted.panel.hint.text()
     viewer.layers["cover"].visible = False
     prompted.prompts.sync()
     assert "Record" in prompted.panel.hint.text()
@@ -403,11 +401,11 @@ def test_every_state_of_a_run_has_words(job):
     assert hint_for(Standing("ready", job=job, lost=2))
 
 
-def test_errors_are_one_sentence(qtbot, dock, viewer, picture):
-    viewer.add_image(picture, rgb=True)
+def test_errors_are_one_sentence(qtbot, dock, viewer, image):
+    viewer.add_image(image, rgb=True)
     qtbot.waitUntil(lambda: dock.prompts.layers is not None)
     dock.prompts.layers.add_point(-100, 20, (), "object")
-    assert "outside the picture" in dock.panel.hint.text()
+    assert "outside the image" in dock.panel.hint.text()
 
 
 def test_ending_leaves_nothing_behind(qtbot, prompted, viewer, engines):
@@ -415,15 +413,15 @@ def test_ending_leaves_nothing_behind(qtbot, prompted, viewer, engines):
     assert len(dims.callbacks) > 1
     prompted.end()
     qtbot.waitUntil(lambda: engines[0].closed)
-    assert not [layer for layer in viewer.layers if layer.name != "picture"]
+    assert not [layer for layer in viewer.layers if layer.name != "image"]
     assert len(prompted._connections) == 0
     ours = [str(call) for event in (dims, layers.inserted, layers.removed) for call in event.callbacks]
     assert not [call for call in ours if "LayerChoice" in call or "Control" in call]
     assert not viewer.mouse_move_callbacks
 
 
-def test_removing_the_picture_takes_its_prompt_along(qtbot, prompted, viewer):
-    viewer.layers.remove("picture")
+def test_removing_the_image_takes_its_prompt_along(qtbot, prompted, viewer):
+    viewer.layers.remove("image")
     qtbot.waitUntil(lambda: prompted.prompts.layers is None)
     assert not list(viewer.layers)
 

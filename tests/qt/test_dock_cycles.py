@@ -25,8 +25,8 @@ def samexp_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if "samexp" in thread.name)
 
 
-def test_docks_come_and_go_without_a_trace(qtbot, viewer, picture, tmp_path):
-    viewer.add_image(picture, rgb=True)
+def test_docks_come_and_go_without_a_trace(qtbot, viewer, image, tmp_path):
+    viewer.add_image(image, rgb=True)
     # threads of earlier tests that have nothing to do end within seconds
     qtbot.waitUntil(lambda: not samexp_threads(), timeout=20_000)
     before = None

@@ -71,8 +71,8 @@ def choose_file(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 
 def show_object(someone: Person) -> None:
-    """Open the sample picture and click on the object."""
-    someone.viewer.open_sample("napari-samexp", "picture")
+    """Open the sample image and click on the object."""
+    someone.viewer.open_sample("napari-samexp", "image")
     someone.until(lambda: someone.dock.prompts.layers is not None, "a layer for clicks")
     someone.viewer.reset_view()
     someone.click(*map(float, SAMPLE.points_xy[0]))
@@ -344,7 +344,7 @@ def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
 def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     someone = person()
     dock, viewer = someone.dock, someone.viewer
-    someone.viewer.open_sample("napari-samexp", "picture")
+    someone.viewer.open_sample("napari-samexp", "image")
     someone.until(lambda: dock.prompts.layers is not None, "a layer for clicks")
     viewer.reset_view()
     x, y = map(float, SAMPLE.points_xy[0])
@@ -364,8 +364,8 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     viewer.window.remove_dock_widget(dock.parentWidget())
     someone.qtbot.waitUntil(lambda: dock.session is None, timeout=20_000)
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
-    assert [layer.name for layer in viewer.layers] == ["sample picture", "sample picture truth"]
-    assert np.array_equal(viewer.layers["sample picture truth"].data, SAMPLE.prior_mask)
+    assert [layer.name for layer in viewer.layers] == ["sample image", "sample image truth"]
+    assert np.array_equal(viewer.layers["sample image truth"].data, SAMPLE.prior_mask)
     assert not viewer.mouse_move_callbacks
     _, again = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     assert again is not dock
@@ -397,7 +397,7 @@ def test_the_window_outlives_its_worker_at_every_stage(person, clip, monkeypatch
     dock.session.load_model("starter")
     killed("loading")
     someone.until(lambda: dock.session.models.state.state == "ready", "the model again")
-    someone.viewer.open_sample("napari-samexp", "picture")
+    someone.viewer.open_sample("napari-samexp", "image")
     someone.until(lambda: dock.prompts.layers is not None, "a layer for clicks")
     someone.viewer.reset_view()
     someone.click(*map(float, SAMPLE.points_xy[0]))
@@ -487,7 +487,7 @@ sample = load_sample()
 viewer = napari.Viewer(show=True)
 _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
 someone = Person(viewer, dock, Waits())
-viewer.open_sample("napari-samexp", "picture")
+viewer.open_sample("napari-samexp", "image")
 someone.until(lambda: dock.session.models.state.usable and dock.prompts.layers is not None)
 viewer.reset_view()
 someone.click(*map(float, sample.points_xy[0]))

@@ -75,7 +75,7 @@ def test_sentences_lead_to_their_entry() -> None:
     assert trouble_of(sentence_of(RuntimeError("a fault"))).title == "A fault of the program"
     assert trouble_of(exit_sentence(-9)).title == "Out of memory"
     assert trouble_of(exit_sentence(3)).title == "The model's process ended"
-    assert trouble_of("Click on your object in the picture.") is None
+    assert trouble_of("Click on your object in the image.") is None
     assert trouble_of("Saved to cat.safetensors.") is None
     with pytest.raises(SamexpError) as refused:
         load_model(str(SOURCE / "napari.yaml"))
@@ -133,10 +133,8 @@ def test_the_links_of_a_page_lead_somewhere(qtbot: Any, name: str) -> None:
         assert not anchor or slug(window.browser.textCursor().block().text()) == anchor
 
 
-def test_the_keys_that_are_listed_are_those_that_work(
-    dock: Any, viewer: Any, picture: Any, qtbot: Any
-) -> None:
-    viewer.add_image(picture, rgb=True)
+def test_the_keys_that_are_listed_are_those_that_work(dock: Any, viewer: Any, image: Any, qtbot: Any) -> None:
+    viewer.add_image(image, rgb=True)
     qtbot.waitUntil(lambda: dock.prompts.layers is not None)
     napari_own = {str(key) for key in type(viewer).class_keymap}
     bound = {str(key) for key in viewer.keymap} - napari_own
@@ -173,8 +171,8 @@ def test_the_first_hint_is_put_away_for_good(qtbot: Any, dock: Any, session: Any
     assert dock.show_help().name == TUTORIAL
     welcome.sample.click()
     qtbot.waitUntil(lambda: dock.videos.current is not None)
-    assert [layer.name for layer in viewer.layers][:2] == ["sample picture", "sample clip"]
-    assert dock.pictures.current is viewer.layers["sample picture"] and not dock.prompts.covered_by
+    assert [layer.name for layer in viewer.layers][:2] == ["sample image", "sample clip"]
+    assert dock.images.current is viewer.layers["sample image"] and not dock.prompts.covered_by
     welcome.close_button.click()
     assert not welcome.isVisible()
     assert session.settings.welcomed

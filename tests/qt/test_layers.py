@@ -13,9 +13,9 @@ from napari_samexp.errors import ImageError
 
 
 @pytest.fixture
-def layers(viewer, picture):
-    image = viewer.add_image(picture, rgb=True, scale=(0.5, 0.5), translate=(3, 4))
-    return PromptLayers(viewer, image, lambda: OBJECT)
+def layers(viewer, image):
+    layer = viewer.add_image(image, rgb=True, scale=(0.5, 0.5), translate=(3, 4))
+    return PromptLayers(viewer, layer, lambda: OBJECT)
 
 
 def test_points_become_x_and_y(layers):
@@ -26,7 +26,7 @@ def test_points_become_x_and_y(layers):
     np.testing.assert_array_equal(prompt.labels, [1, 0])
 
 
-def test_the_layer_lies_where_the_picture_lies(layers):
+def test_the_layer_lies_where_the_image_lies(layers):
     layers.add_point(10, 20, (), OBJECT)
     np.testing.assert_allclose(layers.points.data_to_world([20, 10]), layers.image.data_to_world([20, 10]))
 

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
 
 from napari_samexp._qt.image_layers import step_to, time_axis, time_of, view_of
 from napari_samexp._qt.posenc.encoding_frame import is_encoding
-from napari_samexp._qt.posenc.spectrum_view import spectrum_picture
+from napari_samexp._qt.posenc.spectrum_view import spectrum_image
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.errors import SamexpError
 from napari_samexp.session.encodings import EncodingSession
@@ -155,7 +155,7 @@ def test_every_control_has_its_name_and_says_what_it_does(dock: Any) -> None:
 def test_nothing_is_in_the_viewer_before_it_is_asked_for(dock: Any, viewer: Any) -> None:
     assert not list(viewer.layers)
     assert "Add layers" in dock.panel.hint.text()
-    assert dock.panel.spectrum.pictures  # but the spectrum is there
+    assert dock.panel.spectrum.images  # but the spectrum is there
 
 
 def test_the_map_has_a_channel_slider_and_the_norm_beside_it(shown: Any, viewer: Any) -> None:
@@ -317,7 +317,7 @@ def test_similarity_is_that_of_the_new_map_after_a_change(qtbot: Any, shown: Any
     shown.panel.grid_height.setValue(4)
     settled(qtbot, shown)
     made, layer = shown.session.first.current, shown.layers.layer(0, "similarity")
-    np.testing.assert_array_equal(layer.data, made.similarity(3, 7))  # the same place of the picture
+    np.testing.assert_array_equal(layer.data, made.similarity(3, 7))  # the same place of the image
 
 
 def test_a_click_on_the_plot_goes_to_a_channel(qtbot: Any, shown: Any, viewer: Any) -> None:
@@ -327,17 +327,17 @@ def test_a_click_on_the_plot_goes_to_a_channel(qtbot: Any, shown: Any, viewer: A
     qtbot.mouseClick(plot, Qt.MouseButton.LeftButton, pos=QPoint(plot.width() - 8, 60))
     assert viewer.dims.current_step[0] == 5
     qtbot.waitUntil(lambda: plot._current == 5)
-    assert [name for name, _ in shown.panel.spectrum.pictures] == ["channel 5"]
+    assert [name for name, _ in shown.panel.spectrum.images] == ["channel 5"]
 
 
 def test_no_line_of_a_large_spectrum_is_lost() -> None:
     magnitude = np.zeros((301, 256), np.float32)
     magnitude[150] = 1
     magnitude[7, 9] = 0.5
-    picture = spectrum_picture(magnitude)
-    assert max(picture.shape) <= 118 and (picture[50] == [253, 231, 37]).all()
-    assert (picture[2, 3] != picture[4, 3]).any()
-    small = spectrum_picture(np.eye(20, dtype=np.float32))
+    image = spectrum_image(magnitude)
+    assert max(image.shape) <= 118 and (image[50] == [253, 231, 37]).all()
+    assert (image[2, 3] != image[4, 3]).any()
+    small = spectrum_image(np.eye(20, dtype=np.float32))
     assert small.shape == (20, 20, 3)
 
 
@@ -382,7 +382,7 @@ def test_channels_are_linked_from_first_to_last(qtbot: Any, compared: Any, viewe
         assert (compared.layers.channel(0), compared.layers.channel(1)) == (channel, other)
         qtbot.wait(30)
         assert compared.panel.status.text().splitlines()[1].startswith(f"ch. {other} of 11")
-    assert [name for name, _ in compared.panel.spectrum.pictures] == ["channel 5", "channel 10"]
+    assert [name for name, _ in compared.panel.spectrum.images] == ["channel 5", "channel 10"]
 
 
 def test_both_grids_change_together(qtbot: Any, compared: Any) -> None:
@@ -440,20 +440,18 @@ def test_names_that_a_person_gave_stay(qtbot: Any, shown: Any) -> None:
     assert (layer.name, norm.name) == ("mine", "sam1 absolute norm")
 
 
-def test_maps_lie_right_of_a_picture_and_as_large(
-    qtbot: Any, make_dock: Any, viewer: Any, picture: Any
-) -> None:
-    image = viewer.add_image(picture, rgb=True, scale=(2, 2))
+def test_maps_lie_right_of_a_image_and_as_large(qtbot: Any, make_dock: Any, viewer: Any, image: Any) -> None:
+    below = viewer.add_image(image, rgb=True, scale=(2, 2))
     dock = make_dock(viewer)
     click(qtbot, dock.panel.add_layers)
     layer = dock.layers.layer(0)
     height, width = (np.asarray(layer.data.shape[-2:]) * layer.scale[-2:]).tolist()
     assert (height, width) == pytest.approx((96, 128))
-    assert layer.extent.world[0][-1] > image.extent.world[1][-1]
+    assert layer.extent.world[0][-1] > below.extent.world[1][-1]
 
 
 def test_what_is_clicked_on_and_tracked_in_are_no_maps(
-    qtbot: Any, shown: Any, viewer: Any, dock: Any, picture: Any
+    qtbot: Any, shown: Any, viewer: Any, dock: Any, image: Any
 ) -> None:
     from napari_samexp._qt.connections import Connections
     from napari_samexp._qt.layer_choice import LayerChoice
@@ -463,8 +461,8 @@ def test_what_is_clicked_on_and_tracked_in_are_no_maps(
     qtbot.addWidget(combo)
     choice = LayerChoice(combo, viewer, connections, lambda call: call())
     assert choice.current is None
-    viewer.add_image(picture, rgb=True, name="picture")
-    assert choice.current.name == "picture" and combo.count() == 1
+    viewer.add_image(image, rgb=True, name="image")
+    assert choice.current.name == "image" and combo.count() == 1
     connections.undo()
 
 
@@ -496,7 +494,7 @@ def window(make_napari_viewer: Any, qtbot: Any, make_dock: Any, video: Any) -> A
 
 
 def bars(dock: Any) -> list[QScrollBar]:
-    """Return napari's sliders, time first: the axis nearest to the picture is on top."""
+    """Return napari's sliders, time first: the axis nearest to the image is on top."""
     found = [b for b in dock.window().findChildren(QScrollBar) if "Modified" in type(b).__name__]
     return sorted((b for b in found if b.isVisible()), key=lambda b: b.mapToGlobal(QPoint()).y())
 

@@ -1,4 +1,4 @@
-"""The pictures of the docks do not lie: the window of today looks and reads as they say."""
+"""The images of the docks do not lie: the window of today looks and reads as they say."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ FILMS = ("tracking", "channels")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("xvfb-run") is None,
-    reason="the pictures are made on Linux, on a virtual screen of their own",
+    reason="the images are made on Linux, on a virtual screen of their own",
 )
 
 
 @pytest.fixture(scope="module")
 def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures of the window as it is now."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A folder with images of the window as it is now."""
+    folder = tmp_path_factory.mktemp("images")
     command = [
         *SCREEN,
         sys.executable,
@@ -59,8 +59,8 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def coarse(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").resize(COARSE, Image.Resampling.BOX)
+    with Image.open(path) as image:
+        small = image.convert("RGB").resize(COARSE, Image.Resampling.BOX)
     return np.asarray(small, np.float32)
 
 
@@ -73,47 +73,43 @@ def names(folder: Path) -> list[str]:
     return [f"{name}-{theme}.webp" for name in contents(folder) for theme in ("dark", "light")]
 
 
-def test_every_picture_and_film_is_there() -> None:
+def test_every_image_and_film_is_there() -> None:
     for name in names(COMMITTED):
-        with Image.open(COMMITTED / name) as picture:
+        with Image.open(COMMITTED / name) as image:
             # a narrow window is as wide as its docks need, which depends on the fonts
-            assert picture.height == 700 if "narrow" in name else picture.size == (1280, 800)
+            assert image.height == 700 if "narrow" in name else image.size == (1280, 800)
     for name in FILMS:
         for theme in ("dark", "light"):
             with Image.open(COMMITTED / f"{name}-{theme}.webp") as film:
                 assert film.n_frames > 5
 
 
-def test_the_pictures_are_light() -> None:
+def test_the_images_are_light() -> None:
     made = [COMMITTED / name for name in names(COMMITTED)]
     films = [COMMITTED / f"{name}-{theme}.webp" for name in FILMS for theme in ("dark", "light")]
     assert max(path.stat().st_size for path in made) < 150_000
     assert sum(path.stat().st_size for path in films) < 1_000_000
 
 
-def test_the_bound_tells_pictures_apart() -> None:
-    """No committed picture could stand for another scene, or for the same in another theme."""
+def test_the_bound_tells_images_apart() -> None:
+    """No committed image could stand for another scene, or for the same in another theme."""
     for one, other in itertools.combinations(names(COMMITTED), 2):
         assert distance(COMMITTED / one, COMMITTED / other) > FAR, (one, other)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_controls_are_those_of_the_pictures(today: Path) -> None:
+def test_the_controls_are_those_of_the_images(today: Path) -> None:
     then, now = contents(COMMITTED), contents(today)
     assert then.keys() == now.keys()
     for scene in then:
-        assert now[scene] == then[scene], (
-            f"{scene} shows other controls; look at them, and run `make pictures`"
-        )
+        assert now[scene] == then[scene], f"{scene} shows other controls; look at them, and run `make images`"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(
-    Version(version("napari")) < Version("0.9"), reason="the pictures show napari 0.9's window"
-)
-def test_the_window_looks_like_the_pictures(today: Path) -> None:
+@pytest.mark.skipif(Version(version("napari")) < Version("0.9"), reason="the images show napari 0.9's window")
+def test_the_window_looks_like_the_images(today: Path) -> None:
     for name in names(COMMITTED):
         found = distance(COMMITTED / name, today / name)
-        assert found < FAR, f"{name} differs by {found:.1f} of 255; look at it, and run `make pictures`"
+        assert found < FAR, f"{name} differs by {found:.1f} of 255; look at it, and run `make images`"

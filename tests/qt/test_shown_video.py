@@ -60,7 +60,7 @@ def test_the_newest_wish_comes_before_older_ones():
 
 
 class LongWay:
-    """A video of one group of pictures: all frames before the one asked for are passed, each when it may."""
+    """A video of one group of images: all frames before the one asked for are passed, each when it may."""
 
     shape = (200, 4, 4, 3)
 
@@ -75,11 +75,11 @@ class LongWay:
         self.asked.append(index)
         for passed in range(index):
             assert self.may_pass.acquire(timeout=5)
-            if on_way is not None and not on_way(passed, lambda passed=passed: self._picture(passed)):
+            if on_way is not None and not on_way(passed, lambda passed=passed: self._image(passed)):
                 raise FrameNotWanted("given up")
-        return self._picture(index)
+        return self._image(index)
 
-    def _picture(self, index):
+    def _image(self, index):
         return np.full(self.shape[1:], index, np.uint8)
 
 

@@ -69,9 +69,9 @@ def test_lost_stretches_are_found_in_both_directions(timeline):
 def test_lost_frames_are_shaded(timeline):
     for index in range(100):
         timeline.set_score(index, 1, -5.0 if 40 <= index < 60 else 5.0, 0.8)
-    picture = timeline.grab().toImage()
-    bottom = picture.height() - 8
-    lost, found = picture.pixelColor(4 + 100, bottom), picture.pixelColor(4 + 20, bottom)
+    image = timeline.grab().toImage()
+    bottom = image.height() - 8
+    lost, found = image.pixelColor(4 + 100, bottom), image.pixelColor(4 + 20, bottom)
     assert lost.red() > lost.green() + 80
     assert lost != found
 
@@ -81,10 +81,10 @@ def test_nothing_is_lost_where_a_person_painted(timeline):
         timeline.set_score(index, 1, -5.0 if 40 <= index < 60 else 5.0, 0.8)
     before = timeline.grab().toImage()
     timeline.set_painted({45, 46, 300})
-    picture = timeline.grab().toImage()
-    for row in (20, picture.height() - 8):  # the shade, and the label's row
-        assert picture.pixelColor(4 + 91, row) == before.pixelColor(4 + 20, row)
-        assert picture.pixelColor(4 + 100, row) == before.pixelColor(4 + 100, row)
+    image = timeline.grab().toImage()
+    for row in (20, image.height() - 8):  # the shade, and the label's row
+        assert image.pixelColor(4 + 91, row) == before.pixelColor(4 + 20, row)
+        assert image.pixelColor(4 + 100, row) == before.pixelColor(4 + 100, row)
     assert [timeline.next_lost(index, 1) for index in (0, 40, 47)] == [40, 47, None]
     assert timeline.next_lost(47, -1) == 40
     assert timeline._describe(45) == "frame 45, painted by hand\ncat: presence -5.0, IoU 0.80"

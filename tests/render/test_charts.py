@@ -9,8 +9,8 @@ from napari_samexp.render.charts import heat_map, line_chart, shade
 from napari_samexp.render.overlay import colour_of
 
 
-def has(picture, colour):
-    return bool((picture == np.array(colour, np.uint8)).all(axis=2).any())
+def has(image, colour):
+    return bool((image == np.array(colour, np.uint8)).all(axis=2).any())
 
 
 def test_brightness_grows_with_the_share():
@@ -21,26 +21,26 @@ def test_brightness_grows_with_the_share():
 
 def test_a_heat_map_has_a_cell_of_each_colour():
     values = np.array([[0.0, 0.5], [1.0, np.nan]])
-    picture = heat_map(values, ["cat", "a very long name " * 5], ["one", "two"], title="presence")
-    assert all(has(picture, shade(share)) for share in (0, 0.5, 1))
-    assert has(picture, (236, 236, 238)) and picture.dtype == np.uint8
-    assert picture.shape[1] < 500
+    image = heat_map(values, ["cat", "a very long name " * 5], ["one", "two"], title="presence")
+    assert all(has(image, shade(share)) for share in (0, 0.5, 1))
+    assert has(image, (236, 236, 238)) and image.dtype == np.uint8
+    assert image.shape[1] < 500
     assert not has(heat_map(values[:1], ["cat"], ["one", "two"], title="presence"), shade(1))
 
 
 def test_limits_choose_the_colours():
-    picture = heat_map(np.array([[5.0]]), ["a"], ["b"], title="", limits=(0, 10))
-    assert has(picture, shade(0.5))
+    image = heat_map(np.array([[5.0]]), ["a"], ["b"], title="", limits=(0, 10))
+    assert has(image, shade(0.5))
 
 
-def column_of(picture, colour):
-    return np.argwhere((picture == np.array(colour, np.uint8)).all(axis=2))
+def column_of(image, colour):
+    return np.argwhere((image == np.array(colour, np.uint8)).all(axis=2))
 
 
 def test_a_rising_curve_rises():
     xs = list(range(50))
-    picture = line_chart({"a": (xs, [x / 49 for x in xs])}, title="t", x_name="frame")
-    places = column_of(picture, colour_of(1))
+    image = line_chart({"a": (xs, [x / 49 for x in xs])}, title="t", x_name="frame")
+    places = column_of(image, colour_of(1))
     places = places[places[:, 0] > 80]  # below the legend
     left, right = places[places[:, 1].argmin()], places[places[:, 1].argmax()]
     assert left[0] > right[0] + 100

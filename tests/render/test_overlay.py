@@ -141,16 +141,16 @@ def test_the_legend_is_in_the_corner_only_and_changes_where_an_object_is_lost(st
 
 
 def test_a_frame_too_small_for_words_has_none():
-    picture = np.full((40, 200, 3), GREY, np.uint8)
-    _drawing.draw_legend(picture, 3, {1: "cat"}, [])
-    assert (picture == GREY).all()
+    image = np.full((40, 200, 3), GREY, np.uint8)
+    _drawing.draw_legend(image, 3, {1: "cat"}, [])
+    assert (image == GREY).all()
 
 
 def test_a_long_legend_is_cut_at_the_frame_and_at_half_its_height():
-    picture = np.full((200, 60, 3), GREY, np.uint8)
-    _drawing.draw_legend(picture, 3, dict.fromkeys(range(1, 40), "a name that is too long"), [2])
-    assert (picture[105:] == GREY).all()
-    assert (picture[20:90, 59] != GREY).any()
+    image = np.full((200, 60, 3), GREY, np.uint8)
+    _drawing.draw_legend(image, 3, dict.fromkeys(range(1, 40), "a name that is too long"), [2])
+    assert (image[105:] == GREY).all()
+    assert (image[20:90, 59] != GREY).any()
 
 
 def test_labels_of_another_size_are_refused_and_nothing_is_written(tmp_path, labels):
@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path, labels):
     for path in (tmp_path / "none" / "o.mp4", tmp_path / "folder.mp4"):
         with pytest.raises(StoreError, match="write the video"):
             write_overlay(path, Still(), labels)
-    with pytest.raises(StoreError, match="write the picture"):
+    with pytest.raises(StoreError, match="write the image"):
         write_png(tmp_path / "none" / "o.png", np.zeros((4, 4, 3), np.uint8))
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.mp4"]
 
@@ -218,7 +218,7 @@ def test_the_sheet_holds_done_frames_captions_and_marks(store):
     assert not ((plain[..., 0].astype(int) - plain[..., 2] > 120) & (plain[..., 1] < 100)).any()
 
 
-def test_the_sheet_is_spread_over_the_frames_and_can_be_led_by_a_picture(labels):
+def test_the_sheet_is_spread_over_the_frames_and_can_be_led_by_a_image(labels):
     lead = np.zeros((300, 100, 3), np.uint8)
     sheet = contact_sheet(Still(), labels, count=2, columns=9, lead=[(lead, "prior")], notes={0: "J 0.9"})
     assert sheet.shape == (32 - 10 + 190, 32 - 10 + 3 * 218, 3)
@@ -234,10 +234,10 @@ def test_many_lost_names_are_cut_to_the_tile(labels):
 
 
 def test_a_png_is_read_back_as_it_was(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    write_png(tmp_path / "p.png", picture)
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    write_png(tmp_path / "p.png", image)
     with Image.open(tmp_path / "p.png") as read:
-        assert (np.asarray(read) == picture).all()
+        assert (np.asarray(read) == image).all()
 
 
 def test_frames_that_cannot_be_decoded_stop_the_overlay(tmp_path, labels):

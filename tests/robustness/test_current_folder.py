@@ -68,8 +68,8 @@ def sample_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sample = load_sample()
     (folder / "napari-samexp").write_text(COMMAND)
     x, y = sample.points_xy[0]
-    picture = str(sample.clip_path.with_name("prior.png"))
-    assert run(["record", picture, "--point", f"{x},{y}", "--out", str(folder / "one.safetensors")]) == 0
+    image = str(sample.clip_path.with_name("prior.png"))
+    assert run(["record", image, "--point", f"{x},{y}", "--out", str(folder / "one.safetensors")]) == 0
     return folder
 
 

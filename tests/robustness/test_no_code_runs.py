@@ -190,8 +190,8 @@ def test_no_file_of_a_session_is_unpickled(tmp_path: Path, canary: Path, form: s
     (prior / "pictures" / "x.png").write_bytes(payload)
     journal = PriorJournal(prior)
     assert not journal.prior.recordings and journal.notice
-    journal.pictures.path("key").write_bytes(payload)
-    assert journal.pictures.get("key") is None
+    journal.images.path("key").write_bytes(payload)
+    assert journal.images.get("key") is None
     assert len(left_sessions(tmp_path / "sessions")) == 1
     (tmp_path / "settings.json").write_bytes(payload)
     preferences, notice = load_preferences(tmp_path / "settings.json")

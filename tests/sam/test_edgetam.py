@@ -34,7 +34,7 @@ from napari_samexp.sam.weights.loading import metadata_for
 from napari_samexp.types import Prompt
 
 STATE = parity.SELECTION / "edgetam_state.safetensors"
-PICTURES = tiny_run.drawn_frames(3)
+IMAGES = tiny_run.drawn_frames(3)
 CLICK = Prompt.from_lists([[50, 24]])
 
 
@@ -78,7 +78,7 @@ def test_folded_layers_are_the_layers_one_by_one(own: EdgeTam, hw: tuple[int, in
 
 
 def test_folding_leaves_the_state_as_the_file_has_it(own: EdgeTam) -> None:
-    own.encode(PICTURES[0])
+    own.encode(IMAGES[0])
     state, file = own.state_dict(), load_file(STATE)
     assert set(state) == set(file)
     for key, tensor in file.items():
@@ -117,14 +117,14 @@ def test_a_changed_parameter_is_seen(change: Any) -> None:
 
 
 def test_a_folded_model_can_be_copied_and_converted(own: EdgeTam) -> None:
-    expected = own.encode(PICTURES[0]).embedding
+    expected = own.encode(IMAGES[0]).embedding
     other = copy.deepcopy(own)
-    assert close(other.encode(PICTURES[0]).embedding, expected)
+    assert close(other.encode(IMAGES[0]).embedding, expected)
     with torch.no_grad():
         other.image_encoder.trunk.body.stem.conv2.bn.bias.add_(1)
-    assert not close(other.encode(PICTURES[0]).embedding, expected, 1e-2)
-    assert close(own.encode(PICTURES[0]).embedding, expected)
-    assert own.double().encode(PICTURES[0]).embedding.dtype == torch.float64
+    assert not close(other.encode(IMAGES[0]).embedding, expected, 1e-2)
+    assert close(own.encode(IMAGES[0]).embedding, expected)
+    assert own.double().encode(IMAGES[0]).embedding.dtype == torch.float64
 
 
 def test_training_learns_the_statistics(own: EdgeTam) -> None:
@@ -185,7 +185,7 @@ def test_a_frame_of_another_size_is_spread_over_the_native_places(edgetam: EdgeT
 
 
 def features_of(model: EdgeTam, side: int, square: bool = True) -> Any:
-    return model.encode(PICTURES[0], side=side, square=square)
+    return model.encode(IMAGES[0], side=side, square=square)
 
 
 @pytest.mark.parametrize(("side", "square"), [(128, True), (96, True), (160, False), (64, True)])
@@ -241,7 +241,7 @@ def test_only_memories_of_its_own_sizes_are_taken(edgetam: EdgeTam, sam21: Any) 
     features = features_of(edgetam, 64)
     memory = edgetam.remember(features, edgetam.segment(features, CLICK))
     assert edgetam.takes(memory) and not edgetam.takes(Memory(memory.spatial[..., 1:], memory.pointer))
-    other = sam21.encode(PICTURES[0], side=64)
+    other = sam21.encode(IMAGES[0], side=64)
     of_sam21 = sam21.remember(other, sam21.segment(other, CLICK))
     assert sam21.takes(of_sam21) and not edgetam.takes(of_sam21)
 
@@ -286,7 +286,7 @@ def test_a_described_file_loads(tmp_path: Path, edgetam: EdgeTam) -> None:
     save_file(load_file(STATE), path, metadata_for(variant))
     model = load_model(path, device="cpu")
     assert isinstance(model, EdgeTam) and model.variant == variant
-    assert torch.equal(model.encode(PICTURES[0]).embedding, edgetam.encode(PICTURES[0]).embedding)
+    assert torch.equal(model.encode(IMAGES[0]).embedding, edgetam.encode(IMAGES[0]).embedding)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])

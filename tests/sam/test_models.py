@@ -1,4 +1,4 @@
-"""Encode, segment, remember: every kind of picture, side and prompt, and what is refused."""
+"""Encode, segment, remember: every kind of image, side and prompt, and what is refused."""
 
 from __future__ import annotations
 
@@ -39,14 +39,12 @@ def step_of(model: Any) -> int:
     return 16 if model.variant.family == "SAM 1" else 32
 
 
-# ---- pictures
+# ---- images
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64, np.float16, bool])
 @pytest.mark.parametrize("axes", [(), (1,), (3,), (4,)], ids=["grey", "1", "3", "4"])
-def test_any_picture_is_encoded_as_its_8_bit_colours(
-    any_model: Any, axes: tuple[int, ...], dtype: Any
-) -> None:
+def test_any_image_is_encoded_as_its_8_bit_colours(any_model: Any, axes: tuple[int, ...], dtype: Any) -> None:
     image = (RANDOM.random((HEIGHT, WIDTH, *axes)) * (1 if np.dtype(dtype).kind == "f" else 255)).astype(
         dtype
     )
@@ -71,12 +69,12 @@ def test_any_picture_is_encoded_as_its_8_bit_colours(
     ],
     ids=["two channels", "a stack", "a line", "empty", "complex", "words", "not a number", "None"],
 )
-def test_what_is_no_picture_is_refused(any_model: Any, image: Any) -> None:
+def test_what_is_no_image_is_refused(any_model: Any, image: Any) -> None:
     with pytest.raises(ImageError):
         any_model.encode(image)
 
 
-def test_a_pictures_memory_layout_does_not_matter(any_model: Any) -> None:
+def test_a_images_memory_layout_does_not_matter(any_model: Any) -> None:
     read_only = RGB[::-1, ::-1].copy()[::-1, ::-1]
     read_only.flags.writeable = False
     expected = any_model.encode(RGB).embedding
@@ -87,10 +85,10 @@ def test_a_pictures_memory_layout_does_not_matter(any_model: Any) -> None:
 
 @pytest.mark.parametrize("square", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 20000), (20000, 1), (2, 700), (33, 1)])
-def test_tiny_and_elongated_pictures(any_model: Any, height: int, width: int, square: bool) -> None:
+def test_tiny_and_elongated_images(any_model: Any, height: int, width: int, square: bool) -> None:
     image = RANDOM.integers(0, 255, (height, width, 3), np.uint8)
     features = any_model.encode(image, side=64, square=square)
-    assert max(features.grid_hw) <= 4  # the work does not grow with the picture
+    assert max(features.grid_hw) <= 4  # the work does not grow with the image
     prediction = any_model.segment(features, Prompt.from_lists([[width - 1, height - 1]]))
     assert prediction.mask().shape == (height, width)
     assert np.isfinite(prediction.image_logits()).all()
@@ -154,8 +152,8 @@ def test_a_square_is_padded_by_sam_1_and_stretched_by_sam_2(models: dict[str, An
 
 @pytest.mark.parametrize("square", [True, False])
 @pytest.mark.parametrize("hw", [(40, 60), (60, 40), (64, 64), (31, 77)])
-def test_pictures_and_inputs_share_their_pixels(any_model: Any, hw: tuple[int, int], square: bool) -> None:
-    """A mask of the input that is right of a place is right of it in the picture too."""
+def test_images_and_inputs_share_their_pixels(any_model: Any, hw: tuple[int, int], square: bool) -> None:
+    """A mask of the input that is right of a place is right of it in the image too."""
     placement = any_model.encode(np.zeros(hw, np.uint8), side=64, square=square).placement
     split = np.array([[hw[1] * 0.4, hw[0] * 0.7]], np.float32)
     x = float(placement.to_input(split)[0, 0])
@@ -274,8 +272,8 @@ def test_mask_logits_of_another_shape_are_refused(any_model: Any, shape: tuple[i
     ],
     ids=["right", "below", "background left", "box right", "box above"],
 )
-def test_a_prompt_outside_the_picture_is_refused(any_model: Any, prompt: Prompt) -> None:
-    with pytest.raises(PromptError, match=f"outside the picture, which is {WIDTH} wide and {HEIGHT} high"):
+def test_a_prompt_outside_the_image_is_refused(any_model: Any, prompt: Prompt) -> None:
+    with pytest.raises(PromptError, match=f"outside the image, which is {WIDTH} wide and {HEIGHT} high"):
         any_model.segment(any_model.encode(RGB, side=64), prompt)
 
 

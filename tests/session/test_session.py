@@ -91,7 +91,7 @@ from napari_samexp.types import FrameResult, ObjectScore, Prompt, RunIdentity
 
 CLICK = Prompt.from_lists([(3, 2)])
 INFO = ModelInfo("tiny", "SAM 2.1", "tiny.safetensors", "cpu", "float32", 64, 32, True, 10)
-PICTURE = np.zeros((8, 10, 3), np.uint8)
+IMAGE = np.zeros((8, 10, 3), np.uint8)
 VIDEO = np.zeros((6, 8, 10, 3), np.uint8)
 GOOD, LOST = ObjectScore(3.0, 0.9), ObjectScore(-2.0, 0.1)
 
@@ -300,7 +300,7 @@ def test_the_offers_say_what_they_cost(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_every_change_of_the_prompt_asks_for_a_preview(sitting: Sitting) -> None:
     prompting, shown = sitting.session.prompting, []
     prompting.preview_changed.connect(shown.append)
-    prompting.set_picture(PICTURE, "p")
+    prompting.set_image(IMAGE, "p")
     prompting.set_prompt(CLICK)
     assert sitting.engine.count(Preview) == 0  # there is no model yet
     sitting.load()
@@ -329,7 +329,7 @@ def test_every_change_of_the_prompt_asks_for_a_preview(sitting: Sitting) -> None
 def test_late_answers_are_dropped(sitting: Sitting) -> None:
     sitting.load()
     prompting = sitting.session.prompting
-    prompting.set_picture(PICTURE)
+    prompting.set_image(IMAGE)
     prompting.set_prompt(CLICK)
     first, _ = sitting.engine.last(Preview)
     prompting.set_prompt(Prompt.from_lists([(1, 1)]))
@@ -343,7 +343,7 @@ def test_late_answers_are_dropped(sitting: Sitting) -> None:
 def test_a_worker_that_dies_over_a_preview_is_told_once(sitting: Sitting) -> None:
     sitting.load()
     prompting = sitting.session.prompting
-    prompting.set_picture(PICTURE)
+    prompting.set_image(IMAGE)
     prompting.set_prompt(CLICK)
     number, _ = sitting.engine.last(Preview)
     sitting.say(WorkerDied(0, "It died.", True), Failed(number, "It died."))
@@ -354,7 +354,7 @@ def test_hovering_previews_a_click_that_was_not_made(sitting: Sitting) -> None:
     sitting.load()
     prompting = sitting.session.prompting
     prompting.hover((1, 1))
-    prompting.set_picture(PICTURE)
+    prompting.set_image(IMAGE)
     assert sitting.engine.count(Preview) == 0
     prompting.set_prompt(CLICK)
     prompting.hover((5, 6))
@@ -373,7 +373,7 @@ def test_recording_empties_the_prompt_once_it_is_on_disk(sitting: Sitting) -> No
     sitting.load()
     prompting, made = sitting.session.prompting, []
     prompting.recorded.connect(made.append)
-    prompting.set_picture(PICTURE, "cat.jpg")
+    prompting.set_image(IMAGE, "cat.jpg")
     prompting.set_prompt(CLICK)
     prompting.choose_mask(1)
     prompting.record(3, "cat")
@@ -397,11 +397,11 @@ def test_recording_empties_the_prompt_once_it_is_on_disk(sitting: Sitting) -> No
 
 def test_bad_prompts_change_nothing(sitting: Sitting) -> None:
     prompting = sitting.session.prompting
-    with pytest.raises(ImageError, match="no picture"):
+    with pytest.raises(ImageError, match="no image"):
         prompting.set_prompt(CLICK)
     with pytest.raises(ImageError):
         prompting.record()
-    prompting.set_picture(PICTURE)
+    prompting.set_image(IMAGE)
     with pytest.raises(PromptError, match="nothing to record"):
         prompting.record()
     prompting.set_prompt(CLICK)
@@ -412,10 +412,10 @@ def test_bad_prompts_change_nothing(sitting: Sitting) -> None:
     with pytest.raises(PromptError, match="1001"):
         prompting.set_prompt(Prompt.from_lists([(1, 1)] * 1001))
     with pytest.raises(ImageError):
-        prompting.set_picture(np.zeros(3))
-    assert prompting.prompt is CLICK and prompting.picture is not None
-    prompting.set_picture(None)
-    assert prompting.picture is None and prompting.prompt.is_empty and not sitting.engine.asked
+        prompting.set_image(np.zeros(3))
+    assert prompting.prompt is CLICK and prompting.image is not None
+    prompting.set_image(None)
+    assert prompting.image is None and prompting.prompt.is_empty and not sitting.engine.asked
 
 
 # ---- the recordings
@@ -644,7 +644,7 @@ def test_a_recording_without_a_name_is_called_like_its_label(sitting: Sitting) -
     sitting.load()
     sitting.session.recordings.take(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
     prompting = sitting.session.prompting
-    prompting.set_picture(np.zeros((8, 10, 3), np.uint8))
+    prompting.set_image(np.zeros((8, 10, 3), np.uint8))
     for label, name in ((1, "cat"), (3, "")):
         prompting.set_prompt(CLICK)
         prompting.record(label)
@@ -672,7 +672,7 @@ def test_videos_are_paths_for_the_worker_or_shared_from_here(sitting: Sitting, t
     folder.mkdir()
     from PIL import Image
 
-    Image.fromarray(PICTURE).save(folder / "0.png")
+    Image.fromarray(IMAGE).save(folder / "0.png")
     tracking.set_video(folder)
     assert tracking.video == VideoRef("clip", (1, 8, 10, 3), path=str(folder), fps=tracking.video.fps)
     tracking.set_video(open_video(VIDEO), path=folder, limits=(0, 9))
@@ -689,7 +689,7 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     home, path, clip = tmp_path / "home", tmp_path / "s.zarr", tmp_path / "clip"
     clip.mkdir()
     for index in range(6):
-        Image.fromarray(PICTURE).save(clip / f"{index}.png")
+        Image.fromarray(IMAGE).save(clip / f"{index}.png")
     first = Sitting(home)
     first.session.change_settings(recent=2)
     first.session.tracking.set_video(clip)
@@ -751,7 +751,7 @@ def test_a_video_on_another_computer_is_opened_only_by_who_tracked_it(
     monkeypatch.setattr(
         "napari_samexp.session.stores.open_video", lambda path, **_: asked.append(path) or clip
     )
-    clip = open_video(np.stack([PICTURE] * 6))
+    clip = open_video(np.stack([IMAGE] * 6))
     path, video = tmp_path / "s.zarr", r"\\host\share\clip.mp4"
     with store_at(path, video_path=video) as store:
         store.write(result(0))
@@ -875,7 +875,7 @@ def test_activity_is_told_and_slow_modules_are_imported_aside(sitting: Sitting) 
     sitting.session.start()
     assert sitting.engine.started
     sitting.load()
-    sitting.session.prompting.set_picture(PICTURE)
+    sitting.session.prompting.set_image(IMAGE)
     sitting.session.prompting.set_prompt(CLICK)
     sitting.answer(Preview, Working, "encoding")
     sitting.preview()

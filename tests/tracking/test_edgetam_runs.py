@@ -19,7 +19,7 @@ from napari_samexp.tracking.prior import image_hash
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import FrameResult
 
-PICTURE = tiny_run.drawn_frames(1)[0]
+IMAGE = tiny_run.drawn_frames(1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,15 @@ def test_priors_of_sam_2_are_a_mismatch_both_ways(
     sam2 = models[other]
     theirs = tiny_run.prior_of(sam2, tiny_run.PROMPTS)
     for model, made_by_other in ((edgetam, theirs), (sam2, prior)):
-        with pytest.raises(PriorMismatch, match="pictures"):
+        with pytest.raises(PriorMismatch, match="images"):
             Tracker(model, made_by_other)
 
 
-def test_a_prior_of_sam_2_is_encoded_again_from_its_pictures(
+def test_a_prior_of_sam_2_is_encoded_again_from_its_images(
     models: dict[str, Any], edgetam: EdgeTam, video: Any
 ) -> None:
     theirs = tiny_run.prior_of(models["SAM 2.1"], tiny_run.PROMPTS)
-    again = theirs.encoded_again(edgetam, {image_hash(PICTURE): PICTURE})
+    again = theirs.encoded_again(edgetam, {image_hash(IMAGE): IMAGE})
     expected = tiny_run.prior_of(edgetam, tiny_run.PROMPTS, side=edgetam.variant.image_size)
     assert again.fingerprint == expected.fingerprint
     assert {memory.spatial.shape for memory in again.memories} == {(8, 1, 28)}

@@ -48,7 +48,7 @@ def test_smaller_sides_cost_what_was_measured_of_metas_code(side: int, low: floa
 def test_work_grows_with_labels_recordings_and_size_of_the_model() -> None:
     base = work().multiplications(20)
     ten = work(labels=10).multiplications(20)
-    assert base < ten < 10 * base  # the picture is encoded once
+    assert base < ten < 10 * base  # the image is encoded once
     assert work(recordings=32).multiplications(20) > 2 * base
     assert work("sam2.1_hiera_large").multiplications(20) > base
     assert work("edgetam").multiplications(20) < base / 3

@@ -27,7 +27,7 @@ from napari_samexp.tracking import prior as prior_module
 from napari_samexp.tracking.prior import FORMAT, MAX_RECORDINGS, image_hash, record_mask
 from napari_samexp.types import Prompt
 
-PICTURE = tiny_run.drawn_frames(1)[0]
+IMAGE = tiny_run.drawn_frames(1)[0]
 CLICKS = Prompt.from_lists([[50, 24], [52, 25]], [[3, 4]], [40, 10, 60, 40])
 
 
@@ -43,8 +43,8 @@ def saved(prior: PriorMemory, tmp_path: Path) -> Path:
 
 
 def made(model: Any, prompt: Prompt = CLICKS, **named: Any) -> tuple[Recording, Memory]:
-    features = model.encode(PICTURE, side=64)
-    return record(model, PICTURE, features, prompt, model.segment(features, prompt), side=64, **named)
+    features = model.encode(IMAGE, side=64)
+    return record(model, IMAGE, features, prompt, model.segment(features, prompt), side=64, **named)
 
 
 def blank(label: int = 1, **named: Any) -> tuple[Recording, Memory]:
@@ -85,20 +85,20 @@ def same(one: PriorMemory, other: PriorMemory) -> bool:
 def test_a_recording_says_how_to_make_its_memory_again(sam21: Sam2) -> None:
     entry, memory = made(sam21, label=7, name="cat", image_name="../a/b.png", mask_index=2)
     assert (entry.label, entry.name, entry.image_name, entry.mask_index) == (7, "cat", "../a/b.png", 2)
-    assert entry.image_hw == PICTURE.shape[:2]
-    assert entry.image_hash == image_hash(PICTURE)
+    assert entry.image_hw == IMAGE.shape[:2]
+    assert entry.image_hash == image_hash(IMAGE)
     assert (entry.model, entry.weights) == (sam21.variant.name, sam21.weights_sha256)
     assert (entry.side, entry.square) == (64, True)
     assert entry.prompt is CLICKS
-    prediction = sam21.segment(sam21.encode(PICTURE, side=64), CLICKS)
+    prediction = sam21.segment(sam21.encode(IMAGE, side=64), CLICKS)
     assert entry.iou == prediction.iou[2]
     assert entry.presence == prediction.presence
     assert memory.spatial.shape == (sam21.variant.mem_dim, 4, 4)
 
 
 def test_without_a_side_the_models_own_is_recorded(sam21: Sam2) -> None:
-    features = sam21.encode(PICTURE)
-    entry, _ = record(sam21, PICTURE, features, CLICKS, sam21.segment(features, CLICKS))
+    features = sam21.encode(IMAGE)
+    entry, _ = record(sam21, IMAGE, features, CLICKS, sam21.segment(features, CLICKS))
     assert entry.side == sam21.variant.image_size
 
 
@@ -137,19 +137,19 @@ def test_equal_pixels_have_equal_hashes() -> None:
 
 
 def test_a_painted_mask_is_recorded_with_itself(sam21: Sam2) -> None:
-    features = sam21.encode(PICTURE, side=64)
-    mask = np.zeros(PICTURE.shape[:2], bool)
+    features = sam21.encode(IMAGE, side=64)
+    mask = np.zeros(IMAGE.shape[:2], bool)
     mask[10:20, 5:40] = True
-    entry, memory = record_mask(sam21, PICTURE, features, mask, label=3, name="dog", side=64)
+    entry, memory = record_mask(sam21, IMAGE, features, mask, label=3, name="dog", side=64)
     assert (entry.mask == mask).all()
     assert entry.prompt.is_empty
     assert (entry.label, entry.name, entry.iou) == (3, "dog", 1)
     expected = sam21.remember(features, sam21.from_mask(features, mask))
     assert torch.equal(memory.spatial, expected.spatial)
     with pytest.raises(PriorError, match="empty"):
-        record_mask(sam21, PICTURE, features, ~(mask | True))
+        record_mask(sam21, IMAGE, features, ~(mask | True))
     with pytest.raises(ImageError, match="shape"):
-        record_mask(sam21, PICTURE, features, mask.T)
+        record_mask(sam21, IMAGE, features, mask.T)
 
 
 # ---- priors
@@ -246,7 +246,7 @@ def test_another_model_is_a_mismatch_that_says_which(prior: PriorMemory, models:
     other = models["SAM 2"]
     with pytest.raises(PriorMismatch) as error:
         prior.require(other)
-    for part in (prior.recordings[0].model, other.variant.name, other.weights_sha256[:12], "pictures"):
+    for part in (prior.recordings[0].model, other.variant.name, other.weights_sha256[:12], "images"):
         assert part in str(error.value)
     with pytest.raises(PriorMismatch):
         Tracker(other, prior)
@@ -281,8 +281,8 @@ def test_prompts_are_encoded_again_for_another_model(models: dict[str, Any], by:
     old, new = models["SAM 2"], models["SAM 2.1"]
     prior = PriorMemory().with_recording(*made(old, label=3, name="cat", image_name="a.png", mask_index=1))
     prior = prior.with_change(0, enabled=False).with_recording(*made(old, Prompt.from_lists([[9, 9]])))
-    key = {"hash": image_hash(PICTURE), "name": "a.png"}[by]
-    images = {key: PICTURE} if by == "hash" else {key: PICTURE, "": PICTURE}
+    key = {"hash": image_hash(IMAGE), "name": "a.png"}[by]
+    images = {key: IMAGE} if by == "hash" else {key: IMAGE, "": IMAGE}
     again = prior.encoded_again(new, images)
     again.with_change(0, enabled=True).require(new)
     assert [entry.enabled for entry in again.recordings] == [False, True]
@@ -291,36 +291,36 @@ def test_prompts_are_encoded_again_for_another_model(models: dict[str, Any], by:
     assert entry.prompt is prior.recordings[0].prompt
     assert (entry.model, entry.weights) == (new.variant.name, new.weights_sha256)
     assert entry.side == new.variant.image_size  # the old side was the old model's
-    features = new.encode(PICTURE)
+    features = new.encode(IMAGE)
     expected = new.remember(features, new.segment(features, CLICKS), 1)
     assert torch.equal(again.memories[0].spatial, expected.spatial)
 
 
 def test_encoding_again_for_the_same_model_keeps_the_side(prior: PriorMemory, sam21: Sam2) -> None:
-    again = prior.encoded_again(sam21, {image_hash(PICTURE): PICTURE})
+    again = prior.encoded_again(sam21, {image_hash(IMAGE): IMAGE})
     assert again.fingerprint == prior.fingerprint
     assert same(again, prior)
 
 
 def test_a_painted_mask_is_encoded_again(models: dict[str, Any]) -> None:
     old, new = models["SAM 2"], models["SAM 2.1"]
-    mask = np.zeros(PICTURE.shape[:2], bool)
+    mask = np.zeros(IMAGE.shape[:2], bool)
     mask[10:20, 5:40] = True
-    prior = PriorMemory().with_recording(*record_mask(old, PICTURE, old.encode(PICTURE), mask, label=4))
-    again = prior.encoded_again(new, {image_hash(PICTURE): PICTURE})
+    prior = PriorMemory().with_recording(*record_mask(old, IMAGE, old.encode(IMAGE), mask, label=4))
+    again = prior.encoded_again(new, {image_hash(IMAGE): IMAGE})
     assert (again.recordings[0].mask == mask).all()
-    features = new.encode(PICTURE)
+    features = new.encode(IMAGE)
     assert torch.equal(
         again.memories[0].spatial, new.remember(features, new.from_mask(features, mask)).spatial
     )
 
 
-def test_missing_and_other_pictures_are_mismatches(models: dict[str, Any]) -> None:
+def test_missing_and_other_images_are_mismatches(models: dict[str, Any]) -> None:
     prior = PriorMemory().with_recording(*made(models["SAM 2"], image_name="a.png"))
     with pytest.raises(PriorMismatch, match=r"'a\.png' is not among"):
-        prior.encoded_again(models["SAM 2.1"], {"b.png": PICTURE})
+        prior.encoded_again(models["SAM 2.1"], {"b.png": IMAGE})
     with pytest.raises(PriorMismatch, match=r"'a\.png' has other pixels"):
-        prior.encoded_again(models["SAM 2.1"], {"a.png": PICTURE[::-1]})
+        prior.encoded_again(models["SAM 2.1"], {"a.png": IMAGE[::-1]})
 
 
 # ---- files
@@ -334,9 +334,9 @@ def test_a_prior_survives_its_file(prior: PriorMemory, saved: Path, sam21: Sam2)
 
 
 def test_every_field_survives(sam21: Sam2, tmp_path: Path) -> None:
-    mask = np.zeros(PICTURE.shape[:2], bool)
+    mask = np.zeros(IMAGE.shape[:2], bool)
     mask[3:11, 7:20] = True
-    painted = record_mask(sam21, PICTURE, sam21.encode(PICTURE), mask, label=65_535)
+    painted = record_mask(sam21, IMAGE, sam21.encode(IMAGE), mask, label=65_535)
     entry, memory = made(
         sam21, label=np.uint16(9), name="Katze \u2603 ", image_name="../../x", mask_index=np.int64(3)
     )
@@ -654,7 +654,7 @@ def test_a_file_of_two_models_is_a_mismatch(saved: Path) -> None:
 
 
 def test_names_with_dots_lead_nowhere(sam21: Sam2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of a picture is text: nothing is opened by it."""
+    """The name of an image is text: nothing is opened by it."""
     (tmp_path / "secret.png").write_bytes(b"secret")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

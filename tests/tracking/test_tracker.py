@@ -108,12 +108,12 @@ def test_backward_begins_at_the_end(sam21: Sam2, video: Any) -> None:
 @pytest.mark.parametrize(
     "frame", [np.zeros((30, 44), np.uint8), np.zeros((30, 44, 4), np.uint16), np.ones((30, 44))]
 )
-def test_a_step_takes_any_picture(sam21: Sam2, frame: Any) -> None:
+def test_a_step_takes_any_image(sam21: Sam2, frame: Any) -> None:
     tracker = Tracker(sam21, tiny_run.prior_of(sam21, tiny_run.PROMPTS), settings())
     assert tracker.step(frame, 0).labels.shape == (30, 44)
 
 
-def test_a_frame_that_is_no_picture_is_an_image_error(sam21: Sam2) -> None:
+def test_a_frame_that_is_no_image_is_an_image_error(sam21: Sam2) -> None:
     tracker = Tracker(sam21, tiny_run.prior_of(sam21, tiny_run.PROMPTS), settings())
     with pytest.raises(ImageError):
         tracker.step(np.zeros((3, 3, 7), np.uint8), 0)
@@ -193,12 +193,12 @@ def test_labels_with_equal_memories_go_through_the_model_once(sam21: Sam2, video
 
 
 def test_recordings_of_several_sizes_serve_one_label(memory_model: Sam2, video: Any) -> None:
-    picture, prior = tiny_run.drawn_frames(1)[0], PriorMemory()
+    image, prior = tiny_run.drawn_frames(1)[0], PriorMemory()
     for side, square in ((64, True), (96, True), (128, False)):
-        features = memory_model.encode(picture, side=side, square=square)
+        features = memory_model.encode(image, side=side, square=square)
         prompt = Prompt.from_lists([[50, 24]])
         made = record(
-            memory_model, picture, features, prompt, memory_model.segment(features, prompt), side=side
+            memory_model, image, features, prompt, memory_model.segment(features, prompt), side=side
         )
         prior = prior.with_recording(*made)
     packed = memory_model.variant.family == "EdgeTAM"  # to as many tokens whatever the size

@@ -393,7 +393,7 @@ def test_gray_scenes_have_no_colour_and_others_have():
     assert min(spread(e) for e in _examples(replace(gray, gray=0.0), 8)) > 20
 
 
-def test_effects_change_pictures_but_not_what_they_show():
+def test_effects_change_images_but_not_what_they_show():
     config = replace(SMALL, microscopy=0.0, gray=0.0)
     lens = camera.Lens(blur=2, smear=(1, 0, 2), photons=0.1, levels=40, black=0.2, white=0.7)
     noise = np.random.default_rng(0).standard_normal((3, 64, 64)).astype(np.float32)

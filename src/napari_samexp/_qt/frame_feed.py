@@ -168,7 +168,7 @@ class FrameFeed:
             self._changed.notify_all()
         self.on_frame(index)
 
-    def _goes_on(self, sought: int, passed: int, picture: Callable[[], Frame]) -> bool:
+    def _goes_on(self, sought: int, passed: int, image: Callable[[], Frame]) -> bool:
         """Return whether to decode on past a frame to the one that is sought; show it if it is a better stand-in."""
         with self._changed:
             if self._wish not in (None, sought):
@@ -177,7 +177,7 @@ class FrameFeed:
             better = far and self._is_nearer(passed, sought)
         if better:
             with suppress(SamexpError):  # that frame's trouble is not the sought one's
-                self.put(passed, picture())
+                self.put(passed, image())
                 self.on_frame(passed)
         return True
 

@@ -13,7 +13,7 @@ TUTORIAL = "tutorials/cat-to-fox.md"
 TROUBLESHOOTING = "troubleshooting.md"
 ENCODINGS_TUTORIAL = "tutorials/position-encodings.md"
 
-_PICTURE = re.compile(r"^[ \t]*!\[[^\]]*\]\([^)]*\)\n?", re.MULTILINE)
+_IMAGE = re.compile(r"^[ \t]*!\[[^\]]*\]\([^)]*\)\n?", re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 _BOLD_LINE = re.compile(r"\n(\*\*)")  # "Why" and "Do" on lines of their own
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
@@ -27,7 +27,7 @@ def help_folder() -> Path:
 
 
 def page(name: str) -> str:
-    """Return a page in Markdown, as a window can show it: without pictures, and with links that lead somewhere.
+    """Return a page in Markdown, as a window can show it: without images, and with links that lead somewhere.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def page(name: str) -> str:
         Its path in the folder of pages, such as "troubleshooting.md".
     """
     text = (help_folder() / name).read_text(encoding="utf-8")
-    text = _PICTURE.sub("", _COMMENT.sub("", text))
+    text = _IMAGE.sub("", _COMMENT.sub("", text))
     return _LINK.sub(lambda found: _link(name, found), _BOLD_LINE.sub(r"  \n\1", text))
 
 

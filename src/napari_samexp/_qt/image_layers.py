@@ -57,7 +57,7 @@ def view_of(layer: Any, dims: Any) -> View | None:
     displayed = [axis - (dims.ndim - layer.ndim) for axis in dims.displayed]
     if displayed != [layer.ndim - 2, layer.ndim - 1]:
         raise ImageError(
-            "Only the last two axes can be clicked on; show the picture in 2D, with its axes in order."
+            "Only the last two axes can be clicked on; show the image in 2D, with its axes in order."
         )
     plane = plane_of(layer, dims)
     shape = _shape(layer)

@@ -24,9 +24,9 @@ _NOTHING: list[Any] = [(None,)]  # napari's word for "read, and there is no laye
 
 
 def video_reader(path: Any) -> Reader | None:
-    """Return a reader of videos, TIFF stacks and folders of pictures, or None for other folders."""
+    """Return a reader of videos, TIFF stacks and folders of images, or None for other folders."""
     first = _only(path)
-    if first is None or (first.is_dir() and not _has_pictures(first)):
+    if first is None or (first.is_dir() and not _has_images(first)):
         return None
     return _read_video
 
@@ -77,5 +77,5 @@ def _only(path: Any) -> Path | None:
     return Path(path[0]) if len(path) == 1 else None
 
 
-def _has_pictures(folder: Path) -> bool:
+def _has_images(folder: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())

@@ -10,17 +10,17 @@ from napari_samexp._qt.shown_video import ShownVideo, add_video, layer_settings
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 
-__all__ = ["sample_clip", "sample_picture", "show_samples"]
+__all__ = ["sample_clip", "sample_image", "show_samples"]
 
-BESIDE = 1.1  # widths of the picture, so that both are seen and each takes its own clicks
+BESIDE = 1.1  # widths of the image, so that both are seen and each takes its own clicks
 
 
-def sample_picture() -> list[Any]:
-    """Return the picture that shows the object, and where it truly is."""
+def sample_image() -> list[Any]:
+    """Return the image that shows the object, and where it truly is."""
     sample = load_sample()
-    truth = {"name": "sample picture truth", "opacity": 0.4, "visible": False}
+    truth = {"name": "sample image truth", "opacity": 0.4, "visible": False}
     return [
-        (sample.prior, {"name": "sample picture", "rgb": True}, "image"),
+        (sample.prior, {"name": "sample image", "rgb": True}, "image"),
         (sample.prior_mask.astype(np.uint8), truth, "labels"),
     ]
 
@@ -37,10 +37,10 @@ def sample_clip() -> list[Any]:
 
 
 def show_samples(viewer: Any) -> None:
-    """Show the picture and the clip side by side, as for somebody who begins."""
+    """Show the image and the clip side by side, as for somebody who begins."""
     sample = load_sample()
     viewer.add_image(
-        sample.prior, name="sample picture", rgb=True, translate=(0, -BESIDE * sample.prior.shape[1])
+        sample.prior, name="sample image", rgb=True, translate=(0, -BESIDE * sample.prior.shape[1])
     )
     add_video(viewer, open_video(sample.clip_path), "sample clip", sample.clip_path)
     viewer.reset_view()

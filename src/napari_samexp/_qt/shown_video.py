@@ -153,9 +153,9 @@ def _marked(frame: Frame, text: str) -> Frame:
     size = max(10, frame.shape[0] // 24)
     # text is drawn on a strip of its own: Pillow would copy the whole frame three times
     strip = np.ascontiguousarray(marked[: 2 * size])
-    picture = Image.fromarray(strip)
-    ImageDraw.Draw(picture).text((size, size // 2), text, (255, 255, 255), ImageFont.load_default(size))
-    marked[: len(strip)] = np.asarray(picture)
+    image = Image.fromarray(strip)
+    ImageDraw.Draw(image).text((size, size // 2), text, (255, 255, 255), ImageFont.load_default(size))
+    marked[: len(strip)] = np.asarray(image)
     return marked
 
 

@@ -14,7 +14,7 @@ def spare_programs() -> None:
 
     With Mesa's llvmpipe (seen with 22.3.6), the next drawing after a program was deleted ends the process: in
     napari alone, removing one points layer is enough. The dock removes its points when it is closed, or when
-    the picture goes, and nobody shall lose a napari over that. A program that is not deleted costs some 100 KB.
+    the image goes, and nobody shall lose a napari over that. A program that is not deleted costs some 100 KB.
     """
     from vispy.gloo.glir import GlirProgram
 

@@ -71,7 +71,7 @@ TROUBLES = (
         ),
     ),
     Trouble(
-        "An image cannot be read", ("expected at most one time axis", " is not a picture that can be read")
+        "An image cannot be read", ("expected at most one time axis", " is not an image that can be read")
     ),
     Trouble("The labels are in use", ("Another process or job writes ",)),
     Trouble("The labels are of another run", ("The label store ",)),

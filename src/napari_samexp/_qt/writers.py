@@ -46,7 +46,7 @@ def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     shape = tuple(int(count) for count in data.shape)
     kind = {1: np.uint8, 2: np.uint16}.get(np.dtype(data.dtype).itemsize, np.uint32)
     frames = (np.asarray(data[index]).astype(kind) for index in np.ndindex(shape[:-2]))
-    # one series of pages with a shape: written page by page, each would become a picture of its own
+    # one series of pages with a shape: written page by page, each would become an image of its own
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) > 2**31) as file:
         file.write(
             frames,

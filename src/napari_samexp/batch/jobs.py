@@ -52,8 +52,8 @@ class Job:
     settings : TrackSettings
     first, last : int or None
         Ends of a slice of the video's frames.
-    pictures : tuple of str
-        The recorded pictures, for a prior that another model made.
+    images : tuple of str
+        The recorded images, for a prior that another model made.
     recordings : int or None
         How many recordings of each label are used, the first ones; None for all.
     repeat : int
@@ -76,7 +76,7 @@ class Job:
     settings: TrackSettings = field(default_factory=TrackSettings)
     first: int | None = None
     last: int | None = None
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     recordings: int | None = None
     repeat: int = 1
     threads: int | None = None
@@ -150,7 +150,8 @@ def job_key(job: Job) -> str:
     del what["graphs"]  # as the device: rounding
     for name in ("prior", "video", "model"):
         what[name] = _digest(Path(what[name]))
-    what["pictures"] = [_digest(Path(picture)) for picture in job.pictures]
+    del what["images"]
+    what["pictures"] = [_digest(Path(image)) for image in job.images]  # the name in keys of version 0.1
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,7 +27,7 @@ from napari_samexp.types import VideoSource
 __all__ = ["run_job", "used_prior"]
 
 CACHE_BYTES = 2**26  # frames are read once and in order
-BACKWARD_CACHE_BYTES = 2**28  # the other way round, a group of pictures has to be kept
+BACKWARD_CACHE_BYTES = 2**28  # the other way round, a group of images has to be kept
 
 _model: dict[tuple[str, str, str, bool], Sam2] = {}  # one, the last
 _prior: dict[tuple[Any, ...], PriorMemory] = {}
@@ -56,10 +56,10 @@ def run_job(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Even
 def used_prior(job: Job, model: Sam2) -> PriorMemory:
     """Return the prior of a job for its model: encoded again, and cut to some recordings, if it says so."""
     prior = _limited(PriorMemory.load(job.prior), job.recordings)
-    if prior.recordings[0].weights == model.weights_sha256 or not job.pictures:
+    if prior.recordings[0].weights == model.weights_sha256 or not job.images:
         return prior
-    pictures = {image_hash(picture): picture for picture in map(read_frame, job.pictures)}
-    return prior.encoded_again(model, pictures)
+    images = {image_hash(image): image for image in map(read_frame, job.images)}
+    return prior.encoded_again(model, images)
 
 
 def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -115,7 +115,7 @@ def _loaded(job: Job) -> Sam2:
 def _recalled(job: Job, model: Sam2) -> PriorMemory:
     path = Path(job.prior)
     changed = path.stat().st_mtime_ns if path.exists() else 0
-    key = (job.prior, changed, job.pictures, job.recordings, id(model))
+    key = (job.prior, changed, job.images, job.recordings, id(model))
     if key not in _prior:
         _prior.clear()
         _prior[key] = used_prior(job, model)

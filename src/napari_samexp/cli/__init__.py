@@ -58,9 +58,9 @@ def _root(
         typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Track what one picture shows through videos that were never prompted, with SAM 2's memory.
+    """Track what one image shows through videos that were never prompted, with SAM 2's memory.
 
-    Record a prompt on a picture, keep it as a prior, and track any number of videos with it:
+    Record a prompt on an image, keep it as a prior, and track any number of videos with it:
 
     \b
       napari-samexp record cat.jpg --point 320,200 --out cat.safetensors
@@ -78,7 +78,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that the terminal cannot show
     # Before torch is imported: on two cores with other work, threads that wait for each other at full speed
-    # took a second to encode a picture, and those that sleep a fifth of it.
+    # took a second to encode an image, and those that sleep a fifth of it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = run(sys.argv[1:])
     sys.exit(status)

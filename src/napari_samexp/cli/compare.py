@@ -1,4 +1,4 @@
-"""``napari-samexp compare``: what many priors see in many videos, as a matrix and as pictures."""
+"""``napari-samexp compare``: what many priors see in many videos, as a matrix and as images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from napari_samexp.cli.arguments import DEFAULTS, Device, Dtype, Json, KeepAspec
 from napari_samexp.cli.many import (
     Asked,
     Frames,
+    Images,
     Out,
     Outcome,
-    Pictures,
     Priors,
     Retries,
     Scheduler,
@@ -53,7 +53,7 @@ def compare(
     videos: Videos = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN...", help="Pictures to look in, each on its own.", show_default=False),
+        typer.Option(metavar="PATTERN...", help="Images to look in, each on its own.", show_default=False),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -61,7 +61,7 @@ def compare(
             metavar="MODEL", help="A model's name or path; of several, each prior gets a row with each."
         ),
     ] = None,
-    picture: Pictures = None,
+    image: Images = None,
     vary: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +88,7 @@ def compare(
     keep_lost: Annotated[bool, knob("keep_lost", "--keep-lost")] = False,
     json: Json = False,
 ) -> None:
-    """Compare what priors find in videos or pictures.
+    """Compare what priors find in videos or images.
 
     Tracks each prior through each video, and writes comparison.json and .csv, heat maps of mean presence, of
     the share of frames found, of mean predicted IoU and of the agreement (J) with the other rows' masks, and
@@ -99,7 +99,7 @@ def compare(
         recent=recent, pointers=pointers, store_memories=memories, keep_lost=keep_lost, side=side,
         square=not keep_aspect, prior_time=prior_time,
     )  # fmt: skip
-    asked = Asked(settings, frame_slice(frames), tuple(model or ()), tuple(picture or ()), device, dtype)
+    asked = Asked(settings, frame_slice(frames), tuple(model or ()), tuple(image or ()), device, dtype)
     paths = video_list([*(videos or ()), *(images or ())], "--videos or --images")
     runner = runner_for(workers, scheduler, here=True)
     changed = _parsed(vary)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-PRIOR_PICTURE, PRIOR, CLIP, SHEET = "prior.png", "prior.safetensors", "clip.mp4", "contact_sheet.png"
+PRIOR_IMAGE, PRIOR, CLIP, SHEET = "prior.png", "prior.safetensors", "clip.mp4", "contact_sheet.png"
 LABELS, SCORES, OVERLAY = "labels.zarr", "scores.csv", "overlay.mp4"
-FILES = (PRIOR_PICTURE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
+FILES = (PRIOR_IMAGE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
 HOME = "settings"  # of the demo's window, which leaves a person's own alone
 OWN_RUNS = "clip.labels*.zarr"  # what was tracked in the demo's window
 WINDOW = "napari_samexp._qt.tracking.demo_window"
@@ -53,8 +53,8 @@ def demo(
 ) -> None:
     """Track a bundled clip, in napari where there is a screen.
 
-    Records a click on the bundled picture of a drawn object with the bundled weights. On a screen, opens
-    napari with the picture, a clip that was never prompted, and the recording, ready to be tracked.
+    Records a click on the bundled image of a drawn object with the bundled weights. On a screen, opens
+    napari with the image, a clip that was never prompted, and the recording, ready to be tracked.
     Without one, tracks the clip, writes the prior, the labels, the scores, an overlay video and a contact
     sheet, and prints J (intersection over union with the truth) of each frame.
     """
@@ -86,9 +86,9 @@ def _in_window(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / HOME, ignore_errors=True)
     write_atomic(out / CLIP, sample.clip_path.read_bytes())
-    write_png(out / PRIOR_PICTURE, sample.prior)
+    write_png(out / PRIOR_IMAGE, sample.prior)
     _recorded(model, sample)[0].save(out / PRIOR)
-    typer.echo("napari opens with a picture, a recording of the object in it, and a clip: press Track there.")
+    typer.echo("napari opens with an image, a recording of the object in it, and a clip: press Track there.")
     # a process of its own: napari's never imports torch
     window = subprocess.run(
         [sys.executable, "-P", "-m", WINDOW, str(out)],
@@ -122,7 +122,7 @@ def _without_window(out: Path) -> None:
         frames = range(len(video))
         facts = track_frames(store, Tracker(model, prior, settings), video, frames, quiet=False)
         outputs.write(store, video, frames, quiet=False)
-        _write_pictures(out, sample, mask, video, store)
+        _write_images(out, sample, mask, video, store)
         facts |= summary(store, frames) | model_facts(model) | outputs.paths
         report = _report(out, sample, mask, store)
     typer.echo(f"{text(facts)}\n{report}")
@@ -169,7 +169,7 @@ def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
     prompt = Prompt(sample.points_xy, sample.labels)
     features = model.encode(sample.prior)
     prediction = model.segment(features, prompt)
-    made = record(model, sample.prior, features, prompt, prediction, name=NAME, image_name=PRIOR_PICTURE)
+    made = record(model, sample.prior, features, prompt, prediction, name=NAME, image_name=PRIOR_IMAGE)
     return PriorMemory().with_recording(*made), prediction.mask()
 
 
@@ -184,19 +184,19 @@ def _scores(store: LabelStore, sample: Sample) -> list[float]:
     return [_jaccard(store.frame(index) == 1, truth) for index, truth in enumerate(sample.truth)]
 
 
-def _write_pictures(out: Path, sample: Sample, mask: Mask, video: VideoSource, store: LabelStore) -> None:
+def _write_images(out: Path, sample: Sample, mask: Mask, video: VideoSource, store: LabelStore) -> None:
     from PIL import Image, ImageDraw
 
     from napari_samexp.render.overlay import contact_sheet, paint, write_png
 
-    picture = Image.fromarray(paint(sample.prior, mask.astype(np.uint8)))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(paint(sample.prior, mask.astype(np.uint8)))
+    draw = ImageDraw.Draw(image)
     for (x, y), label in zip(sample.points_xy.tolist(), sample.labels.tolist()):
         draw.circle((x, y), 5, fill=(255, 255, 255) if label else (200, 0, 0), outline=(0, 0, 0), width=2)
     scores = enumerate(_scores(store, sample))
     notes = {index: f"J {score:.2f}" for index, score in scores if sample.truth[index].any()}
-    sheet = contact_sheet(video, store, count=23, notes=notes, lead=[(np.asarray(picture), "the prompt")])
-    write_png(out / PRIOR_PICTURE, sample.prior)
+    sheet = contact_sheet(video, store, count=23, notes=notes, lead=[(np.asarray(image), "the prompt")])
+    write_png(out / PRIOR_IMAGE, sample.prior)
     write_png(out / SHEET, sheet)
 
 
@@ -214,7 +214,7 @@ def _report(out: Path, sample: Sample, mask: Mask, store: LabelStore) -> str:
         *(f"{i:>5}  {' '.join(shown[i : i + A_ROW])}" for i in range(0, len(shown), A_ROW)),
         "",
         f"mean J {sum(found) / len(found):.3f} over the {len(found)} frames that show the object",
-        f"J {_jaccard(mask, sample.prior_mask):.3f} on the picture with the click",
+        f"J {_jaccard(mask, sample.prior_mask):.3f} on the image with the click",
         f"presence is right in {right} of {len(visible)} frames",
     ]
     return "\n".join(lines)

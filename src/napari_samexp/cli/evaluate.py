@@ -58,7 +58,7 @@ def evaluate(
 ) -> None:
     """Compare labels with a truth: J, F and J&F as DAVIS defines them, and presence.
 
-    J is intersection over union, F compares the outlines within 0.8 % of the picture's diagonal, J&F is
+    J is intersection over union, F compares the outlines within 0.8 % of the image's diagonal, J&F is
     their mean; both are 1 where label and truth are empty. Presence is the share of frames in which it
     is right whether the object is there. Frames that a run has not finished do not count.
     """

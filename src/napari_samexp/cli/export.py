@@ -100,13 +100,13 @@ def _write(
     seen: Callable[[int], None],
 ) -> None:
     from napari_samexp.export import coco, ome_zarr
-    from napari_samexp.export import images as pictures
+    from napari_samexp.export import images as images
     from napari_samexp.measure.regions import regions_of, write_regions_csv
 
     if kind == "tiff":
-        pictures.write_tiff(out, masks, frames=frames, seen=seen)
+        images.write_tiff(out, masks, frames=frames, seen=seen)
     elif kind == "png":
-        pictures.write_png_folder(out, masks, frames=frames, seen=seen)
+        images.write_png_folder(out, masks, frames=frames, seen=seen)
     elif kind == "coco":
         coco.write_coco(out, masks, video="" if video is None else video.name, frames=frames, seen=seen)
     elif kind == "ome-zarr":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_samexp.batch.run import Runner
 
 __all__ = [
-    "MANIFEST", "Asked", "Frames", "Out", "Outcome", "Pictures", "Priors", "Retries", "Scheduler", "Videos",
+    "MANIFEST", "Asked", "Frames", "Out", "Outcome", "Images", "Priors", "Retries", "Scheduler", "Videos",
     "Workers", "check_folder", "many_valued", "prior_rows", "require_not_stopped", "run_all", "runner_for",
     "video_list",
 ]  # fmt: skip
@@ -41,10 +41,10 @@ Videos = Annotated[
     typer.Option(metavar="PATTERN...", help="Videos, or patterns such as clips/*.mp4.", show_default=False),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.", show_default=False)]
-Pictures = Annotated[
+Images = Annotated[
     list[str] | None,
     typer.Option(
-        "--picture", metavar="PICTURE", help="A recorded picture, to use priors with another model; repeat."
+        "--picture", metavar="IMAGE", help="A recorded image, to use priors with another model; repeat."
     ),
 ]
 Frames = Annotated[str | None, typer.Option(metavar="A:B", help="Frames A to B - 1 of each video.")]
@@ -76,13 +76,13 @@ class Asked:
     frames : slice
     models : tuple of str
         Empty for the models that made the priors.
-    pictures : tuple of str
+    images : tuple of str
     """
 
     settings: TrackSettings
     frames: slice
     models: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     graphs: bool = False
@@ -164,7 +164,7 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
     for path, short in zip(paths, short_names(paths)):
         recorded = PriorMemory.load(path)
         for model in asked.models or (None,):
-            used = name_for(recorded, model, again=bool(asked.pictures))
+            used = name_for(recorded, model, again=bool(asked.images))
             called = (
                 used if used in OFFICIAL else Path(redacted_url(used)).stem
             )  # the dot in sam2.1 begins no ending
@@ -173,7 +173,7 @@ def prior_rows(priors: Sequence[str], asked: Asked) -> dict[str, Job]:
                 raise SettingsError(f"Two of the --model have the name {called}; give each once.")
             rows[name] = Job(
                 name, str(path), "", "", _absolute(used), asked.device, asked.dtype, asked.settings,
-                asked.frames.start, asked.frames.stop, tuple(map(_absolute, asked.pictures)), graphs=asked.graphs,
+                asked.frames.start, asked.frames.stop, tuple(map(_absolute, asked.images)), graphs=asked.graphs,
             )  # fmt: skip
     return rows
 

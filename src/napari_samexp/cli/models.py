@@ -70,7 +70,7 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
     Parameters
     ----------
     again : bool
-        Whether the recorded pictures are there, to be encoded again by another model.
+        Whether the recorded images are there, to be encoded again by another model.
 
     Raises
     ------
@@ -93,6 +93,6 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
         # known before gigabytes are downloaded
         raise PriorMismatch(
             f"The prior was recorded with {one_line(made_by.model)}, not with {given}; leave out --model, "
-            "or give the recorded pictures with --image."
+            "or give the recorded images with --image."
         )
     return given

@@ -1,4 +1,4 @@
-"""``napari-samexp record``: a prompt on a picture becomes a prior's recording."""
+"""``napari-samexp record``: a prompt on an image becomes a prior's recording."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def record(
     image: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE", help="A picture, or VIDEO@FRAME such as clip.mp4@12.", show_default=False
+            metavar="IMAGE", help="An image, or VIDEO@FRAME such as clip.mp4@12.", show_default=False
         ),
     ],
     out: Annotated[
@@ -75,7 +75,7 @@ def record(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the prior if it exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Record what a prompt on a picture shows, as a prior to track with.
+    """Record what a prompt on an image shows, as a prior to track with.
 
     Prints how good the model thinks each of its mask choices is (predicted IoU), and which one it took.
     Coordinates are pixels, x to the right and y down, from 0.
@@ -89,13 +89,13 @@ def record(
     from napari_samexp.io.video import read_frame
     from napari_samexp.tracking.prior import record as remember
 
-    picture = read_frame(image)
-    prompt.require_inside(picture.shape[:2])
+    pixels = read_frame(image)
+    prompt.require_inside(pixels.shape[:2])
     ready = load(model, device=device, dtype=dtype, quiet=json)
-    features = ready.encode(picture, side=side, square=not keep_aspect)
+    features = ready.encode(pixels, side=side, square=not keep_aspect)
     prediction = ready.segment(features, prompt)
     recording, memory = remember(
-        ready, picture, features, prompt, prediction, label=label, name=name, image_name=_file_name(image),
+        ready, pixels, features, prompt, prediction, label=label, name=name, image_name=_file_name(image),
         mask_index=mask_index, side=side, square=not keep_aspect,
     )  # fmt: skip
     prior = prior.with_recording(recording, memory)
@@ -164,7 +164,7 @@ def _text(facts: dict[str, Any]) -> str:
     lines = [
         f"Recorded {called} on {one_line(facts['image'])}, {width} x {height}, with {facts['model']}",
         "",
-        *columns(("mask", "predicted IoU", "share of picture", ""), rows),
+        *columns(("mask", "predicted IoU", "share of image", ""), rows),
         "",
         f"presence {facts['presence']:.2f}{seen}",
         f"{one_line(facts['prior'])}: {total} recording{'s' if total > 1 else ''}",

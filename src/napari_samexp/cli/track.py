@@ -51,7 +51,7 @@ def track(
     video: Annotated[
         Path,
         typer.Argument(
-            metavar="VIDEO", help="A video file, a folder of pictures, or a TIFF stack.", show_default=False
+            metavar="VIDEO", help="A video file, a folder of images, or a TIFF stack.", show_default=False
         ),
     ],
     prior: Annotated[Path, typer.Option(metavar="PRIOR", help="What `record` wrote.", show_default=False)],
@@ -81,9 +81,7 @@ def track(
     backward: Annotated[bool, knob("direction", "--backward/--forward")] = False,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PICTURE", help="A recorded picture, to use the prior with another model; repeat."
-        ),
+        typer.Option(metavar="IMAGE", help="A recorded image, to use the prior with another model; repeat."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the same run was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the label store.")] = False,
@@ -111,7 +109,7 @@ def track(
     )  # fmt: skip
     outputs = Outputs(out, scores, overlay)
     inputs = {"the prior": prior} | ({} if model is None else {"the weights": Path(model)})
-    inputs |= {f"the picture {reference}": _file_of(reference) for reference in image or ()}
+    inputs |= {f"the image {reference}": _file_of(reference) for reference in image or ()}
     outputs.check(video, inputs, resume=resume, overwrite=overwrite)
 
     from napari_samexp.io.video import open_video
@@ -120,14 +118,14 @@ def track(
     from napari_samexp.tracking.tracker import Tracker
 
     recorded = PriorMemory.load(prior)
-    # frames are read once and in order; only the other way round, a group of pictures has to be kept
+    # frames are read once and in order; only the other way round, a group of images has to be kept
     kept = 2**28 if backward else 2**26
     with open_video(video, cache_bytes=kept) as source:
         chosen = frame_numbers(wanted, len(source), backward=backward)
         name = name_for(recorded, model, again=bool(image))
-        pictures = _pictures(image or ())
+        images = _images(image or ())
         ready = load(name, device=device, dtype=dtype, graphs=graphs, quiet=json)
-        usable = _usable(recorded, ready, pictures)
+        usable = _usable(recorded, ready, images)
         tracker = Tracker(ready, usable, settings)  # the last to find fault before anything is written
         with open_store(out, ready, usable, settings, source, resume=resume, overwrite=overwrite) as store:
             with _kept(store, chosen):
@@ -138,23 +136,23 @@ def track(
 
 
 def _file_of(reference: str) -> Path:
-    """Return the picture or the video of ``VIDEO@FRAME``."""
+    """Return the image or the video of ``VIDEO@FRAME``."""
     path = Path(reference)
     return path if path.exists() else Path(reference.rpartition("@")[0] or reference)
 
 
-def _pictures(references: Sequence[str]) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the recorded pictures by their hash, so that their names do not matter."""
+def _images(references: Sequence[str]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the recorded images by their hash, so that their names do not matter."""
     from napari_samexp.io.video import read_frame
     from napari_samexp.tracking.prior import image_hash
 
-    return {image_hash(picture): picture for picture in map(read_frame, references)}
+    return {image_hash(image): image for image in map(read_frame, references)}
 
 
-def _usable(prior: PriorMemory, model: Sam2, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> PriorMemory:
-    """Return the prior for this model, encoded again from the pictures if another one made it."""
+def _usable(prior: PriorMemory, model: Sam2, images: Mapping[str, npt.NDArray[np.uint8]]) -> PriorMemory:
+    """Return the prior for this model, encoded again from the images if another one made it."""
     own = prior.recordings[0].weights == model.weights_sha256
-    return prior if own or not pictures else prior.encoded_again(model, pictures)
+    return prior if own or not images else prior.encoded_again(model, images)
 
 
 def track_frames(

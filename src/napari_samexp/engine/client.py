@@ -130,7 +130,7 @@ class EngineClient:
         Parameters
         ----------
         holds : tuple
-            What has to live until the request is answered, such as the `Picture` that it names.
+            What has to live until the request is answered, such as the `Image` that it names.
 
         Returns
         -------
@@ -237,7 +237,7 @@ class EngineClient:
         """Give a preview a place for its masks; there is one, of which only the newest is read."""
         if not isinstance(request, Preview):
             return request
-        height, width = request.picture.pixels.shape[:2]
+        height, width = request.image.pixels.shape[:2]
         shape = (MAX_CHOICES, -(-height * width // 8))
         if self._scratch is None or self._scratch.nbytes < shape[0] * shape[1]:
             if self._scratch is not None:

@@ -47,14 +47,14 @@ class PriorJournal:
     Attributes
     ----------
     prior : PriorMemory
-    pictures : KeptPictures
+    images : RecordedImages
     notice : str
         Why the newest file could not be read, if so.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.pictures = KeptPictures(folder / "pictures")
+        self.images = RecordedImages(folder / "pictures")
         self.prior = PriorMemory()
         self.notice = ""
         self._revision = self._depth = 0
@@ -90,9 +90,9 @@ class PriorJournal:
         before = self._file_of_depth(self._depth - 1)
         self._write(PriorMemory() if before is None else _load(before), self._depth - 1, request)
 
-    def keep_picture(self, key: str, rgb: npt.NDArray[np.uint8]) -> None:
-        """Keep a recorded picture, so that another model can encode it; a full disk only costs that."""
-        path = self.pictures.path(key)
+    def keep_image(self, key: str, rgb: npt.NDArray[np.uint8]) -> None:
+        """Keep a recorded image, so that another model can encode it; a full disk only costs that."""
+        path = self.images.path(key)
         try:
             require_ordinary(self._folder, "folder")
             require_ordinary(path.parent, "folder")
@@ -102,7 +102,7 @@ class PriorJournal:
                 Image.fromarray(rgb).save(data, "PNG", compress_level=1)
                 write_atomic(path, data.getvalue(), private=True)
         except OSError:
-            _log.warning("the recorded picture could not be kept", exc_info=True)
+            _log.warning("the recorded image could not be kept", exc_info=True)
 
     def _write(self, prior: PriorMemory, depth: int, request: int) -> None:
         stem = f"{self._revision + 1:08d}-{depth:04d}-{request}"
@@ -143,14 +143,14 @@ class PriorJournal:
             yield int(match[1]), int(match[2]), int(match[3]), self._folder / match[0]
 
 
-class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
-    """Recorded pictures by `image_hash`, read when asked for."""
+class RecordedImages(Mapping[str, npt.NDArray[np.uint8]]):
+    """Recorded images by `image_hash`, read when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, key: str) -> Path:
-        """Return where a picture is, or would be; a key can come from a file that somebody else made."""
+        """Return where an image is, or would be; a key can come from a file that somebody else made."""
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.png"
 
     def __getitem__(self, key: str) -> npt.NDArray[np.uint8]:
@@ -163,7 +163,7 @@ class KeptPictures(Mapping[str, npt.NDArray[np.uint8]]):
             raise KeyError(key) from None
 
     def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("pictures are found by their key")
+        raise NotImplementedError("images are found by their key")
 
     def __len__(self) -> int:
         return sum(1 for _ in self._folder.glob("*.png"))

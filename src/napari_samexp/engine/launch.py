@@ -14,7 +14,7 @@ __all__ = ["run_worker"]
 
 
 def run_worker(
-    connection: Connection, folder: str, threads: int | None, niceness: int, cached_pictures: int
+    connection: Connection, folder: str, threads: int | None, niceness: int, cached_images: int
 ) -> None:
     """Serve requests from the connection until it closes."""
     with suppress(ValueError, OSError):
@@ -33,4 +33,4 @@ def run_worker(
         sentence = f"The model's process cannot start ({error}); install torch for this Python."
         connection.send(WorkerDied(0, sentence, restarting=False))
         return
-    worker.serve(connection, folder, threads, cached_pictures)
+    worker.serve(connection, folder, threads, cached_images)

@@ -35,8 +35,8 @@ class ArrayRef:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRef:
-    """A picture of any type that `to_rgb8` takes.
+class ImageRef:
+    """An image of any type that `to_rgb8` takes.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class LoadModel(Request):
 class Preview(Request):
     """Predict masks for a prompt. Only the newest preview is answered."""
 
-    picture: PictureRef
+    image: ImageRef
     prompt: Prompt
     side: int | None = None
     square: bool = True
@@ -170,7 +170,7 @@ class Preview(Request):
 class Record(PriorEdit):
     """Predict, remember, and add the recording to the prior."""
 
-    picture: PictureRef
+    image: ImageRef
     prompt: Prompt
     label: int = 1
     name: str = ""
@@ -399,11 +399,11 @@ class Previewed(Reply):
     Parameters
     ----------
     hw : (int, int)
-        Height and width of the picture.
+        Height and width of the image.
     bits : array, shape (M, ceil(H W / 8)), uint8
         The masks, packed; see `numpy.packbits`.
     seconds : float
-        What the model itself took for the prompt, without encoding the picture.
+        What the model itself took for the prompt, without encoding the image.
     """
 
     final: ClassVar[bool] = True

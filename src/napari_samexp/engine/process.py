@@ -24,15 +24,15 @@ class WorkerOptions:
         Of torch; None for its own choice.
     niceness : int
         How far behind other processes it stands, where the system knows such a thing.
-    cached_pictures : int
-        Encoded pictures that are kept.
+    cached_images : int
+        Encoded images that are kept.
     patience_s : float
         Seconds that a cancelled worker has to react, beside twice the time of the last frame.
     """
 
     threads: int | None = None
     niceness: int = 5
-    cached_pictures: int = 3
+    cached_images: int = 3
     patience_s: float = 3.0
 
 
@@ -53,7 +53,7 @@ class WorkerProcess:
     def __init__(self, folder: Path, options: WorkerOptions) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        arguments = (other, str(folder), options.threads, options.niceness, options.cached_pictures)
+        arguments = (other, str(folder), options.threads, options.niceness, options.cached_images)
         self._process = context.Process(
             target=run_worker, args=arguments, name="napari-samexp model", daemon=True
         )

@@ -1,4 +1,4 @@
-"""The model at work on pictures, and the session's prior: what requests outside of tracking need."""
+"""The model at work on images, and the session's prior: what requests outside of tracking need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_samexp.engine.encoded_images import EncodedPictures, Rgb, pixels_of
+from napari_samexp.engine.encoded_images import EncodedImages, Rgb, pixels_of
 from napari_samexp.engine.journal import PriorJournal, keys_of, state_of
 from napari_samexp.engine.messages import (
     MAX_CHOICES,
@@ -41,16 +41,16 @@ Say = Callable[[str], None]  # what has begun: "encoding", "predicting" or "reco
 
 @dataclass(slots=True)
 class Recorder:
-    """One model, the pictures that it encoded last, and the prior.
+    """One model, the images that it encoded last, and the prior.
 
     Parameters
     ----------
     journal : PriorJournal
-    encoded : EncodedPictures
+    encoded : EncodedImages
     """
 
     journal: PriorJournal
-    encoded: EncodedPictures
+    encoded: EncodedImages
     model: Sam1 | Sam2 | None = None
 
     # ---- the model
@@ -106,8 +106,8 @@ class Recorder:
     def preview(self, number: int, request: Preview, say: Say) -> Previewed:
         """Predict masks and put them where the viewer's process reads them."""
         model = self.require_model()
-        features = self.encoded.of_picture(
-            model, request.picture, request.side, request.square, lambda: say("encoding")
+        features = self.encoded.of_image(
+            model, request.image, request.side, request.square, lambda: say("encoding")
         )
         say("predicting")
         began = time.perf_counter()
@@ -126,13 +126,13 @@ class Recorder:
         )
 
     def record(self, number: int, request: Record, say: Say) -> None:
-        """Add a prompt on a shared picture to the prior."""
+        """Add a prompt on a shared image to the prior."""
         model = self.require_memory()
         say("recording")
-        features = self.encoded.of_picture(
-            model, request.picture, request.side, request.square, lambda: say("encoding")
+        features = self.encoded.of_image(
+            model, request.image, request.side, request.square, lambda: say("encoding")
         )
-        rgb = pixels_of(request.picture)
+        rgb = pixels_of(request.image)
         made = record(
             model,
             rgb,
@@ -141,7 +141,7 @@ class Recorder:
             model.segment(features, request.prompt),
             label=request.label,
             name=request.name,
-            image_name=request.picture.name,
+            image_name=request.image.name,
             mask_index=request.mask_index,
             side=request.side,
             square=request.square,
@@ -197,8 +197,8 @@ class Recorder:
 
     def _keep(self, number: int, made: tuple[Recording, Memory], rgb: Rgb) -> None:
         prior = self.journal.prior.with_recording(*made)
-        # before it, so that no kill leaves a recording whose picture is not at hand
-        self.journal.keep_picture(made[0].image_hash, rgb)
+        # before it, so that no kill leaves a recording whose image is not at hand
+        self.journal.keep_image(made[0].image_hash, rgb)
         self.journal.commit(prior, number)
 
     # ---- the prior
@@ -225,7 +225,7 @@ class Recorder:
         """Take the prior from a file."""
         loaded = PriorMemory.load(request.path)
         if isinstance(self.model, Sam2) and not _fits(loaded, self.model):
-            loaded = loaded.encoded_again(self.model, self.journal.pictures)
+            loaded = loaded.encoded_again(self.model, self.journal.images)
         prior = self.journal.prior if request.append else PriorMemory()
         for recording, memory in zip(loaded.recordings, loaded.memories):
             prior = prior.with_recording(recording, memory)
@@ -237,14 +237,12 @@ class Recorder:
         if self.model is None or not prior.recordings or _fits(prior, self.model):
             return ""
         try:
-            again = prior.encoded_again(self.require_memory(), self.journal.pictures)
+            again = prior.encoded_again(self.require_memory(), self.journal.images)
             self.journal.commit(again, number)
         except PriorError as error:
             made_by = prior.recordings[0].model
             why = (
-                str(error)
-                if not isinstance(error, PriorMismatch)
-                else "not all recorded pictures are at hand."
+                str(error) if not isinstance(error, PriorMismatch) else "not all recorded images are at hand."
             )
             return f"The recordings were made with {made_by} and cannot be used with this model: {why}"
         return ""
@@ -261,7 +259,7 @@ def _fits(prior: PriorMemory, model: Sam1 | Sam2) -> bool:
 
 
 def _packed(prediction: MaskPrediction) -> npt.NDArray[np.uint8]:
-    """Return all mask choices at the picture's size as bits, one row each."""
-    # one at a time: four sets of float logits of a large picture would take gigabytes
+    """Return all mask choices at the image's size as bits, one row each."""
+    # one at a time: four sets of float logits of a large image would take gigabytes
     rows = [np.packbits(prediction.mask(index)) for index in range(min(len(prediction.logits), MAX_CHOICES))]
     return np.stack(rows)

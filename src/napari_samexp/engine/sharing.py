@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._children import keep_tracker
-from napari_samexp.engine.messages import ArrayRef, PictureRef
+from napari_samexp.engine.messages import ArrayRef, ImageRef
 from napari_samexp.errors import ImageError, SamexpError
 
-__all__ = ["Picture", "SharedArray", "read_shared", "write_shared"]
+__all__ = ["SharedImage", "SharedArray", "read_shared", "write_shared"]
 
 PREFIX = "smx"  # short: macOS allows 31 characters
 _SPARE = 16 * 2**20  # bytes that others may need at the same time
@@ -70,8 +70,8 @@ class SharedArray:
         return np.ndarray(ref.shape, ref.dtype, self._memory.buf)
 
 
-class Picture:
-    """A picture as it was when it was given, for the worker to look at.
+class SharedImage:
+    """An image as it was when it was given, for the worker to look at.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class Picture:
         array = np.asarray(pixels)
         if array.dtype.kind not in "buif" or array.size == 0 or array.ndim not in (2, 3):
             raise ImageError(
-                f"The picture has shape {array.shape} and type {array.dtype}; expected numbers of shape "
+                f"The image has shape {array.shape} and type {array.dtype}; expected numbers of shape "
                 "(H, W), (H, W, 3) or (H, W, 4)."
             )
         try:
@@ -100,10 +100,10 @@ class Picture:
         except SamexpError as error:
             raise ImageError(str(error)) from None
         self.hw = (array.shape[0], array.shape[1])
-        self.ref = PictureRef(secrets.token_hex(8), name, self._shared.ref, limits)
+        self.ref = ImageRef(secrets.token_hex(8), name, self._shared.ref, limits)
 
     def release(self) -> None:
-        """Give the memory back; requests that wait with this picture fail."""
+        """Give the memory back; requests that wait with this image fail."""
         self._shared.release()
 
 

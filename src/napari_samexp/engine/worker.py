@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from napari_samexp._urls import redacted
-from napari_samexp.engine.encoded_images import EncodedPictures
+from napari_samexp.engine.encoded_images import EncodedImages
 from napari_samexp.engine.encodings import EncodingReader
 from napari_samexp.engine.errors import Cancelled, ends_for_memory, sentence_of
 from napari_samexp.engine.inbox import Inbox
@@ -76,7 +76,7 @@ REPORT_S = 0.1  # between two reports of a download
 _log = logging.getLogger(__name__)
 
 
-def serve(connection: Connection, folder: str, threads: int | None, cached_pictures: int) -> None:
+def serve(connection: Connection, folder: str, threads: int | None, cached_images: int) -> None:
     """Carry out requests until there is nobody to ask, and end the process.
 
     Parameters
@@ -86,7 +86,7 @@ def serve(connection: Connection, folder: str, threads: int | None, cached_pictu
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    recorder = Recorder(PriorJournal(Path(folder) / "prior"), EncodedPictures(cached_pictures))
+    recorder = Recorder(PriorJournal(Path(folder) / "prior"), EncodedImages(cached_images))
     Worker(connection, Inbox(connection), recorder).run()
     os._exit(0)  # everything is on disk; tidying up torch would only take time
 

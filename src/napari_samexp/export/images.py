@@ -53,7 +53,7 @@ def write_png_folder(
     """
     target = absolute_path(Path(path))
     palette = davis_palette().ravel().tolist()
-    with os_errors_as_store_errors("write pictures to", target):
+    with os_errors_as_store_errors("write images to", target):
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise StoreError(f"The folder {target} is not empty; choose another --out.")
@@ -64,9 +64,9 @@ def write_png_folder(
                 raise StoreError(
                     f"Frame {frame} has the label {labels.max()}; a palette has {MAX_PALETTE}, so choose tiff."
                 )
-            picture = Image.fromarray(labels.astype(np.uint8))
-            picture.putpalette(palette)
-            picture.save(target / f"{frame:05}.png", optimize=True)
+            image = Image.fromarray(labels.astype(np.uint8))
+            image.putpalette(palette)
+            image.save(target / f"{frame:05}.png", optimize=True)
 
 
 def write_tiff(
@@ -97,7 +97,7 @@ def write_tiff(
 
     with os_errors_as_store_errors("write the labels to", target), partial_file(target) as partial:
         big = math.prod(shape) * kind.itemsize > 2**31
-        # one series of pages with a shape: written page by page, each would become a picture of its own
+        # one series of pages with a shape: written page by page, each would become an image of its own
         with tifffile.TiffWriter(partial, bigtiff=big) as file:
             file.write(
                 pages(),

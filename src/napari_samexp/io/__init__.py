@@ -1,4 +1,4 @@
-"""Videos, pictures and labels on disk. No torch."""
+"""Videos, images and labels on disk. No torch."""
 
 from __future__ import annotations
 

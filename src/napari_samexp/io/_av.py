@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _DETOUR = 8
 # No codec holds more frames back than this, so after as many later ones a missing frame is lost.
 _PATIENCE = 16
-_INTER_PICTURES = (2, 3, 4, 6)  # P, B and S pictures, made from other frames
+_INTER_IMAGES = (2, 3, 4, 6)  # P, B and S images, made from other frames
 
 Limits = tuple[float, float]
 
@@ -100,9 +100,9 @@ class AvSource:
                 frame = self._find(index)
             finally:
                 self._on_way = None
-        return self._picture(index, frame)
+        return self._image(index, frame)
 
-    def _picture(self, index: int, frame: Any) -> npt.NDArray[np.uint8]:
+    def _image(self, index: int, frame: Any) -> npt.NDArray[np.uint8]:
         if (frame.width, frame.height) != self._size:
             width, height = self._size
             raise VideoError(
@@ -239,9 +239,7 @@ class AvSource:
                     return frame
                 if passed > index + _PATIENCE:
                     break
-                if self._on_way is not None and not self._on_way(
-                    passed, partial(self._picture, passed, frame)
-                ):
+                if self._on_way is not None and not self._on_way(passed, partial(self._image, passed, frame)):
                     raise FrameNotWanted(f"Frame {index} of {self.name} is no longer wanted.")
         except LostPlace:
             self._table = self._table.with_one_key()
@@ -251,10 +249,10 @@ class AvSource:
 def _stands_alone(decoded: tuple[int, Any], start: int) -> bool:
     """Return whether the first frame decoded is the one sought, made of itself alone.
 
-    A file may also mark places from which the picture only heals bit by bit (intra refresh).
+    A file may also mark places from which the image only heals bit by bit (intra refresh).
     """
     packet, frame = decoded
-    return packet == start and (frame.key_frame or int(frame.pict_type) not in _INTER_PICTURES)
+    return packet == start and (frame.key_frame or int(frame.pict_type) not in _INTER_IMAGES)
 
 
 def _nbytes(frame: Any) -> int:

@@ -114,13 +114,13 @@ class AvFile:
     def _video_stream(self) -> Any:
         # a song's cover is a video stream too
         streams: list[Any] = list(self.container.streams)
-        pictures = [s for s in streams if s.type == "video" and not s.disposition & Disposition.attached_pic]
-        if not pictures:
+        images = [s for s in streams if s.type == "video" and not s.disposition & Disposition.attached_pic]
+        if not images:
             kinds = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
-            raise VideoError(f"{self.path} has no video, only {kinds}; give {EXPECTED} with pictures.")
-        if pictures[0].codec_context is None:
+            raise VideoError(f"{self.path} has no video, only {kinds}; give {EXPECTED} with images.")
+        if images[0].codec_context is None:
             raise VideoError(f"FFmpeg does not know how {self.path} is coded; convert it to H.264 mp4.")
-        return max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+        return max(images, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
     def close(self) -> None:
         """Close the file and end its decoder, whose threads live as long as the stream; `open` begins anew."""

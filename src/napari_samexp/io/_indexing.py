@@ -15,7 +15,7 @@ from napari_samexp.errors import VideoError
 __all__ = ["FrameIndexError", "FrameNotWanted", "FrameRequest", "OnWay", "frame_number", "frame_request"]
 
 Shape = tuple[int, int, int, int]
-# told of each frame passed on the way to another: its number, and what gives its picture; False gives up
+# told of each frame passed on the way to another: its number, and what gives its image; False gives up
 OnWay = Callable[[int, Callable[[], npt.NDArray[np.uint8]]], bool]
 
 

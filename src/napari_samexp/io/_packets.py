@@ -48,7 +48,7 @@ class PacketList:
         rows = np.fromiter((_row(packet, codec) for packet in packets), np.dtype((np.int64, 5)))
         pts, dts, sizes, shown, keys = rows.T.copy()
         keys[:1] = 1  # there is no place before the first
-        if codec == "gif":  # Later pictures lie over the earlier ones, whatever their headers say.
+        if codec == "gif":  # Later images lie over the earlier ones, whatever their headers say.
             keys[1:] = 0
         return cls(pts, dts, sizes, shown.astype(np.bool_), keys.astype(np.bool_))
 

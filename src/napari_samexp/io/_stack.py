@@ -1,4 +1,4 @@
-"""Videos that are stacks of pictures: a folder, a TIFF file, or an array of any kind."""
+"""Videos that are stacks of images: a folder, a TIFF file, or an array of any kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_samexp.io._paths import content_digest, natural_key
 from napari_samexp.io._tiff import TiffStack
 from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
 
-__all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "picture_stack", "tiff_stack"]
+__all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "image_stack", "tiff_stack"]
 
 _SAMPLES = 8  # frames looked at for black and white, and for an array's fingerprint
 _SAMPLED_VALUES = 1 << 26  # of all of them together; large frames are looked at less closely
@@ -33,7 +33,7 @@ Limits = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Pictures of one size, by number.
+    """Images of one size, by number.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class Stack:
         What people call it.
     shape : (T, Y, X)
     read : callable
-        Gives picture `index` in its own type; may raise `ImageError`.
+        Gives image `index` in its own type; may raise `ImageError`.
     digest : callable
         Gives a hash of the content.
     label : callable
-        Gives what picture `index` is called in an error.
+        Gives what image `index` is called in an error.
     in_memory : bool
         Whether `read` costs nothing, so that keeping what it gave would only double it.
     close : callable
@@ -67,9 +67,9 @@ class StackSource:
     ----------
     stack : Stack
     cache_bytes : int
-        What the pictures read last may take.
+        What the images read last may take.
     limits : (low, high), optional
-        The values for black and white. By default 8-bit pictures stay as they are, and others are
+        The values for black and white. By default 8-bit images stay as they are, and others are
         stretched by what a few of them, spread over the stack, have in common.
     """
 
@@ -115,12 +115,12 @@ class StackSource:
         if size != expected:
             raise VideoError(
                 f"{self._stack.label(index)} is {size[1]} wide and {size[0]} high, but the first is "
-                f"{expected[1]} wide and {expected[0]} high; give pictures of one size."
+                f"{expected[1]} wide and {expected[0]} high; give images of one size."
             )
         if raw.dtype != self._dtype:
             raise VideoError(
                 f"{self._stack.label(index)} has type {raw.dtype}, but the first has {self._dtype}; "
-                "give pictures of one type."
+                "give images of one type."
             )
         return raw
 
@@ -156,7 +156,7 @@ def array_stack(array: Any, name: str = "array") -> Stack:
     shape, dtype = tuple(array.shape), np.dtype(array.dtype)
     if len(shape) == 3 and shape[-1] in (3, 4):
         raise VideoError(
-            f"The array has shape {shape}, one picture; for a video of one frame give array[None]."
+            f"The array has shape {shape}, one image; for a video of one frame give array[None]."
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
         raise VideoError(
@@ -177,12 +177,12 @@ def array_stack(array: Any, name: str = "array") -> Stack:
 
 
 def folder_stack(folder: Path) -> Stack:
-    """Return the stack of a folder's pictures, in the order in which people count.
+    """Return the stack of a folder's images, in the order in which people count.
 
     Raises
     ------
     VideoError
-        If there is no picture, or one that is broken or of another size.
+        If there is no image, or one that is broken or of another size.
     """
     try:
         files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: natural_key(f.name))
@@ -191,17 +191,15 @@ def folder_stack(folder: Path) -> Stack:
             f"The folder {folder} cannot be read ({error.strerror}); check its permissions."
         ) from error
     # a leading dot marks what systems add of their own, such as the ._ doubles of macOS
-    pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
-    if not pictures:
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    if not images:
         found = f"other files: {len(files)}, such as {files[0].name}" if files else "it has no files"
-        raise VideoError(
-            f"The folder {folder} has no pictures ({found}); give one with png, jpg or tif files."
-        )
-    return picture_stack(folder.name, pictures)
+        raise VideoError(f"The folder {folder} has no images ({found}); give one with png, jpg or tif files.")
+    return image_stack(folder.name, images)
 
 
-def picture_stack(name: str, files: list[Path]) -> Stack:
-    """Return the stack of picture files, whose sizes are compared now and pixels read later."""
+def image_stack(name: str, files: list[Path]) -> Stack:
+    """Return the stack of image files, whose sizes are compared now and pixels read later."""
     try:
         sizes = [image_size(file) for file in files]
     except ImageError as error:
@@ -209,15 +207,15 @@ def picture_stack(name: str, files: list[Path]) -> Stack:
     for file, size in zip(files, sizes):
         if size != sizes[0]:
             raise VideoError(
-                f"The picture {file} is {size[1]} wide and {size[0]} high, but {files[0].name} is "
-                f"{sizes[0][1]} wide and {sizes[0][0]} high; give pictures of one size."
+                f"The image {file} is {size[1]} wide and {size[0]} high, but {files[0].name} is "
+                f"{sizes[0][1]} wide and {sizes[0][0]} high; give images of one size."
             )
     return Stack(
         name=name,
         shape=(len(files), *sizes[0]),
         read=lambda index: read_image(files[index]),
         digest=lambda: _files_digest(files),
-        label=lambda index: f"The picture {files[index]}",
+        label=lambda index: f"The image {files[index]}",
     )
 
 

@@ -1,4 +1,4 @@
-"""TIFF files, one page at a time: single pictures, and stacks as microscopes and ImageJ write them."""
+"""TIFF files, one page at a time: single images, and stacks as microscopes and ImageJ write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["MAX_PIXELS", "TiffStack", "is_tiff", "require_honest"]
 # Where Pillow refuses too: a file of a few bytes can claim to be as large as it likes.
 MAX_PIXELS = 2 * 89_478_485
 
-# A file may unpack to this much whatever its size, and to more only as far as pictures of things do
+# A file may unpack to this much whatever its size, and to more only as far as images of things do
 FREE_BYTES = 128 * 2**20
 MAX_RATIO = 100
 
@@ -29,10 +29,10 @@ AnyArray = npt.NDArray[Any]
 
 
 def require_honest(path: Path, unpacked: int, packed: int) -> None:
-    """Raise `ImageError` if a picture takes so much more memory than bytes of its file that it can only be a bomb."""
+    """Raise `ImageError` if an image takes so much more memory than bytes of its file that it can only be a bomb."""
     if unpacked > max(FREE_BYTES, MAX_RATIO * packed):
         raise ImageError(
-            f"{path} says that {packed} bytes of it unpack to {unpacked / 2**20:.0f} MB, which no picture of things "
+            f"{path} says that {packed} bytes of it unpack to {unpacked / 2**20:.0f} MB, which no image of things "
             "does; make it smaller, or save it without compression."
         )
 
@@ -44,14 +44,14 @@ def is_tiff(path: Path) -> bool:
 
 
 class TiffStack:
-    """The pictures of a TIFF file, read when asked for.
+    """The images of a TIFF file, read when asked for.
 
-    The first axis is time, whatever the file calls it; a file with one picture has one frame.
+    The first axis is time, whatever the file calls it; a file with one image has one frame.
 
     Attributes
     ----------
     count : int
-        How many pictures there are.
+        How many images there are.
     frame_shape : tuple of int
         (Y, X) or (Y, X, C) with C of 1, 3 or 4, as in the file.
     orientation : int
@@ -148,18 +148,18 @@ class TiffStack:
             self._path, formats=("TIFF",)
         ) as file:  # knows LZW and JPEG, which tifffile leaves to imagecodecs
             file.seek(page.index)
-            picture = file.convert("RGB") if file.mode in ("P", "CMYK", "YCbCr") else file
-            return np.asarray(picture)
+            image = file.convert("RGB") if file.mode in ("P", "CMYK", "YCbCr") else file
+            return np.asarray(image)
 
     def frame(self, index: int) -> AnyArray:
-        """Return picture `index`, 0 to count - 1, in the file's own type; `ImageError` if it is damaged."""
+        """Return image `index`, 0 to count - 1, in the file's own type; `ImageError` if it is damaged."""
         try:
             stored = self._read(index)
         except ImageError:
             raise
         except Exception as error:
             raise ImageError(
-                f"Picture {index} of {self._path} cannot be read ({error}); save the file again without "
+                f"Image {index} of {self._path} cannot be read ({error}); save the file again without "
                 "compression."
             ) from error
         frame = np.moveaxis(stored, 0, -1) if self._planar else stored

@@ -85,7 +85,7 @@ class _Box(NamedTuple):
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the top-level boxes of an MP4 but for those of pictures and sound; of other files, next to nothing."""
+    """Yield the top-level boxes of an MP4 but for those of images and sound; of other files, next to nothing."""
     place = 0
     while place + 8 <= size:
         file.seek(place)

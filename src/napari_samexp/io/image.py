@@ -1,4 +1,4 @@
-"""Pictures of any format as arrays."""
+"""Images of any format as arrays."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from napari_samexp.errors import ImageError
 from napari_samexp.io._paths import readable_file
 from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff, require_honest
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "open_picture", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_size", "open_image", "read_image"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 
 _PROGRAMS = ("EPS", "WMF")  # drawings, for which Pillow asks another program or the system to run them
-_EXPECTED = "a picture (png, jpg, tif, ...) or, for one frame of a video, VIDEO@FRAME such as clip.mp4@12"
+_EXPECTED = "an image (png, jpg, tif, ...) or, for one frame of a video, VIDEO@FRAME such as clip.mp4@12"
 _ORIENTATION = 0x0112
 _PNG_MARK = b"\x89PNG\r\n\x1a\n"
 AnyArray = npt.NDArray[Any]
 
 
 def read_image(path: str | os.PathLike[str]) -> AnyArray:
-    """Return a picture as it is in its file, upright.
+    """Return an image as it is in its file, upright.
 
-    Whatever Pillow or tifffile can open. Of a file with several pictures, the first.
+    Whatever Pillow or tifffile can open. Of a file with several images, the first.
 
     Parameters
     ----------
@@ -51,19 +51,19 @@ def read_image(path: str | os.PathLike[str]) -> AnyArray:
     Raises
     ------
     ImageError
-        If there is no such file, or it is empty, broken, no picture, or of more than 179 million pixels.
+        If there is no such file, or it is empty, broken, no image, or of more than 179 million pixels.
     """
     file = readable_file(path, ImageError, _EXPECTED)
     if is_tiff(file):
         with closing(TiffStack(file)) as stack:
             return _upright(stack.frame(0), stack.orientation)
-    with _opened(file) as picture:
-        orientation = _orientation(picture)
-        return _upright(_deep_png(file) if _is_deep_png(file) else _values(picture), orientation)
+    with _opened(file) as image:
+        orientation = _orientation(image)
+        return _upright(_deep_png(file) if _is_deep_png(file) else _values(image), orientation)
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Return a picture of numbers as Pillow opens it; the bound on its size is for the caller to know."""
+def open_image(path: Path) -> Image.Image:
+    """Return an image of numbers as Pillow opens it; the bound on its size is for the caller to know."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(path, formats=_formats())
@@ -76,7 +76,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the (height, width) of an upright picture from its header, without decoding it.
+    """Return the (height, width) of an upright image from its header, without decoding it.
 
     Raises
     ------
@@ -88,39 +88,39 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with closing(TiffStack(file)) as stack:
             (height, width), orientation = stack.frame_shape[:2], stack.orientation
     else:
-        with _opened(file) as picture:
-            (width, height), orientation = picture.size, _orientation(picture)
+        with _opened(file) as image:
+            (width, height), orientation = image.size, _orientation(image)
     return (width, height) if orientation >= 5 else (height, width)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture with Pillow, and turn all that goes wrong in the block into `ImageError`."""
+    """Open an image with Pillow, and turn all that goes wrong in the block into `ImageError`."""
     try:
-        with open_picture(path) as picture:
-            if math.prod(picture.size) > MAX_PIXELS:
+        with open_image(path) as image:
+            if math.prod(image.size) > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            require_honest(path, math.prod(picture.size) * _pixel_bytes(picture), path.stat().st_size)
-            yield picture
+            require_honest(path, math.prod(image.size) * _pixel_bytes(image), path.stat().st_size)
+            yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels; make it smaller.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not a picture that can be read; give {_EXPECTED}.") from error
+        raise ImageError(f"{path} is not an image that can be read; give {_EXPECTED}.") from error
     except Exception as error:  # damaged bytes raise anything, also syntax, struct and zlib errors
         raise ImageError(f"{path} is broken ({error}); copy or save it again.") from error
 
 
-def _pixel_bytes(picture: Image.Image) -> int:
-    return {"1": 1, "L": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(picture.mode, 4)
+def _pixel_bytes(image: Image.Image) -> int:
+    return {"1": 1, "L": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     # a PNG may say it behind its pixels, which would have to be decoded to find out
-    if picture.format == "PNG" and "exif" not in picture.info:
+    if image.format == "PNG" and "exif" not in image.info:
         return 1
-    return int(picture.getexif().get(_ORIENTATION, 1))
+    return int(image.getexif().get(_ORIENTATION, 1))
 
 
 def _upright(image: AnyArray, orientation: int) -> AnyArray:
@@ -132,15 +132,15 @@ def _upright(image: AnyArray, orientation: int) -> AnyArray:
     return np.ascontiguousarray(np.rot90(image, turns))
 
 
-def _values(picture: Image.Image) -> AnyArray:
-    mode = picture.mode
+def _values(image: Image.Image) -> AnyArray:
+    mode = image.mode
     if mode in ("P", "PA", "LA", "La", "RGBa"):
-        has_alpha = mode != "P" or "transparency" in picture.info
-        return np.array(picture.convert("RGBA" if has_alpha else "RGB"))
+        has_alpha = mode != "P" or "transparency" in image.info
+        return np.array(image.convert("RGBA" if has_alpha else "RGB"))
     if mode not in ("1", "L", "I", "F", "RGB", "RGBA") and not mode.startswith("I;16"):
-        return np.array(picture.convert("RGB"))
-    values = np.array(picture)
-    if mode == "I" and picture.format in ("PNG", "PPM"):  # older Pillow widens their 16 bits
+        return np.array(image.convert("RGB"))
+    values = np.array(image)
+    if mode == "I" and image.format in ("PNG", "PPM"):  # older Pillow widens their 16 bits
         return values.astype(np.uint16)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
@@ -153,7 +153,7 @@ def _is_deep_png(path: Path) -> bool:
 
 
 def _deep_png(path: Path) -> AnyArray:
-    import av  # for these pictures alone, and it takes long
+    import av  # for these images alone, and it takes long
 
     decoder: Any = av.CodecContext.create("png", "r")
     frames = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)]

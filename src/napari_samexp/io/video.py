@@ -1,4 +1,4 @@
-"""Videos of any kind as lazy stacks of frames: files, folders of pictures, TIFF stacks and arrays."""
+"""Videos of any kind as lazy stacks of frames: files, folders of images, TIFF stacks and arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_samexp.errors import VideoError
 from napari_samexp.images import to_rgb8
 from napari_samexp.io._indexing import FrameIndexError, FrameNotWanted, OnWay, frame_number, frame_request
 from napari_samexp.io._paths import existing_path, readable_file
-from napari_samexp.io._stack import StackSource, array_stack, folder_stack, picture_stack, tiff_stack
+from napari_samexp.io._stack import StackSource, array_stack, folder_stack, image_stack, tiff_stack
 from napari_samexp.io._tiff import is_tiff
 from napari_samexp.io.image import IMAGE_SUFFIXES, read_image
 
@@ -36,7 +36,7 @@ __all__ = [
 CACHE_BYTES = 256 * 2**20
 MAX_REQUEST_BYTES = 2**30
 
-_EXPECTED = "a video file (mp4, mov, avi, mkv, webm, gif), a folder of pictures, a TIFF stack or an array"
+_EXPECTED = "a video file (mp4, mov, avi, mkv, webm, gif), a folder of images, a TIFF stack or an array"
 _REFERENCE = re.compile(r"(?P<path>.+)@(?P<frame>[+-]?[0-9]{1,12})", re.DOTALL)
 
 Limits = tuple[float, float]
@@ -81,7 +81,7 @@ def open_video(source: Any, *, cache_bytes: int = CACHE_BYTES, limits: Limits | 
     ----------
     source : str, Path or array
         A video file (mp4, mov, avi, mkv, webm, gif and whatever else FFmpeg decodes); a folder of
-        pictures of one size, in natural order of their names; a TIFF file with one picture a frame; or
+        images of one size, in natural order of their names; a TIFF file with one image a frame; or
         an array (numpy, dask, zarr, a memory map) of shape (T, Y, X) or (T, Y, X, C), C of 1, 3 or 4.
     cache_bytes : int
         What the frames decoded last may take in memory.
@@ -111,18 +111,18 @@ def open_video(source: Any, *, cache_bytes: int = CACHE_BYTES, limits: Limits | 
 
 
 def read_frame(reference: str | os.PathLike[str]) -> Frame:
-    """Return a picture, or one frame of a video, as (H, W, 3) uint8 RGB.
+    """Return an image, or one frame of a video, as (H, W, 3) uint8 RGB.
 
     Parameters
     ----------
     reference : str
-        The path of a picture, or ``VIDEO@FRAME``: the path of a video and a frame's index, such as
+        The path of an image, or ``VIDEO@FRAME``: the path of a video and a frame's index, such as
         ``clip.mp4@12``; -1 is the last. A file whose own name has an @ in it is taken as it is.
 
     Raises
     ------
     ImageError
-        If the picture cannot be read.
+        If the image cannot be read.
     VideoError
         If the video or the frame cannot be read.
     """
@@ -203,7 +203,7 @@ class LazyVideo:
             0 to T - 1, or negative to count from the end.
         on_way : callable, optional
             Called for each frame that has to be decoded on the way, with its index and a function that gives
-            its picture; returning False gives up.
+            its image; returning False gives up.
 
         Raises
         ------
@@ -283,7 +283,7 @@ def _source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | 
     if is_tiff(found):
         return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
     if found.suffix.lower() in IMAGE_SUFFIXES:
-        return StackSource(picture_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
+        return StackSource(image_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
     # takes a third of the time in which the dock opens, and few sittings begin with a video
     from napari_samexp.io._av import AvSource
 

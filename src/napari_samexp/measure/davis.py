@@ -17,7 +17,7 @@ from napari_samexp.errors import SettingsError
 
 __all__ = ["TOLERANCE", "Statistics", "contour_accuracy", "jaccard", "outline", "statistics"]
 
-TOLERANCE = 0.008  # of the picture's diagonal
+TOLERANCE = 0.008  # of the image's diagonal
 _RECALL_ABOVE = 0.5
 _QUARTERS = 4
 
@@ -42,7 +42,7 @@ def contour_accuracy(found: npt.NDArray[Any], truth: npt.NDArray[Any], tolerance
     found, truth : array, shape (H, W)
         Everything but 0 is the object.
     tolerance : float
-        Share of the picture's diagonal, or pixels from 1 on.
+        Share of the image's diagonal, or pixels from 1 on.
 
     Returns
     -------

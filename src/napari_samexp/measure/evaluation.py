@@ -149,7 +149,7 @@ def evaluate_masks(
         has one label only, those two.
     frames : sequence of int, optional
         By default all for which `found` has labels. DAVIS leaves out the first and the last, of which
-        the first was given to the method; a prior from another picture is given none.
+        the first was given to the method; a prior from another image is given none.
     tolerance : float
         Of `contour_accuracy`.
     void : int, optional

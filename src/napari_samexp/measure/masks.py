@@ -18,14 +18,14 @@ from napari_samexp.errors import ImageError, StoreError
 from napari_samexp.io._paths import existing_path, natural_key, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
 from napari_samexp.io.guarded import kind_at
-from napari_samexp.io.image import open_picture
+from napari_samexp.io.image import open_image
 from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import ObjectScore
 
 __all__ = ["Masks", "array_masks", "open_masks", "store_masks"]
 
-_EXPECTED = "a label store, a TIFF stack, a folder of PNG masks, a zarr array or a single mask picture"
+_EXPECTED = "a label store, a TIFF stack, a folder of PNG masks, a zarr array or a single mask image"
 MAX_FRAME_BYTES = 2**30
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
@@ -77,7 +77,7 @@ def open_masks(path: str | os.PathLike[str]) -> Iterator[Masks]:
     ----------
     path : path
         What a tracking run wrote; a TIFF with one page a frame; a folder of PNG files, whose palette
-        numbers (DAVIS) or gray values are the labels; a zarr array (T, Y, X); or one picture, which is a
+        numbers (DAVIS) or gray values are the labels; a zarr array (T, Y, X); or one image, which is a
         single frame.
 
     Raises
@@ -166,8 +166,8 @@ def _opened_file(path: Path) -> Iterator[Masks]:
     from napari_samexp.io._tiff import TiffStack, is_tiff
 
     if not is_tiff(path):
-        picture = _picture(path)
-        yield Masks((1, *picture.shape), lambda index: picture)
+        image = _image(path)
+        yield Masks((1, *image.shape), lambda index: image)
         return
     try:
         stack = TiffStack(path)
@@ -185,20 +185,20 @@ def _folder(path: Path) -> Masks:
         key=lambda file: natural_key(file.name),
     )
     if not files:
-        raise StoreError(f"The folder {path} holds no mask pictures; give {_EXPECTED}.")
-    return Masks((len(files), *_picture(files[0]).shape), _reader(files))
+        raise StoreError(f"The folder {path} holds no mask images; give {_EXPECTED}.")
+    return Masks((len(files), *_image(files[0]).shape), _reader(files))
 
 
 def _reader(files: Sequence[Path]) -> Callable[[int], Labels]:
-    return lambda index: _picture(files[index])
+    return lambda index: _image(files[index])
 
 
-def _picture(path: Path) -> npt.NDArray[Any]:
-    """Return the labels in a picture: its palette's numbers, or its gray values."""
+def _image(path: Path) -> npt.NDArray[Any]:
+    """Return the labels in an image: its palette's numbers, or its gray values."""
     try:
-        with open_picture(path) as picture:
-            if picture.mode in ("P", "L", "1", "I") or picture.mode.startswith("I;16"):
-                values = np.array(picture)
+        with open_image(path) as image:
+            if image.mode in ("P", "L", "1", "I") or image.mode.startswith("I;16"):
+                values = np.array(image)
             else:
                 raise StoreError(f"{path} holds colours, which are no labels; give {_EXPECTED}.")
     except StoreError:

@@ -239,7 +239,7 @@ class PosencMap:
         low, high = self.limits()
         about = {
             "axes": "CYX",
-            "mode": "grayscale",  # ImageJ would mix channels into one picture
+            "mode": "grayscale",  # ImageJ would mix channels into one image
             "min": low,
             "max": high,
             "Labels": [f"channel {number}" for number in numbers],
@@ -299,7 +299,7 @@ def save_sheet(
     data = io.BytesIO()
     draw_sheet(rows).save(data, "PNG", optimize=True)
     target = absolute_path(path)
-    with os_errors_as_store_errors("write the picture", target):
+    with os_errors_as_store_errors("write the image", target):
         write_atomic(target, data.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures of many channels on one page. Needs numpy and Pillow only."""
+"""Contact sheets: small images of many channels on one page. Needs numpy and Pillow only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VIRIDIS = np.array(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """One small picture: a caption, (h, w) values, and the values for dark and bright."""
+    """One small image: a caption, (h, w) values, and the values for dark and bright."""
 
     caption: str
     values: npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetRow:
-    """A title and the pictures below it, which may take several lines."""
+    """A title and the images below it, which may take several lines."""
 
     title: str
     tiles: tuple[Tile, ...]

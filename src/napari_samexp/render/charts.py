@@ -20,7 +20,7 @@ _LONGEST = 150  # pixels that a row's or column's name may take
 # Dark violet to pale yellow, even in brightness, so that it reads without colour too.
 _RAMP = np.array([(48, 18, 92), (108, 38, 122), (176, 66, 102), (226, 122, 70), (246, 226, 148)], np.float64)
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 
@@ -40,7 +40,7 @@ def line_chart(
     limits: tuple[float, float] = (0.0, 1.0),
     x_words: Sequence[str] | None = None,
     size_hw: tuple[int, int] = (360, 760),
-) -> Picture:
+) -> RgbImage:
     """Return a chart of curves.
 
     Parameters
@@ -83,7 +83,7 @@ def heat_map(
     *,
     title: str,
     limits: tuple[float, float] = (0.0, 1.0),
-) -> Picture:
+) -> RgbImage:
     """Return a table of numbers as colours, each with its number.
 
     Parameters

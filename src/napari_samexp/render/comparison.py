@@ -20,21 +20,21 @@ __all__ = ["best_and_worst", "heat_maps", "vary_charts"]
 MAX_CELLS = 24  # on a sheet
 COLUMNS = 6
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 
-def heat_maps(comparison: Comparison) -> Picture:
+def heat_maps(comparison: Comparison) -> RgbImage:
     """Return a heat map of each measure, below one another, (H, W, 3) uint8."""
-    pictures = []
+    images = []
     for measure in comparison.measures:
         values = comparison.matrix(measure)
         limits = _limits(values) if measure == "presence" else (0.0, 1.0)
         title = MEASURES[measure]
-        pictures.append(heat_map(values, comparison.rows, comparison.columns, title=title, limits=limits))
-    return _stacked(pictures)
+        images.append(heat_map(values, comparison.rows, comparison.columns, title=title, limits=limits))
+    return _stacked(images)
 
 
-def best_and_worst(comparison: Comparison) -> Picture:
+def best_and_worst(comparison: Comparison) -> RgbImage:
     """Return a sheet with the frames of the highest and lowest presence of each cell, with their labels.
 
     Of more than 24 cells, some evenly spread ones.
@@ -47,7 +47,7 @@ def best_and_worst(comparison: Comparison) -> Picture:
 
 def vary_charts(
     name: str, words: Sequence[str], curves: dict[str, list[int]], comparison: Comparison
-) -> Picture:
+) -> RgbImage:
     """Return a chart of each measure over the values of what was varied.
 
     Parameters
@@ -57,7 +57,7 @@ def vary_charts(
     curves : dict of str to list of int
         For each curve the comparison's rows, one a value; a curve's height is the mean over the columns.
     """
-    pictures = []
+    images = []
     for measure in comparison.measures:
         values = comparison.matrix(measure)
         means = [_mean(row) for row in values]
@@ -66,11 +66,11 @@ def vary_charts(
         }
         limits = _limits(np.array(means)) if measure == "presence" else (0.0, 1.0)
         title = f"{MEASURES[measure]}, mean over {len(comparison.columns)} columns"
-        pictures.append(line_chart(series, title=title, x_name=name, limits=limits, x_words=words))
-    return _stacked(pictures)
+        images.append(line_chart(series, title=title, x_name=name, limits=limits, x_words=words))
+    return _stacked(images)
 
 
-def _tiles(cell: Cell) -> Iterator[tuple[Picture, str]]:
+def _tiles(cell: Cell) -> Iterator[tuple[RgbImage, str]]:
     frames = [
         (word, frame) for word, frame in (("best", cell.best), ("worst", cell.worst)) if frame is not None
     ]
@@ -83,9 +83,9 @@ def _tiles(cell: Cell) -> Iterator[tuple[Picture, str]]:
         ):
             for word, frame in frames:
                 presence = np.mean([score.presence for score in store.scores[frame].values()])
-                picture = paint(video.frame(max(0, frame - cell.skip)), store.frame(frame))
+                image = paint(video.frame(max(0, frame - cell.skip)), store.frame(frame))
                 title = f"{cell.row} > {cell.column}"
-                yield picture, f"{title}\n{word}, frame {frame - cell.skip}, {presence:+.1f}"
+                yield image, f"{title}\n{word}, frame {frame - cell.skip}, {presence:+.1f}"
     except SamexpError:  # a video that has gone; the numbers are still there
         return
 
@@ -101,10 +101,10 @@ def _mean(row: npt.NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _stacked(pictures: Sequence[Picture]) -> Picture:
-    if not pictures:
+def _stacked(images: Sequence[RgbImage]) -> RgbImage:
+    if not images:
         return np.full((8, 8, 3), 255, np.uint8)
-    width = max(picture.shape[1] for picture in pictures)
+    width = max(image.shape[1] for image in images)
     return np.concatenate(
-        [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
+        [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in images]
     )

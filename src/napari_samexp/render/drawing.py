@@ -1,4 +1,4 @@
-"""Labels and words drawn onto pictures. No torch."""
+"""Labels and words drawn onto images. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["DARK", "colour_of", "draw_legend", "font", "paint", "text_width"]
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
 
 # Okabe and Ito (2008): eight colours that people with any kind of colour vision tell apart; without black
@@ -37,7 +37,7 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def paint(frame: Picture, labels: Labels, *, alpha: float = 0.5, line: int | None = None) -> Picture:
+def paint(frame: RgbImage, labels: Labels, *, alpha: float = 0.5, line: int | None = None) -> RgbImage:
     """Return a frame with its labels tinted and outlined.
 
     Parameters
@@ -65,10 +65,10 @@ def paint(frame: Picture, labels: Labels, *, alpha: float = 0.5, line: int | Non
     return out
 
 
-def draw_legend(picture: Picture, index: int, names: Mapping[int, str], lost: Sequence[int]) -> None:
+def draw_legend(image: RgbImage, index: int, names: Mapping[int, str], lost: Sequence[int]) -> None:
     """Draw the frame's number and a line for each label into the corner, as far as there is room."""
-    size = max(10, round(min(picture.shape[:2]) / 28))
-    if 6 * size > picture.shape[0]:
+    size = max(10, round(min(image.shape[:2]) / 28))
+    if 6 * size > image.shape[0]:
         return
     top = left = size // 2
     rows: list[tuple[str, int | None]] = [(str(index), None)]
@@ -76,9 +76,9 @@ def draw_legend(picture: Picture, index: int, names: Mapping[int, str], lost: Se
     for text, label in rows:
         tag = _tag(text, size, None if label is None else colour_of(label), label in lost)
         height, width = tag.shape[:2]
-        if top + height > picture.shape[0] // 2 and label is not None:
+        if top + height > image.shape[0] // 2 and label is not None:
             return
-        place = picture[top : top + height, left : left + width]
+        place = image[top : top + height, left : left + width]
         shown = tag[: place.shape[0], : place.shape[1]].astype(np.float32)
         opacity = shown[..., 3:] / 255
         place[:] = (place * (1 - opacity) + shown[..., :3] * opacity).round().astype(np.uint8)
@@ -90,7 +90,7 @@ def _row_text(label: int, name: str, lost: bool) -> str:
 
 
 @lru_cache(512)
-def _tag(text: str, size: int, colour: tuple[int, int, int] | None, hollow: bool) -> Picture:
+def _tag(text: str, size: int, colour: tuple[int, int, int] | None, hollow: bool) -> RgbImage:
     """Return words on a dark ground as (h, w, 4), with a square of `colour` before them."""
     pad, square = max(2, size // 3), 0 if colour is None else size
     width, height = text_width(text, size) + 2 * pad + square, round(size * 1.5)
@@ -115,7 +115,7 @@ def text_width(text: str, size: int) -> int:
 
 
 @cache
-def _table() -> Picture:
+def _table() -> RgbImage:
     return np.array([(0, 0, 0), *(colour_of(label) for label in range(1, 1 << 16))], np.uint8)
 
 

@@ -24,11 +24,11 @@ ENCODER = "libx264"
 _BT709 = 1  # the code for primaries and transfer alike in ITU-T H.273
 _FPS_LIMITS = (0.1, 240.0)
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 
 def write_mp4(
-    path: str | os.PathLike[str], frames: Iterable[Picture], fps: float | None = None, *, quality: int = 20
+    path: str | os.PathLike[str], frames: Iterable[RgbImage], fps: float | None = None, *, quality: int = 20
 ) -> None:
     """Write frames as an MP4 that every player and browser shows (H.264, 4:2:0).
 
@@ -64,7 +64,7 @@ def write_mp4(
             raise VideoError(f"{target} {reason}.") from error
 
 
-def _encode(path: Path, frames: Iterator[Picture], rate: Fraction, quality: int) -> None:
+def _encode(path: Path, frames: Iterator[RgbImage], rate: Fraction, quality: int) -> None:
     first = next(frames, None)
     if first is None:
         raise VideoError("There is no frame to write as a video; give at least one.")
@@ -75,26 +75,26 @@ def _encode(path: Path, frames: Iterator[Picture], rate: Fraction, quality: int)
         stream.pix_fmt = "yuv420p"
         _tag_colours(stream.codec_context)
         container.mux(stream.encode(_frame(first)))
-        for picture in frames:
-            _require_size(picture, first.shape)
-            container.mux(stream.encode(_frame(picture)))
+        for image in frames:
+            _require_size(image, first.shape)
+            container.mux(stream.encode(_frame(image)))
         container.mux(stream.encode(None))
 
 
-def _require_size(picture: Picture, shape: tuple[int, ...]) -> None:
-    if picture.shape != shape:
-        raise VideoError(f"A frame has shape {picture.shape}, but the first {shape}; give one size.")
+def _require_size(image: RgbImage, shape: tuple[int, ...]) -> None:
+    if image.shape != shape:
+        raise VideoError(f"A frame has shape {image.shape}, but the first {shape}; give one size.")
 
 
 def _tag_colours(codec: Any) -> None:
-    """Say which colours the numbers mean: without a word, players guess by the picture's size."""
+    """Say which colours the numbers mean: without a word, players guess by the image's size."""
     codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
     codec.color_range = ColorRange.MPEG
 
 
-def _frame(picture: Picture) -> av.VideoFrame:
-    height, width = picture.shape[:2]
-    even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+def _frame(image: RgbImage) -> av.VideoFrame:
+    height, width = image.shape[:2]
+    even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
     return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 

@@ -20,7 +20,7 @@ from napari_samexp.types import VideoSource
 
 __all__ = ["colour_of", "contact_sheet", "paint", "tile_sheet", "write_overlay", "write_png"]
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
 
 
@@ -60,11 +60,11 @@ def write_overlay(
     known = _names(labels, names)
     lost = _lost(labels, of_frame, list(known))
 
-    def drawn() -> Iterator[Picture]:
+    def drawn() -> Iterator[RgbImage]:
         for index in range(len(video)) if frames is None else frames:
-            picture = paint(video.frame(index), of_frame(index), alpha=alpha)
-            draw_legend(picture, index, known, lost(index))
-            yield picture
+            image = paint(video.frame(index), of_frame(index), alpha=alpha)
+            draw_legend(image, index, known, lost(index))
+            yield image
 
     write_mp4(path, drawn(), video.fps)
 
@@ -78,8 +78,8 @@ def contact_sheet(
     columns: int = 6,
     names: Mapping[int, str] | None = None,
     notes: Mapping[int, str] | None = None,
-    lead: Sequence[tuple[Picture, str]] = (),
-) -> Picture:
+    lead: Sequence[tuple[RgbImage, str]] = (),
+) -> RgbImage:
     """Return a sheet of frames with their labels, numbers, and marks where an object is lost.
 
     Parameters
@@ -95,8 +95,8 @@ def contact_sheet(
         What labels are called; by default as in the store.
     notes : mapping of int to str, optional
         A few words on frames.
-    lead : sequence of (picture, words)
-        Pictures to put first.
+    lead : sequence of (image, words)
+        Images to put first.
 
     Returns
     -------
@@ -114,22 +114,22 @@ def contact_sheet(
     lost = _lost(labels, of_frame, list(known))
     height, width = video.shape[1:3]
     size = _tile_size(height, width)
-    cells = [_Cell(_fitted(picture, size), title) for picture, title in lead]
+    cells = [_Cell(_fitted(image, size), title) for image, title in lead]
     for index in _spread(_shown(labels, frames, len(video)), count):
         tile = paint(_resized(video.frame(index), size), _resized_labels(of_frame(index), size))
         cells.append(_Cell(tile, str(index), (notes or {}).get(index, ""), _lost_words(lost(index), known)))
     return _sheet(cells, columns, size)
 
 
-def tile_sheet(tiles: Sequence[tuple[Picture, str]], columns: int) -> Picture:
-    """Return a sheet of pictures (H, W, 3) uint8 with words of one or two lines below each."""
+def tile_sheet(tiles: Sequence[tuple[RgbImage, str]], columns: int) -> RgbImage:
+    """Return a sheet of images (H, W, 3) uint8 with words of one or two lines below each."""
     gap, high = 8, 40
     page = Image.new("RGB", _page_size(len(tiles), columns, (_TILE, _TILE + high), gap), (255, 255, 255))
     draw = ImageDraw.Draw(page)
-    for place, (picture, words) in enumerate(tiles):
+    for place, (image, words) in enumerate(tiles):
         row, column = divmod(place, columns)
         left, top = gap + column * (_TILE + gap), gap + row * (_TILE + high + gap)
-        tile = _fitted(picture, (_TILE, _TILE))
+        tile = _fitted(image, (_TILE, _TILE))
         page.paste(Image.fromarray(tile), (left, top))
         for line, text in enumerate(words.split("\n")[:2]):
             y = top + tile.shape[0] + 2 + line * (high // 2)
@@ -137,12 +137,12 @@ def tile_sheet(tiles: Sequence[tuple[Picture, str]], columns: int) -> Picture:
     return np.asarray(page)
 
 
-def write_png(path: str | os.PathLike[str], picture: Picture) -> None:
-    """Write a picture (H, W, 3) uint8 as PNG; `StoreError` if that fails, and an older file is kept then."""
+def write_png(path: str | os.PathLike[str], image: RgbImage) -> None:
+    """Write an image (H, W, 3) uint8 as PNG; `StoreError` if that fails, and an older file is kept then."""
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, "PNG", optimize=True)
+    Image.fromarray(image).save(data, "PNG", optimize=True)
     target = absolute_path(path)
-    with os_errors_as_store_errors("write the picture", target):
+    with os_errors_as_store_errors("write the image", target):
         write_atomic(target, data.getvalue())
 
 
@@ -196,7 +196,7 @@ _MUTED, _WARNING = (110, 110, 118), (176, 58, 0)
 class _Cell(NamedTuple):
     """A tile with the words under it: what it is, a note, and a warning."""
 
-    tile: Picture
+    tile: RgbImage
     title: str
     note: str = ""
     warning: str = ""
@@ -207,19 +207,19 @@ def _tile_size(height: int, width: int) -> tuple[int, int]:
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
-def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
-    return np.array(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
+def _resized(image: RgbImage, size: tuple[int, int]) -> RgbImage:
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def _resized_labels(labels: Labels, size: tuple[int, int]) -> Labels:
-    """Pick the nearest pixels; Pillow knows no 16-bit picture that it would resize."""
+    """Pick the nearest pixels; Pillow knows no 16-bit image that it would resize."""
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, labels.shape))
     return np.asarray(labels[rows[:, None], columns])
 
 
-def _fitted(picture: Picture, size: tuple[int, int]) -> Picture:
-    scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
-    return _resized(picture, (max(1, int(picture.shape[0] * scale)), max(1, int(picture.shape[1] * scale))))
+def _fitted(image: RgbImage, size: tuple[int, int]) -> RgbImage:
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    return _resized(image, (max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))))
 
 
 def _lost_words(lost: Sequence[int], names: Mapping[int, str]) -> str:
@@ -230,7 +230,7 @@ def _lost_words(lost: Sequence[int], names: Mapping[int, str]) -> str:
     return f"lost: {', '.join(names.get(label) or str(label) for label in lost)}"
 
 
-def _sheet(cells: Sequence[_Cell], columns: int, size: tuple[int, int]) -> Picture:
+def _sheet(cells: Sequence[_Cell], columns: int, size: tuple[int, int]) -> RgbImage:
     columns = max(1, min(columns, len(cells)))
     rows = -(-len(cells) // columns)
     step_y, step_x = size[0] + _CAPTION + _GAP, size[1] + _GAP

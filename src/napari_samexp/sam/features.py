@@ -1,4 +1,4 @@
-"""From a picture to the model's input, and from the model's masks back to the picture."""
+"""From an image to the model's input, and from the model's masks back to the image."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ STD_255 = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a picture lies in the model's input.
+    """How an image lies in the model's input.
 
     Parameters
     ----------
     image_hw, content_hw, input_hw : (int, int)
-        Height and width of the picture, of the picture within the input, and of the input. Content
+        Height and width of the image, of the image within the input, and of the input. Content
         and input differ for SAM 1, which pads at right and bottom.
     through_input : bool
-        Whether masks are enlarged to the input before they are cut and resized to the picture, as
+        Whether masks are enlarged to the input before they are cut and resized to the image, as
         SAM 1 does; SAM 2 resizes once.
     """
 
@@ -60,12 +60,12 @@ class Placement:
     through_input: bool = False
 
     def to_input(self, points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Turn (..., 2) picture pixels into pixels of the model's input, both (x, y)."""
+        """Turn (..., 2) image pixels into pixels of the model's input, both (x, y)."""
         scale = np.array(self.content_hw[::-1], np.float64) / np.array(self.image_hw[::-1], np.float64)
         return (points_xy * scale).astype(np.float32)
 
     def to_image(self, logits: Tensor, image_hw: HW | None = None) -> Tensor:
-        """Turn (N, h, w) mask logits of the whole input into (N, H, W) of the picture, float32."""
+        """Turn (N, h, w) mask logits of the whole input into (N, H, W) of the image, float32."""
         full = logits[:, None].float()
         if self.through_input:
             full = _resize(full, self.input_hw)[..., : self.content_hw[0], : self.content_hw[1]]
@@ -101,7 +101,7 @@ def check_side(variant: Variant, side: int | None) -> int:
 
 
 def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool = True) -> Placement:
-    """Return how a picture of (height, width) is laid into the model's input.
+    """Return how an image of (height, width) is laid into the model's input.
 
     SAM 1 keeps the aspect and pads to a square; SAM 2 stretches to a square. With ``square=False``
     both keep the aspect, the longer side being `side`, rounded to what the model needs.
@@ -121,7 +121,7 @@ def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool 
 def prepare(
     image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
 ) -> tuple[npt.NDArray[np.float32], Placement]:
-    """Return the model's input (1, 3, H, W), float32, and how the picture lies in it.
+    """Return the model's input (1, 3, H, W), float32, and how the image lies in it.
 
     Source: SAM 1 resizes 8-bit pixels with PIL's bilinear filter and pads zeros after normalising;
     SAM 2's image predictor resizes floats, bilinear with antialiasing.
@@ -130,7 +130,7 @@ def prepare(
     placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
     if isinstance(variant, Sam1Variant):
         return _prepare_sam1(rgb, placement), placement
-    return _prepare_sam2(torch.tensor(rgb), placement).numpy(), placement  # a copy: pictures may be read-only
+    return _prepare_sam2(torch.tensor(rgb), placement).numpy(), placement  # a copy: images may be read-only
 
 
 def prepare_on(
@@ -194,7 +194,7 @@ def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """One encoded picture.
+    """One encoded image.
 
     Parameters
     ----------
@@ -260,11 +260,11 @@ class MaskPrediction:
         return index
 
     def mask(self, index: int | None = None) -> npt.NDArray[np.bool_]:
-        """Return a choice as (H, W) bool at the picture's size."""
+        """Return a choice as (H, W) bool at the image's size."""
         return self.image_logits(index) > 0
 
     def image_logits(self, index: int | None = None) -> npt.NDArray[np.float32]:
-        """Return a choice's logits as (H, W) float32 at the picture's size."""
+        """Return a choice's logits as (H, W) float32 at the image's size."""
         chosen = self.logits[self.require_choice(index)][None]
         out: npt.NDArray[Any] = self.placement.to_image(chosen)[0].cpu().numpy()
         return out

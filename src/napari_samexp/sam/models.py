@@ -1,4 +1,4 @@
-"""Sam1 and Sam2: encode a picture, segment from prompts, remember, recall."""
+"""Sam1 and Sam2: encode an image, segment from prompts, remember, recall."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STABLE_DELTA, STABLE_SHARE = 0.05, 0.98
 
 
 class _Model(nn.Module):
-    """What both generations share: pictures in, masks out."""
+    """What both generations share: images in, masks out."""
 
     weights: str = "unnamed"  # file name of the weights
     hash_weights: Callable[[], str] = staticmethod(lambda: "")
@@ -96,7 +96,7 @@ class _Model(nn.Module):
 
 
 class Sam1(_Model):
-    """Segment Anything (2023): masks from prompts on one picture. It has no memory."""
+    """Segment Anything (2023): masks from prompts on one image. It has no memory."""
 
     def __init__(self, variant: Sam1Variant) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Sam1(_Model):
 
     @torch.inference_mode()
     def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
-        """Encode a picture; see `Sam2.encode`."""
+        """Encode an image; see `Sam2.encode`."""
         pixels, placement = self._input(image, self.variant, side, square)
         return ImageFeatures(self.image_encoder(pixels), None, placement)
 
@@ -206,11 +206,11 @@ class Sam2(_Model):
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, mem_dim))
             self.obj_ptr_tpos_proj = nn.Linear(dim, mem_dim)
 
-    # ---- one picture
+    # ---- one image
 
     @torch.inference_mode()
     def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
-        """Encode a picture.
+        """Encode an image.
 
         Parameters
         ----------
@@ -219,12 +219,12 @@ class Sam2(_Model):
         side : int, optional
             Longer side of the model's input in pixels; by default the model's own.
         square : bool
-            Whether the input is square, as the model was trained, or keeps the picture's aspect.
+            Whether the input is square, as the model was trained, or keeps the image's aspect.
 
         Raises
         ------
         ImageError, SettingsError
-            If the picture or the side cannot be used.
+            If the image or the side cannot be used.
         """
         pixels, placement = self._input(image, self.variant, side, square)
         embedding, finer = self.image_features(pixels)
@@ -252,7 +252,7 @@ class Sam2(_Model):
         Raises
         ------
         PromptError
-            If a point or the box lies outside the picture.
+            If a point or the box lies outside the image.
         """
         points, labels = self._points(prompt, features.placement)
         points, labels = _with_padding(points, labels, 1 if points.shape[1] else 2)
@@ -281,17 +281,17 @@ class Sam2(_Model):
 
     @torch.inference_mode()
     def from_mask(self, features: ImageFeatures, mask: npt.NDArray[np.bool_]) -> MaskPrediction:
-        """Return a given (H, W) mask of the picture as a prediction that can be remembered.
+        """Return a given (H, W) mask of the image as a prediction that can be remembered.
 
         Raises
         ------
         ImageError
-            If the mask has another size than the picture.
+            If the mask has another size than the image.
         """
         placement = features.placement
         if mask.shape != placement.image_hw:
             raise ImageError(
-                f"The mask has shape {mask.shape} but the picture {placement.image_hw}; give one value a pixel."
+                f"The mask has shape {mask.shape} but the image {placement.image_hw}; give one value a pixel."
             )
         binary = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
         if placement.input_hw != placement.image_hw:
@@ -320,7 +320,7 @@ class Sam2(_Model):
     def remember(
         self, features: ImageFeatures, prediction: MaskPrediction, index: int | None = None
     ) -> Memory:
-        """Return the memory of a prompted picture.
+        """Return the memory of a prompted image.
 
         Parameters
         ----------
@@ -370,7 +370,7 @@ class Sam2(_Model):
         sizes = (self.variant.mem_dim, self.variant.d_model)
         return memory.spatial.ndim == 3 and (len(memory.spatial), len(memory.pointer)) == sizes
 
-    # ---- parts, for N objects or pictures at once; also what training uses
+    # ---- parts, for N objects or images at once; also what training uses
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""

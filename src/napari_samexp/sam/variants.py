@@ -42,7 +42,7 @@ class Sam1Variant:
     image_size : int
         Native side of the square model input, in pixels.
     global_blocks : tuple of int
-        Blocks that attend to the whole picture; all others attend in windows of `window_size` tokens.
+        Blocks that attend to the whole image; all others attend in windows of `window_size` tokens.
     """
 
     name: str
@@ -162,7 +162,7 @@ class EdgeTamVariant:
 
     @property
     def windows(self) -> int:
-        """Windows along a side of the picture, each with a latent of its own."""
+        """Windows along a side of the image, each with a latent of its own."""
         return math.isqrt(self.num_latents_2d)
 
 

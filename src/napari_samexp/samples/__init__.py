@@ -1,4 +1,4 @@
-"""The bundled sample: a picture that shows an object, and a clip in which it turns up elsewhere. No torch.
+"""The bundled sample: an image that shows an object, and a clip in which it turns up elsewhere. No torch.
 
 The files were drawn by ``training/make_sample.py``, from a scene that the starter was not trained on.
 """
@@ -25,7 +25,7 @@ class Sample:
     Parameters
     ----------
     prior : array, shape (H, W, 3), uint8
-        The picture that shows the object.
+        The image that shows the object.
     prior_mask : array, shape (H, W), bool
         The object in it.
     points_xy : array, shape (N, 2), float32
@@ -51,7 +51,7 @@ def load_sample() -> Sample:
     folder = Path(str(resources.files(__name__)))
     facts = json.loads((folder / "sample.json").read_text("utf-8"))
     prior_mask = read_image(folder / "prior_mask.png").astype(bool)
-    # the masks of all frames lie below one another in one black and white picture
+    # the masks of all frames lie below one another in one black and white image
     truth = read_image(folder / "truth.png").astype(bool)
     return Sample(
         prior=read_image(folder / "prior.png"),

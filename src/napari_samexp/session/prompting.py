@@ -1,4 +1,4 @@
-"""The prompt in work: clicks and a box on one picture, and what the model makes of them."""
+"""The prompt in work: clicks and a box on one image, and what the model makes of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_samexp.engine.messages import (
     RecordingInfo,
     Reply,
 )
-from napari_samexp.engine.sharing import Picture
+from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.errors import ImageError, PromptError, SettingsError
 from napari_samexp.session.models import Models
 from napari_samexp.session.proxy import Exchange
@@ -90,7 +90,7 @@ class Prompting:
         self._hover: tuple[float, float] | None = None
         self._choice: int | None = None
         self.settings = TrackSettings()
-        self.picture: Picture | None = None
+        self.image: SharedImage | None = None
         self.prompt = Prompt()
         self.preview: MaskPreview | None = None
 
@@ -106,25 +106,25 @@ class Prompting:
 
     # ---- what a person does
 
-    def set_picture(
+    def set_image(
         self, pixels: npt.ArrayLike | None, name: str = "", limits: tuple[float, float] | None = None
     ) -> None:
-        """Prompt on another picture; the prompt begins anew.
+        """Prompt on another image; the prompt begins anew.
 
         Parameters
         ----------
         pixels : array or None
-            (H, W), (H, W, 3) or (H, W, 4) of any number type, copied as it is now; None for no picture.
+            (H, W), (H, W, 3) or (H, W, 4) of any number type, copied as it is now; None for no image.
         limits : (low, high), optional
             The values for black and white.
 
         Raises
         ------
         ImageError
-            If it is no picture; the old one stays.
+            If it is no image; the old one stays.
         """
-        picture = None if pixels is None else Picture(pixels, name, limits)
-        self.picture = picture  # an old one lives until the last request with it is answered
+        image = None if pixels is None else SharedImage(pixels, name, limits)
+        self.image = image  # an old one lives until the last request with it is answered
         self._hover = None
         self.set_prompt(Prompt())
 
@@ -134,12 +134,12 @@ class Prompting:
         Raises
         ------
         PromptError
-            If a point lies outside the picture; the old prompt stays.
+            If a point lies outside the image; the old prompt stays.
         ImageError
-            If there is no picture to prompt on.
+            If there is no image to prompt on.
         """
         if not prompt.is_empty:
-            prompt.require_inside(self._require_picture().hw)
+            prompt.require_inside(self._require_image().hw)
         if prompt.is_empty:
             self._choice = None
         self.prompt = prompt
@@ -147,8 +147,8 @@ class Prompting:
         self.ask_preview()
 
     def hover(self, place_xy: tuple[float, float] | None) -> None:
-        """Preview what a click there would give; None when the mouse has left the picture."""
-        if place_xy is not None and (self.picture is None or not _is_inside(place_xy, self.picture.hw)):
+        """Preview what a click there would give; None when the mouse has left the image."""
+        if place_xy is not None and (self.image is None or not _is_inside(place_xy, self.image.hw)):
             place_xy = None
         if place_xy != self._hover:
             self._hover = place_xy
@@ -177,17 +177,17 @@ class Prompting:
         Raises
         ------
         ImageError, PromptError, SettingsError
-            If there is no picture, no prompt, or no model.
+            If there is no image, no prompt, or no model.
         """
-        picture = self._require_picture()
+        image = self._require_image()
         if self.prompt.is_empty:
             raise PromptError("There is nothing to record; click on the object, or draw a box around it.")
         if not self._models.state.usable and self._models.state.state != "loading":
             raise SettingsError("No model is loaded; choose one first.")
         prompt, settings = self.prompt, self.settings
         name = name or self._recordings.name_of(label)
-        request = Record(picture.ref, prompt, label, name, self._choice, settings.side, settings.square)
-        self._exchange.ask(request, partial(self._on_recorded, prompt), (picture,))
+        request = Record(image.ref, prompt, label, name, self._choice, settings.side, settings.square)
+        self._exchange.ask(request, partial(self._on_recorded, prompt), (image,))
 
     # ---- previews
 
@@ -195,13 +195,13 @@ class Prompting:
         """Ask for a preview of the prompt as it is now, or show none if there is nothing to ask for."""
         self.give_up()
         prompt = self._prompt_with_hover()
-        if self.picture is None or prompt.is_empty or not self._models.state.usable:
+        if self.image is None or prompt.is_empty or not self._models.state.usable:
             self._answer = None
             self._set(None)
             return
-        request = Preview(self.picture.ref, prompt, self.settings.side, self.settings.square)
+        request = Preview(self.image.ref, prompt, self.settings.side, self.settings.square)
         then = partial(self._on_preview, self._hover is not None)
-        self._asked = self._exchange.ask(request, then, (self.picture,))
+        self._asked = self._exchange.ask(request, then, (self.image,))
 
     def give_up(self) -> None:
         """Wait no longer for the preview on its way."""
@@ -242,10 +242,10 @@ class Prompting:
         points = np.concatenate((self.prompt.points_xy, np.array([self._hover], np.float32)))
         return Prompt(points, np.append(self.prompt.labels, 1), self.prompt.box_xyxy)
 
-    def _require_picture(self) -> Picture:
-        if self.picture is None:
-            raise ImageError("There is no picture to prompt on; choose an image layer first.")
-        return self.picture
+    def _require_image(self) -> SharedImage:
+        if self.image is None:
+            raise ImageError("There is no image to prompt on; choose an image layer first.")
+        return self.image
 
     def _set(self, preview: MaskPreview | None) -> None:
         if preview is not None or self.preview is not None:

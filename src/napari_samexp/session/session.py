@@ -214,7 +214,7 @@ class Session:
         def load(_: object) -> None:
             self.recordings.edit(LoadPrior(str(left.prior)), discard)
 
-        self._exchange.aside(copy, load, load)  # without the pictures, only this model can use them
+        self._exchange.aside(copy, load, load)  # without the images, only this model can use them
 
     def close(self) -> None:
         """End the worker and let go of everything; a second call does nothing."""
@@ -222,8 +222,8 @@ class Session:
             return
         self._closed = True
         self._exchange.close()
-        if self.prompting.picture is not None:
-            self.prompting.picture.release()
+        if self.prompting.image is not None:
+            self.prompting.image.release()
         self._folder.close()
 
     def __enter__(self) -> Session:

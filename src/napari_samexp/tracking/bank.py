@@ -108,5 +108,5 @@ class MemoryBank:
     def _prior_distances(self, steps: int) -> list[int]:
         if self._settings.prior_time == "fixed":
             return [self._settings.prior_distance] * len(self._prior)
-        # as if the recorded pictures had been the frames just before the run's first one
+        # as if the recorded images had been the frames just before the run's first one
         return [steps + len(self._prior) - i for i in range(len(self._prior))]

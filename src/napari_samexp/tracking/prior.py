@@ -37,18 +37,18 @@ LARGEST_FILE = 4 * 2**30  # bytes; 32 recordings of the largest model stay far b
 
 
 def image_hash(image: npt.ArrayLike) -> str:
-    """Return the SHA-256 of a picture's 8-bit RGB pixels and size, as hexadecimal text."""
+    """Return the SHA-256 of an image's 8-bit RGB pixels and size, as hexadecimal text."""
     rgb = to_rgb8(image)
     return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
 
 
-def _no_picture() -> npt.NDArray[np.uint8]:
+def _no_image() -> npt.NDArray[np.uint8]:
     return np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """A prompt on one picture, and all that is needed to make its memory again.
+    """A prompt on one image, and all that is needed to make its memory again.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Recording:
     name : str
         What people call the object.
     image_name, image_hash : str
-        Where the picture came from, and the `image_hash` of its pixels.
+        Where the image came from, and the `image_hash` of its pixels.
     image_hw : (int, int)
     thumbnail : array, shape (h, w, 3), uint8
     prompt : Prompt
@@ -69,7 +69,7 @@ class Recording:
         Name of the variant and SHA-256 of the weights file.
     side : int
     square : bool
-        How the picture was encoded.
+        How the image was encoded.
     enabled : bool
         Whether runs use the recording; one that is switched off is kept and saved all the same.
     mask : array, shape (H, W), bool, or None
@@ -89,7 +89,7 @@ class Recording:
     name: str = ""
     iou: float = 0.0
     presence: float = 0.0
-    thumbnail: npt.NDArray[np.uint8] = field(default_factory=_no_picture)
+    thumbnail: npt.NDArray[np.uint8] = field(default_factory=_no_image)
     enabled: bool = True
     mask: npt.NDArray[np.bool_] | None = None
 
@@ -169,7 +169,7 @@ def record_mask(
     Raises
     ------
     ImageError, PriorError
-        If the mask has another size than the picture, or nothing in it.
+        If the mask has another size than the image, or nothing in it.
     """
     if not mask.any():
         raise PriorError("The painted mask is empty; paint the object before it is remembered.")
@@ -181,9 +181,9 @@ def record_mask(
 
 
 def _thumbnail(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    picture = Image.fromarray(rgb)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(picture)
+    image = Image.fromarray(rgb)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -303,7 +303,7 @@ class PriorMemory:
             raise PriorMismatch(
                 f"The prior was recorded with {made_by.model} (weights {made_by.weights[:12]}), but the model is "
                 f"{model.variant.name} (weights {model.weights_sha256[:12]}); choose that model, or give the recorded "
-                "pictures so that the prompts can be encoded again."
+                "images so that the prompts can be encoded again."
             )
         if not all(model.takes(memory) for memory in self.memories):
             raise PriorError(
@@ -316,12 +316,12 @@ class PriorMemory:
         Parameters
         ----------
         images : mapping of str to array
-            The recorded pictures, by `image_hash` or by image name.
+            The recorded images, by `image_hash` or by image name.
 
         Raises
         ------
         PriorMismatch
-            If a picture is missing or is not the recorded one.
+            If an image is missing or is not the recorded one.
         """
         again = PriorMemory()
         for recording in self.recordings:
@@ -414,11 +414,11 @@ def _recorded_image(recording: Recording, images: Mapping[str, npt.ArrayLike]) -
         image = images.get(recording.image_name)
     if image is None:
         raise PriorMismatch(
-            f"The recorded picture {recording.image_name!r} is not among the given ones; give it as well."
+            f"The recorded image {recording.image_name!r} is not among the given ones; give it as well."
         )
     if image_hash(image) != recording.image_hash:
         raise PriorMismatch(
-            f"The picture {recording.image_name!r} has other pixels than the recorded one; give the original."
+            f"The image {recording.image_name!r} has other pixels than the recorded one; give the original."
         )
     return image
 
@@ -518,5 +518,5 @@ def _unpacked(bits: torch.Tensor | None, image_hw: tuple[int, int]) -> npt.NDArr
         return None
     count = image_hw[0] * image_hw[1]
     if bits.dtype != torch.uint8 or bits.ndim != 1 or min(image_hw) < 1 or len(bits) != -(-count // 8):
-        raise ValueError("a mask of another size than its picture")
+        raise ValueError("a mask of another size than its image")
     return np.unpackbits(bits.numpy(), count=count).astype(np.bool_).reshape(image_hw)

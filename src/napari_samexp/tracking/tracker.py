@@ -72,7 +72,7 @@ class Tracker:
         Parameters
         ----------
         frame : array
-            (H, W, 3) uint8 RGB, or any picture that `Sam2.encode` takes.
+            (H, W, 3) uint8 RGB, or any image that `Sam2.encode` takes.
         index : int
             Its place on the time axis.
         """

@@ -94,7 +94,7 @@ def test_static_shapes_give_the_same_run(models: dict[str, Any]) -> None:
     )  # traces, and spares the minute of a compiler
     found = results(model, recorded)
     for part in (model.image_features, model.recall, model.track, model.encode_memory):
-        assert len(part.compiled) == 1  # one picture size, one full memory
+        assert len(part.compiled) == 1  # one image size, one full memory
     for one, other in zip(expected, found):
         np.testing.assert_array_equal(one.labels, other.labels)
         assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-4)
@@ -287,12 +287,12 @@ def test_a_model_is_loaded_for_graphs_where_there_is_a_device_for_them(
 def test_graphs_outlive_the_tables_of_another_grid(models: dict[str, Any]) -> None:
     plain = copy.deepcopy(models["SAM 2.1"]).to("cuda")
     model = compile_model(copy.deepcopy(plain), graphs_only=True)
-    picture = tiny_run.drawn_frames(1)[0]
-    expected = plain.encode(picture, side=tiny_run.SIDE).embedding
+    image = tiny_run.drawn_frames(1)[0]
+    expected = plain.encode(image, side=tiny_run.SIDE).embedding
     for side in (tiny_run.SIDE, 2 * tiny_run.SIDE):
         for _ in range(SETTLED + 1):
-            model.encode(picture, side=side)
-    found = model.encode(picture, side=tiny_run.SIDE).embedding
+            model.encode(image, side=side)
+    found = model.encode(image, side=tiny_run.SIDE).embedding
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 

@@ -236,9 +236,9 @@ def test_from_a_shell(
     (tmp_path / "clip").mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(np.asarray(frame)).save(tmp_path / "clip" / f"{number}.png")
-    picture, prior = str(tmp_path / "clip" / "0.png"), str(tmp_path / "p.safetensors")
+    image, prior = str(tmp_path / "clip" / "0.png"), str(tmp_path / "p.safetensors")
     model = ["--model", server.address(), *given, "--side", "128"]
-    assert run(["record", picture, *model, "--point", "30,20", "--out", prior]) == 0
+    assert run(["record", image, *model, "--point", "30,20", "--out", prior]) == 0
     assert (
         run(["track", str(tmp_path / "clip"), *model, "--prior", prior, "--out", str(tmp_path / "x.zarr")])
         == 0

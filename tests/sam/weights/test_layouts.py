@@ -83,8 +83,8 @@ def test_a_file_of_official_shapes_loads_segments_and_remembers(file: str, tmp_p
     assert model.variant is VARIANTS[NAMES[file]]
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    picture = np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3)
-    features = model.encode(picture, side=64)
+    image = np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3)
+    features = model.encode(image, side=64)
     prediction = model.segment(features, Prompt.from_lists([[20, 30]]))
     assert prediction.mask().shape == (50, 70)
     assert np.isfinite(prediction.image_logits()).all()

@@ -29,7 +29,7 @@ from napari_samexp.sam.weights.loading import (
 from napari_samexp.types import Prompt
 
 STATES = {family: parity.SELECTION / f"{stem}_state.safetensors" for family, stem in golden.FAMILIES.items()}
-PICTURE = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
+IMAGE = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
 
 
 def described_file(model: Any, family: str, path: Path) -> Path:
@@ -44,7 +44,7 @@ def test_a_reduced_file_loads_by_its_metadata(family: str, models: dict[str, Any
     model = load_model(str(path))
     assert model.variant == models[family].variant
     assert identify_file(path)[0] == model.variant
-    ours, theirs = (m.encode(PICTURE).embedding for m in (model, models[family]))
+    ours, theirs = (m.encode(IMAGE).embedding for m in (model, models[family]))
     assert torch.equal(ours.cpu().float(), theirs)
 
 
@@ -245,7 +245,7 @@ def test_a_file_loads_in_every_number_type(family: str, dtype: str, models: dict
     ours, theirs = (getattr(m, encoder).pe_layer.positional_encoding_gaussian_matrix for m in (model, exact))
     assert ours.dtype == torch.float32  # rounded, clicks would be as well
     assert torch.equal(ours, theirs)
-    features = model.encode(PICTURE)
+    features = model.encode(IMAGE)
     assert features.embedding.dtype == expected
     assert model.segment(features, Prompt.from_lists([[9, 9]])).mask().shape == (40, 60)
 
@@ -261,5 +261,5 @@ def test_a_file_of_halves_loads_in_any_type(dtype: str, sam21: Sam2, tmp_path: P
     assert torch.allclose(
         matrix, sam21.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, rtol=1e-3
     )
-    ours, theirs = (m.encode(PICTURE).embedding.float() for m in (model, sam21))
+    ours, theirs = (m.encode(IMAGE).embedding.float() for m in (model, sam21))
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 0.05

@@ -121,12 +121,12 @@ class ComparisonDock(QWidget):
             return
         self._close_layers()
         name = f"{cell.row} > {cell.column}"
-        picture = self._viewer.add_image(
+        image = self._viewer.add_image(
             ShownVideo(video, Path(cell.video)), **layer_settings(video, cell.column)
         )
         # frames that were shown before the first have no place in the video
         told = {**labels_settings(labels), "name": for_napari(name), "translate": (-cell.skip, 0, 0)}
-        self._layers = [picture, self._viewer.add_labels(labels, **told)]
+        self._layers = [image, self._viewer.add_labels(labels, **told)]
         self._viewer.dims.set_point(0, max(0, (cell.best or 0) - cell.skip))
         self.status.setText(f"{name}: frame of the highest presence.")
 

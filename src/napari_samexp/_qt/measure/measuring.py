@@ -114,9 +114,9 @@ class MeasuringDock(QWidget):
             for s in made.labels
         ]
         self.status.setText("\n".join([*lines, f"J&F {made.jf:.3f}, {made.left_out} frames left out"]))
-        picture = np.ascontiguousarray(evaluation_chart(made))
-        height, width = picture.shape[:2]
-        image = QImage(picture.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+        chart = np.ascontiguousarray(evaluation_chart(made))
+        height, width = chart.shape[:2]
+        image = QImage(chart.data, width, height, 3 * width, QImage.Format.Format_RGB888)
         self.chart.setPixmap(QPixmap.fromImage(image).scaledToWidth(max(200, self.width() - 24)))
 
     def _start_regions(self, then: Any) -> None:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MARK = "napari_samexp_encoding"  # in the metadata of a layer that shows a map
-GAP = 0.06  # between two pictures, of their height or width
+GAP = 0.06  # between two images, of their height or width
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,21 @@ class Surroundings:
     ----------
     axes : tuple of Axis
         Those before (y, x), which maps have to cover to be seen wherever the sliders stand.
-    picture : Rect or None
-        The newest picture, whose size maps take.
+    image : Rect or None
+        The newest image, whose size maps take.
     right : float
         The right edge of all of it.
     """
 
     axes: tuple[Axis, ...] = ()
-    picture: Rect | None = None
+    image: Rect | None = None
     right: float = 0.0
 
     def first_rect(self, made: PosencMap, *, grid_view: bool) -> Rect:
-        """Return where the first map lies: on the picture's place in grid view, or else right of everything."""
+        """Return where the first map lies: on the image's place in grid view, or else right of everything."""
         height, width = made.hw
-        rect = self.picture or Rect(-0.5, -0.5, height, width)
-        if grid_view or self.picture is None:
+        rect = self.image or Rect(-0.5, -0.5, height, width)
+        if grid_view or self.image is None:
             return rect
         return Rect(rect.top, self.right + GAP * rect.width, rect.height, rect.width)
 
@@ -94,7 +94,7 @@ def grid_of(viewer: Any) -> Any:
 
 
 def is_encoding(layer: Any) -> bool:
-    """Return whether a layer shows a position encoding, and no picture or video."""
+    """Return whether a layer shows a position encoding, and no image or video."""
     return MARK in layer.metadata
 
 
@@ -103,9 +103,9 @@ def surroundings(layers: Iterable[Any]) -> Surroundings:
     others = [layer for layer in layers if isinstance(layer, Image | Labels) and not is_encoding(layer)]
     deepest = max((layer.ndim for layer in others), default=2)
     axes = tuple(_axis(others, place) for place in range(deepest, 2, -1))
-    pictures = [_rect(layer) for layer in others if isinstance(layer, Image)]
+    images = [_rect(layer) for layer in others if isinstance(layer, Image)]
     right = max((rect.left + rect.width for rect in map(_rect, others)), default=0.0)
-    return Surroundings(axes, pictures[-1] if pictures else None, right)
+    return Surroundings(axes, images[-1] if images else None, right)
 
 
 def _axis(layers: list[Any], place: int) -> Axis:

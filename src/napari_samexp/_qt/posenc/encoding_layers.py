@@ -284,7 +284,7 @@ class EncodingLayers:
         self._later(self._look_around)
 
     def _look_around(self) -> None:
-        """Follow videos and pictures that came or went; the channel stays."""
+        """Follow videos and images that came or went; the channel stays."""
         around, home = surroundings(self._viewer.layers), self._home
         if not self._over and around != self._around:
             self._around = around

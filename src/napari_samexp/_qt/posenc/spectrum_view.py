@@ -17,7 +17,7 @@ from napari_samexp._qt.text import tooltip
 from napari_samexp.posenc.map import PosencMap, frequency_order
 from napari_samexp.posenc.sheet import viridis
 
-__all__ = ["FrequencyPlot", "Series", "SpectrumView", "spectrum_picture"]
+__all__ = ["FrequencyPlot", "Series", "SpectrumView", "spectrum_image"]
 
 Floats = npt.NDArray[np.float32]
 COLOURS = (QColor(64, 160, 255), QColor(255, 153, 51))  # of the first and the second model
@@ -26,7 +26,7 @@ MOST_PIXELS = 118  # a side
 _DECADES = 3.0  # of magnitude, from dark to bright
 
 
-def spectrum_picture(magnitude: Floats) -> npt.NDArray[np.uint8]:
+def spectrum_image(magnitude: Floats) -> npt.NDArray[np.uint8]:
     """Return a magnitude as colours (h, w, 3), three decades from dark to bright; none at all is dark.
 
     More than `MOST_PIXELS` a side are drawn together, so that no peak falls between pixels.
@@ -77,28 +77,27 @@ class SpectrumView(_Painted):
 
     def __init__(self) -> None:
         super().__init__(132, "Spectrum")
-        self.pictures: list[tuple[str, QImage]] = []
+        self.images: list[tuple[str, QImage]] = []
 
     def show_channels(self, shown: Sequence[tuple[PosencMap, int]]) -> None:
         """Show one channel of each map."""
-        self.pictures = [
-            (f"channel {channel}", _image(spectrum_picture(each.spectrum(channel))))
-            for each, channel in shown
+        self.images = [
+            (f"channel {channel}", _image(spectrum_image(each.spectrum(channel)))) for each, channel in shown
         ]
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the pictures as large as they fit."""
+        """Draw the images as large as they fit."""
         painter, text = self._begin()
-        if not self.pictures:
+        if not self.images:
             painter.setPen(faint(text, 150))
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "the spectrum appears here")
             return
-        width = (self.width() - _MARGIN) / len(self.pictures)
-        for place, (name, picture) in enumerate(self.pictures):
+        width = (self.width() - _MARGIN) / len(self.images)
+        for place, (name, image) in enumerate(self.images):
             cell = QRectF(_MARGIN + place * width, 0, width - _MARGIN, self.height())
-            painter.drawImage(_fitted(cell.adjusted(0, _LINE, 0, 0), picture), picture)
-            painter.setPen(text if len(self.pictures) == 1 else self._colour_of(place))
+            painter.drawImage(_fitted(cell.adjusted(0, _LINE, 0, 0), image), image)
+            painter.setPen(text if len(self.images) == 1 else self._colour_of(place))
             painter.drawText(cell, Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignHCenter, name)
 
 
@@ -221,7 +220,7 @@ def _image(colours: npt.NDArray[np.uint8]) -> QImage:
     return QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888).copy()
 
 
-def _fitted(cell: QRectF, picture: QImage) -> QRectF:
-    scale = min(cell.width() / picture.width(), cell.height() / picture.height())
-    width, height = picture.width() * scale, picture.height() * scale
+def _fitted(cell: QRectF, image: QImage) -> QRectF:
+    scale = min(cell.width() / image.width(), cell.height() / image.height())
+    width, height = image.width() * scale, image.height() * scale
     return QRectF(cell.center().x() - width / 2, cell.top(), width, height)

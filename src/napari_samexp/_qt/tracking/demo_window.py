@@ -1,4 +1,4 @@
-"""The demo's window: the sample picture, the clip, the dock, and a recording that is ready to be tracked."""
+"""The demo's window: the sample image, the clip, the dock, and a recording that is ready to be tracked."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SETTLED_MS = 300  # for the dock to have taken its width from the canvas
 
 def fill(viewer: Any, folder: Path) -> Any:
     """Show what `napari-samexp demo` prepared in a folder, and return the dock."""
-    picture, clip = read_image(folder / "prior.png"), folder / "clip.mp4"
-    place = (0, -BESIDE * picture.shape[1])
-    viewer.add_image(picture, name="picture with the object", rgb=True, translate=place)
+    image, clip = read_image(folder / "prior.png"), folder / "clip.mp4"
+    place = (0, -BESIDE * image.shape[1])
+    viewer.add_image(image, name="image with the object", rgb=True, translate=place)
     add_video(viewer, open_video(clip), path=clip)
     dock = open_dock(viewer)
     dock.load_prior_from(str(folder / "prior.safetensors"))

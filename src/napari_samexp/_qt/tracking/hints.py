@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["Standing", "hint_for"]
 
 _TRACKED = "Tracked. Drag the slider to look."
-_CORRECT = "Paint there, or choose the video as picture and click; then Remember this frame."
+_CORRECT = "Paint there, or choose the video as image and click; then Remember this frame."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Standing:
     left : bool
         Whether there is something of the last time to be reopened.
     covered : str
-        What lies over the picture that is clicked on.
+        What lies over the image that is clicked on.
     to_select : str
         The layer that has to be selected before clicks count; empty if they do.
     """
@@ -35,7 +35,7 @@ class Standing:
     model: str = "none"
     loading: str = ""
     has_memory: bool = True
-    pictures: bool = False
+    images: bool = False
     prompted: bool = False
     previewed: bool = False
     recordings: int = 0
@@ -80,13 +80,13 @@ def _of_job(now: Standing) -> str:
 
 def _of_prompt(now: Standing) -> str:
     if now.prompted and now.covered:
-        return f"{now.covered} lies over the picture that you click on: hide it, or choose it as the picture."
+        return f"{now.covered} lies over the image that you click on: hide it, or choose it as the image."
     if now.prompted and not now.previewed:
         return "The mask comes in a moment …"
     if now.left and not now.prompted and not now.recordings:
-        return "Reopen what you had last time, or begin anew with a picture of your object."
-    if not (now.prompted or now.recordings or now.pictures):
-        return "Open a picture of your object: drop a file, or File > Open Sample > SAM experiments."
+        return "Reopen what you had last time, or begin anew with an image of your object."
+    if not (now.prompted or now.recordings or now.images):
+        return "Open an image of your object: drop a file, or File > Open Sample > SAM experiments."
     return _of_elsewhere(now) if now.to_select else _of_clicks(now)
 
 
@@ -97,14 +97,14 @@ def _of_clicks(now: Standing) -> str:
         return "Recorded. Now open the video to find it in (Open… below), or show more of it."
     if now.recordings:
         return "Press Track to find it in the video, or click once more to remember more."
-    return "Click on your object in the picture."
+    return "Click on your object in the image."
 
 
 def _of_elsewhere(now: Standing) -> str:
     """As `_of_clicks`, while another layer is selected, so that a click would do nothing."""
     select = f"select the layer “{now.to_select}” in the layer list"
     if now.covered:
-        select = f"choose “{now.covered}” as the picture"
+        select = f"choose “{now.covered}” as the image"
     if now.prompted:
         return f"Press Record (R); to click again, {select} first."
     if now.recordings and not now.video:

@@ -107,9 +107,9 @@ class Panel(QWidget):
         return _holder(form)
 
     def _show_object(self) -> Section:
-        section = Section("1  Show the object", "Click on the object in a picture, until the mask fits.")
+        section = Section("1  Show the object", "Click on the object in an image, until the mask fits.")
         self.image = _named(
-            QComboBox(), "image", "The picture to click on: an image layer, also one frame of a video."
+            QComboBox(), "image", "The image to click on: an image layer, also one frame of a video."
         )
         self.role = _named(
             QComboBox(),
@@ -139,7 +139,7 @@ class Panel(QWidget):
         for combo in (self.image, self.mask_choice):
             _shrinkable(combo)
         form = _form()
-        form.addRow("picture", self.image)
+        form.addRow("image", self.image)
         form.addRow("click marks", self.role)
         form.addRow("label", _row(self.label, self.name, stretch=1))
         form.addRow("mask", self.mask_choice)

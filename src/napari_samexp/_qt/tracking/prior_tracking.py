@@ -123,19 +123,19 @@ class PriorTracking(Dock):
 
     def _build(self) -> None:
         panel, session, viewer, connections = self.panel, self.session, self.viewer, self._connections
-        self.pictures = LayerChoice(
+        self.images = LayerChoice(
             panel.image,
             viewer,
             connections,
             self.window_thread,
             prefers=lambda layer: layer.ndim == 2,
-            # the next picture that is opened is the one to click on, unless there are clicks that would be left
+            # the next image that is opened is the one to click on, unless there are clicks that would be left
             gives_way=lambda: session.prompting.prompt.is_empty,
         )
         self.videos = LayerChoice(panel.video, viewer, connections, self.window_thread, accepts=is_video)
         self.models = ModelControl(panel, session, connections, self.say)
         self.prompts = PromptControl(
-            panel, session, viewer, self.pictures, connections, self.say, self._tell_next, self.window_thread
+            panel, session, viewer, self.images, connections, self.say, self._tell_next, self.window_thread
         )
         self.tracks = TrackControl(
             panel, session, viewer, self.videos, self.prompts, connections, self.say, self._tell_next
@@ -278,7 +278,7 @@ class PriorTracking(Dock):
             model=state.state,
             loading=loading_words(state),
             has_memory=state.info is None or state.info.has_memory,
-            pictures=self.pictures.current is not None,
+            images=self.images.current is not None,
             prompted=not session.prompting.prompt.is_empty,
             previewed=session.prompting.preview is not None,
             recordings=len(session.recordings.labels),

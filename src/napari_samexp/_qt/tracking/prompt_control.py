@@ -29,7 +29,7 @@ class PromptControl:
 
     Parameters
     ----------
-    pictures : LayerChoice
+    images : LayerChoice
         The layer to click on.
     say : callable
         Shows one sentence.
@@ -44,7 +44,7 @@ class PromptControl:
         panel: Panel,
         session: Session,
         viewer: Any,
-        pictures: LayerChoice,
+        images: LayerChoice,
         connections: Connections,
         say: Callable[[str], None],
         changed: Callable[[], None],
@@ -52,11 +52,11 @@ class PromptControl:
     ) -> None:
         self._later = later
         self._panel, self._session, self._viewer = panel, session, viewer
-        self._pictures, self._say, self._told = pictures, say, changed
+        self._images, self._say, self._told = images, say, changed
         self._made: dict[int, PromptLayers] = {}
         self._preview: Any = None
-        self._previewed: PromptLayers | None = None  # whose picture the preview lies over
-        self._sent: tuple[int, tuple[int, ...]] | None = None  # the picture that the session has
+        self._previewed: PromptLayers | None = None  # whose image the preview lies over
+        self._sent: tuple[int, tuple[int, ...]] | None = None  # the image that the session has
         self._telling = False
         self.begun = False
         self.layers: PromptLayers | None = None
@@ -69,7 +69,7 @@ class PromptControl:
 
     @property
     def covered_by(self) -> str:
-        """Name of an image that lies over the picture to click on, or an empty text."""
+        """Name of an image that lies over the image to click on, or an empty text."""
         layers = self._viewer.layers
         if self.layers is None or self.layers.image not in layers:
             return ""
@@ -88,10 +88,10 @@ class PromptControl:
         return "" if busy else str(layers.points.name)  # who draws or paints knows what is selected
 
     def begin(self) -> None:
-        """Make the picture ready to be clicked on."""
+        """Make the image ready to be clicked on."""
         self.begun = True
         self._connect(self._connections)
-        self._picture_changed(self._pictures.current)
+        self._image_changed(self._images.current)
 
     def remove(self) -> None:
         """Take the prompts' layers out of the viewer."""
@@ -111,11 +111,11 @@ class PromptControl:
         """Give the session the prompt on what is in view."""
         layers = self.layers
         if layers is None or not layers.alive:
-            self._send_picture(None)
+            self._send_image(None)
             return
         try:
             prompt = layers.prompt(plane_of(layers.image, self._viewer.dims))
-            if not prompt.is_empty and not self._send_picture(layers.image):
+            if not prompt.is_empty and not self._send_image(layers.image):
                 return
             self._send(prompt)
         except SamexpError as error:
@@ -126,7 +126,7 @@ class PromptControl:
 
     def _connect(self, connections: Connections) -> None:
         panel, prompting = self._panel, self._session.prompting
-        connections.add(self._pictures.changed, self._picture_changed)
+        connections.add(self._images.changed, self._image_changed)
         connections.add(self._viewer.dims.events.point, self._moved)
         connections.add(self._viewer.layers.events.removed, self._layer_removed)
         connections.add(prompting.preview_changed, self._show_preview)
@@ -135,16 +135,16 @@ class PromptControl:
         connections.add(panel.draw_box.clicked, self._draw_box)
         connections.add(panel.clear_prompt.clicked, self._clear)
         connections.add(panel.role.activated, self._arm)
-        # the fields would take the keys of the picture, such as R, for letters
+        # the fields would take the keys of the image, such as R, for letters
         connections.add(panel.name.returnPressed, panel.name.clearFocus)
         connections.add(panel.label.lineEdit().returnPressed, panel.label.clearFocus)
-        # also where it was chosen already: whoever picks the picture wants to click on it, whatever layer is active
+        # also where it was chosen already: whoever picks the image wants to click on it, whatever layer is active
         connections.add(panel.image.activated, self._arm)
         connections.add(panel.mask_choice.activated, self._choose_mask)
         self._viewer.mouse_move_callbacks.append(self._hovered)
         connections.later(lambda: self._viewer.mouse_move_callbacks.remove(self._hovered))
 
-    def _picture_changed(self, image: Any) -> None:
+    def _image_changed(self, image: Any) -> None:
         if image is None:
             self.layers = None
         else:
@@ -181,12 +181,12 @@ class PromptControl:
         if image is not None and image.ndim > 2 and len(self.layers.points.data):  # type: ignore[union-attr]
             self.sync()
 
-    def _send_picture(self, image: Any) -> bool:
-        """Give the session the picture in view if it has another; return whether it has it."""
+    def _send_image(self, image: Any) -> bool:
+        """Give the session the image in view if it has another; return whether it has it."""
         if image is None:
             if self._sent is not None:
                 self._sent = None
-                self._session.prompting.set_picture(None)
+                self._session.prompting.set_image(None)
             return False
         place = (id(image), plane_of(image, self._viewer.dims))
         if place == self._sent:
@@ -195,13 +195,13 @@ class PromptControl:
         if view is None:
             self._say("This frame is still being decoded; click again in a moment.")
             return False
-        with self._being_told():  # a new picture empties the session's prompt, and not the one on its way
-            self._session.prompting.set_picture(view.pixels, view.name)
+        with self._being_told():  # a new image empties the session's prompt, and not the one on its way
+            self._session.prompting.set_image(view.pixels, view.name)
         self._sent = place
         return True
 
     def _send(self, prompt: Prompt) -> None:
-        if self._session.prompting.picture is None and prompt.is_empty:
+        if self._session.prompting.image is None and prompt.is_empty:
             return
         with self._being_told():
             self._session.prompting.set_prompt(prompt)
@@ -304,7 +304,7 @@ class PromptControl:
 
     def _draw_box(self, *_: Any) -> None:
         if self.layers is None:
-            self._say("Open a picture first; a box is drawn on it.")
+            self._say("Open an image first; a box is drawn on it.")
         else:
             self.layers.add_box_layer()
 
@@ -322,7 +322,7 @@ class PromptControl:
             return
         y, x = layers.points.world_to_data(event.position)[-2:]
         try:
-            if self._send_picture(layers.image):
+            if self._send_image(layers.image):
                 self._session.prompting.hover((float(x), float(y)))
         except SamexpError as error:
             self._say(str(error))

@@ -34,7 +34,7 @@ class PromptLayers:
     ----------
     viewer : napari.components.ViewerModel
     image : napari.layers.Image
-        The picture to be clicked on.
+        The image to be clicked on.
     role : callable
         Gives the role of the next left click.
     later : callable, optional
@@ -65,16 +65,16 @@ class PromptLayers:
 
     @property
     def image(self) -> Any:
-        """The picture's layer."""
+        """The image's layer."""
         return self._image
 
     @property
     def alive(self) -> bool:
-        """Whether the points and the picture are still in the viewer."""
+        """Whether the points and the image are still in the viewer."""
         return self.points in self._viewer.layers and self._image in self._viewer.layers
 
     def prompt(self, plane: tuple[int, ...], extra: tuple[float, float] | None = None) -> Prompt:
-        """Return the points and the box on one plane of the picture.
+        """Return the points and the box on one plane of the image.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class PromptLayers:
         self.points.mode = "add"
 
     def add_point(self, x: float, y: float, plane: tuple[int, ...], role: str) -> None:
-        """Add a point at (x, y) in the picture's pixels."""
+        """Add a point at (x, y) in the image's pixels."""
         self._set_next_role(role)
         self.points.add(np.array([*plane, y, x], float))
 

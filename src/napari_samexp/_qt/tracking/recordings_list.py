@@ -1,4 +1,4 @@
-"""The recordings of a prior as people see them: a picture, a name, a label, scores, and a switch."""
+"""The recordings of a prior as people see them: an image, a name, a label, scores, and a switch."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _item(info: RecordingInfo) -> QListWidgetItem:
     item.setCheckState(Qt.CheckState.Checked if info.enabled else Qt.CheckState.Unchecked)
     how = "painted" if info.painted else f"{len(info.prompt.points_xy)} clicks"
     notes = [
-        f"{_name(info)}, label {info.label}, from {info.image_name or 'a picture'} ({how})",
+        f"{_name(info)}, label {info.label}, from {info.image_name or 'an image'} ({how})",
         f"predicted IoU {info.iou:.2f}, presence {info.presence:.1f}, model {info.model}",
         "Ticked recordings are used. Double-click renames; right-click for more.",
     ]

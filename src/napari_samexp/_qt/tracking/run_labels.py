@@ -28,7 +28,7 @@ def labels_settings(labels: EditableLabels) -> dict[str, Any]:
         "name": for_napari(labels.path.stem),
         "axis_labels": ("t", "y", "x"),
         "opacity": 0.6,
-        # napari's own begin with a brown that is hardly seen over pictures; this order begins with bright yellow
+        # napari's own begin with a brown that is hardly seen over images; this order begins with bright yellow
         "colormap": label_colormap(49, seed=0.46),
     }
 

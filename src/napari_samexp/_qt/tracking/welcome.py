@@ -13,7 +13,7 @@ from napari_samexp._qt.text import PlainLabel, tooltip
 __all__ = ["Welcome"]
 
 WORDS = (
-    "<b>New here?</b> Click on an object in a picture and record it, open a video, and press Track. "
+    "<b>New here?</b> Click on an object in an image and record it, open a video, and press Track. "
     "The numbers below are the steps."
 )
 _FAINT = 70
@@ -37,7 +37,7 @@ class Welcome(QFrame):
         words = PlainLabel()
         words.set_own_html(WORDS)
         words.setWordWrap(True)
-        self.sample = _button("Open the sample", "welcome_sample", "Open the bundled picture and clip.")
+        self.sample = _button("Open the sample", "welcome_sample", "Open the bundled image and clip.")
         self.tutorial = _button("Tutorial", "welcome_tutorial", "Read the first steps.")
         self.close_button = QToolButton()
         self.close_button.setText("✕")

@@ -134,7 +134,7 @@ class Recorded:
 class _Used(TorchDispatchMode):
     """Sees which memory work uses, and keeps what is still there after it: recorded work goes on reading that.
 
-    A table that the model keeps for the grid of the last picture is replaced when a picture has another grid.
+    A table that the model keeps for the grid of the last image is replaced when an image has another grid.
     Raises `RuntimeError` where work goes between devices or numbers are read: a recording cannot wait for that.
     """
 
