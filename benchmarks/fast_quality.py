@@ -4,7 +4,7 @@
 
 Each clip (training/scenes, seeds from 10000, 24 frames) is tracked in float32 and in bfloat16 as fast mode takes
 it, with one prior of the same three clicks, which is recorded in each. Prints the IoU of the masks of one with
-the other, mean over all frames (two empty masks agree), the share of frames below 0.9, and the J of both with the truth.
+the other, mean over all frames (two empty masks agree), the share of frames below 0.9, and the J of both with the ground truth.
 `tests/sam/fast/test_mixed_precision.py` compares the golden runs, whose weights are random.
 """
 
@@ -51,10 +51,10 @@ def compare(weights: str, seeds: list[int], side: int) -> dict[str, list[float]]
         each = [jaccard(a, b) for a, b in zip(one, other)]
         rows["agree"] += each
         rows["clips"].append(float(np.mean(each)))
-        for a, b, truth in zip(one, other, example.masks):
-            if truth.any():
-                rows["exact J"].append(jaccard(a, truth))
-                rows["fast J"].append(jaccard(b, truth))
+        for a, b, ground_truth in zip(one, other, example.masks):
+            if ground_truth.any():
+                rows["exact J"].append(jaccard(a, ground_truth))
+                rows["fast J"].append(jaccard(b, ground_truth))
     return rows
 
 

@@ -30,7 +30,7 @@ COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
 
 def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> None:
-    """Write images, clips and truths, and record a click on each image."""
+    """Write images, clips and ground truths, and record a click on each image."""
     config = scenes.SceneConfig(
         side=side, frames=frames, motion=0.4, unrelated=1.0, absent=0.0, microscopy=0.0, occlusion=0.0,
         distractors=(1, 2), scale=(0.25, 0.5),

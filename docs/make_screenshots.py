@@ -153,7 +153,7 @@ def prior_tracking(out: Path, contents: dict[str, Any], films: bool) -> None:
     dock.open_video_from(str(clip))
     wait(PATIENCE_S, lambda: dock.videos.current is not None)
     viewer.layers["sample image"].visible = False
-    _track(studio, dock, len(sample.truth))
+    _track(studio, dock, len(sample.ground_truth))
     dock.panel.settings_section.head.setChecked(True)
     area = dock.layout().itemAt(0).widget()
     wait(0.4)  # the area learns of its new height

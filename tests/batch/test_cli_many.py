@@ -192,7 +192,7 @@ def test_compare_images_each_on_its_own(shell, place):
     assert len(set(facts["presence"][0])) == 1  # the same image, and no memory of the others
 
 
-def test_compare_with_a_truth(shell, place):
+def test_compare_with_a_ground_truth(shell, place):
     (place / "truth").mkdir()
     with LabelStore.open(_tracked(shell, place), mode="r") as store:
         labels = np.stack([store.frame(t) for t in range(8)])

@@ -39,7 +39,7 @@ def demo(tmp_path_factory):
 
 def test_the_sample_fits_together(sample):
     assert sample.prior.shape == (256, 256, 3) and sample.prior.dtype == np.uint8
-    assert sample.truth.shape == (48, 256, 256) and sample.truth.dtype == bool
+    assert sample.ground_truth.shape == (48, 256, 256) and sample.ground_truth.dtype == bool
     assert sample.prior_mask.shape == (256, 256) and sample.prior_mask.dtype == bool
     assert len(sample.points_xy) == len(sample.labels) >= 1
     with open_video(sample.clip_path) as video:
@@ -50,7 +50,7 @@ def test_the_sample_fits_together(sample):
 def test_the_clicks_are_on_the_object_and_the_object_is_in_the_clip(sample):
     for (x, y), label in zip(sample.points_xy.astype(int), sample.labels):
         assert sample.prior_mask[y, x] == label
-    assert sample.truth.any(axis=(1, 2)).mean() > 0.5
+    assert sample.ground_truth.any(axis=(1, 2)).mean() > 0.5
 
 
 def test_the_sample_is_small_and_no_scene_of_the_training(sample):
@@ -67,7 +67,7 @@ def test_the_demo_writes_everything_into_a_new_folder(demo, sample):
     assert len(PriorMemory.load(out / "prior.safetensors").recordings) == 1
     with LabelStore.open(out / "labels.zarr", mode="r") as store:
         assert not store.missing()
-        assert store.shape == sample.truth.shape
+        assert store.shape == sample.ground_truth.shape
     with open_video(out / "overlay.mp4") as overlay:
         assert overlay.shape == (48, 256, 256, 3)
     with Image.open(out / "contact_sheet.png") as sheet:
@@ -79,13 +79,13 @@ def test_the_demo_prints_j_of_each_frame_and_its_mean(demo, sample):
     text, out = demo
     rows = re.findall(r"^ *\d+  ((?:(?:\d\.\d\d|   -) ?){12})$", text, re.MULTILINE)
     printed = re.findall(r"\d\.\d\d|-", " ".join(rows))
-    visible = sample.truth.any(axis=(1, 2))
+    visible = sample.ground_truth.any(axis=(1, 2))
     assert [word != "-" for word in printed] == visible.tolist()
     with LabelStore.open(out / "labels.zarr", mode="r") as store:
         j = [
             (
-                np.sum((store.frame(t) == 1) & sample.truth[t])
-                / np.sum((store.frame(t) == 1) | sample.truth[t])
+                np.sum((store.frame(t) == 1) & sample.ground_truth[t])
+                / np.sum((store.frame(t) == 1) | sample.ground_truth[t])
             )
             for t in np.flatnonzero(visible)
         ]
@@ -106,7 +106,7 @@ def test_the_demo_spares_what_is_not_its_own(demo, capsys):
 def test_the_demo_replaces_an_older_one_and_goes_on_without_a_screen(sample, tmp_path, monkeypatch, capsys):
     with open_video(sample.clip_path) as video:
         write_mp4(tmp_path / "short.mp4", video[22:24], 12)
-    short = replace(sample, clip_path=tmp_path / "short.mp4", truth=sample.truth[22:24])
+    short = replace(sample, clip_path=tmp_path / "short.mp4", ground_truth=sample.ground_truth[22:24])
     monkeypatch.setattr("napari_samexp.samples.load_sample", lambda: short)
     monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "There is no screen")
     for _ in range(2):

@@ -17,7 +17,7 @@ from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 FRAMES, HEIGHT, WIDTH = 6, 40, 56
 
 
-def _truth():
+def _ground_truth():
     labels = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
     for index in range(FRAMES - 1):
         labels[index, 10:20, 5 + 3 * index : 15 + 3 * index] = 1
@@ -26,18 +26,18 @@ def _truth():
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, capsys):
-    """A folder with a clip, a run's labels of its first five frames, and the truth, as the working folder."""
-    truth = _truth()
+    """A folder with a clip, a run's labels of its first five frames, and the ground truth, as the working folder."""
+    ground_truth = _ground_truth()
     identity = RunIdentity("v", "p", "m", "s")
     with LabelStore.create(
-        tmp_path / "found.zarr", shape=truth.shape, labels={1: "cat"}, identity=identity
+        tmp_path / "found.zarr", shape=ground_truth.shape, labels={1: "cat"}, identity=identity
     ) as store:
         for index in range(5):
-            labels = truth[index].astype(np.uint16)
+            labels = ground_truth[index].astype(np.uint16)
             if index == 1:
                 labels[:, :13] = 0  # half of it
             store.write(FrameResult(index, labels, {1: ObjectScore(1.0 - index, 0.9)}))
-    tifffile.imwrite(tmp_path / "truth.tif", truth, metadata={"axes": "TYX"}, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "truth.tif", ground_truth, metadata={"axes": "TYX"}, photometric="minisblack")
     write_mp4(
         tmp_path / "clip.mp4", [np.full((HEIGHT, WIDTH, 3), 40 * t, np.uint8) for t in range(FRAMES)], 5
     )

@@ -112,8 +112,8 @@ def _bundled_clip(path: Path, _: Any) -> None:
     shutil.copyfile(SAMPLE.clip_path, path)
 
 
-def _truth(path: Path, _: Any) -> None:
-    tifffile.imwrite(path, SAMPLE.truth[FRAMES].astype(np.uint8), photometric="minisblack")
+def _ground_truth(path: Path, _: Any) -> None:
+    tifffile.imwrite(path, SAMPLE.ground_truth[FRAMES].astype(np.uint8), photometric="minisblack")
 
 
 def _prior(path: Path, get: Any) -> None:
@@ -141,7 +141,7 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Path]], None]] = {
     "clips/garden.mp4": _short_clip,
     "clips/street.mp4": _short_clip,
     "images/one.jpg": _bundled_image,
-    "truth.tif": _truth,
+    "truth.tif": _ground_truth,
     "cat.safetensors": _prior,
     "fox.safetensors": _prior,
     "priors/cat.safetensors": _prior,

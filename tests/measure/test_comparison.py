@@ -78,13 +78,13 @@ def test_agreement_of_stores_with_different_beginnings(cells, tmp_path):
     assert agreed[0].agreement == agreed[1].agreement == 1
 
 
-def test_a_truth_gives_j_and_f(cells, tmp_path):
+def test_a_ground_truth_gives_j_and_f(cells, tmp_path):
     import tifffile
 
-    truth = np.zeros(SHAPE, np.uint8)
+    ground_truth = np.zeros(SHAPE, np.uint8)
     for t, left in enumerate((0, 5, 5)):
-        truth[t, 5:15, left : left + 10] = 255
-    tifffile.imwrite(tmp_path / "t.tif", truth, photometric="minisblack")
+        ground_truth[t, 5:15, left : left + 10] = 255
+    tifffile.imwrite(tmp_path / "t.tif", ground_truth, photometric="minisblack")
     assert measure_cell(cells[0], tmp_path / "t.tif").jf == 1
     assert 0 < measure_cell(cells[1], tmp_path / "t.tif").jf < 1
     shifted = make_store(tmp_path / "skip.zarr", [3, 0, 5, 5], [1.0] * 4)

@@ -53,15 +53,15 @@ def test_f_forgives_shifts_up_to_the_tolerance():
 def test_f_is_counted_by_hand():
     # Outlines of 40 pixels; shifted by 3 with radius 1, the rows above and below have 8 + 1 pixels within 1
     # of the other's; of the sides, only the ends of the left one's column come near: none.
-    found, truth = square(20, 20), square(20, 23)
-    one, other = outline(found), outline(truth)
+    found, ground_truth = square(20, 20), square(20, 23)
+    one, other = outline(found), outline(ground_truth)
     near = np.zeros_like(one)
     for y, x in np.argwhere(other):
         for dy, dx in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
             near[y + dy, x + dx] = True
     precision = (one & near).sum() / one.sum()
     assert one.sum() == 40 and 0 < precision < 1
-    assert contour_accuracy(found, truth) == pytest.approx(precision)  # a shift: recall is the same
+    assert contour_accuracy(found, ground_truth) == pytest.approx(precision)  # a shift: recall is the same
 
 
 def test_the_disc_is_round():

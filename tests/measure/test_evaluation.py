@@ -78,15 +78,15 @@ def test_pairs_may_be_given():
 
 
 def test_void_pixels_do_not_count():
-    truth = TRUTH.copy()
-    truth[1, 10:20, 10:15] = 255  # what was missed
-    made = evaluate_masks(array_masks(FOUND), array_masks(truth), void=255)
+    ground_truth = TRUTH.copy()
+    ground_truth[1, 10:20, 10:15] = 255  # what was missed
+    made = evaluate_masks(array_masks(FOUND), array_masks(ground_truth), void=255)
     assert [label.label for label in made.labels] == [1, 2]
     assert made.of_label(1)[1].j == made.of_label(1)[1].f == 1
 
 
 def test_what_does_not_fit_together():
-    with pytest.raises(StoreError, match="truth of this video"):
+    with pytest.raises(StoreError, match="ground truth of this video"):
         evaluate_masks(array_masks(FOUND), array_masks(TRUTH[:2]))
     with pytest.raises(StoreError, match="belong together"):
         evaluate_masks(array_masks(FOUND * 3), array_masks(TRUTH * 20))

@@ -136,7 +136,7 @@ def measuring(qtbot, viewer, tmp_path):
     widget = MeasuringDock(viewer)
     qtbot.addWidget(widget)
     widget.labels.setCurrentText("found")
-    widget.truth.setCurrentText("truth")
+    widget.ground_truth.setCurrentText("truth")
     return widget
 
 
@@ -149,7 +149,7 @@ def test_evaluation_of_two_layers(measuring, viewer, qtbot):
 
 
 def test_a_layer_against_itself_is_refused(measuring):
-    measuring.truth.setCurrentText("found")
+    measuring.ground_truth.setCurrentText("found")
     measuring.evaluate.click()
     assert measuring.status.text() == "Choose two Labels layers."
 
@@ -157,9 +157,9 @@ def test_a_layer_against_itself_is_refused(measuring):
 def test_layers_of_other_sizes_are_a_sentence(measuring, viewer, qtbot):
     viewer.add_labels(np.ones((2, 3, 4), np.uint8), name="small")
     assert measuring.labels.currentText() == "found"
-    measuring.truth.setCurrentText("small")
+    measuring.ground_truth.setCurrentText("small")
     measuring.evaluate.click()
-    qtbot.waitUntil(lambda: "truth of this video" in measuring.status.text())
+    qtbot.waitUntil(lambda: "ground truth of this video" in measuring.status.text())
 
 
 def test_centroids_become_tracks_and_features(measuring, viewer, qtbot):

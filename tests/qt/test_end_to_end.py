@@ -25,7 +25,7 @@ from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 
 SAMPLE = load_sample()
-FRAMES = len(SAMPLE.truth)
+FRAMES = len(SAMPLE.ground_truth)
 ALT = Qt.KeyboardModifier.AltModifier
 CONTROL = Qt.KeyboardModifier.ControlModifier
 
@@ -98,10 +98,10 @@ def job(someone: Person) -> Any:
 
 
 def overlap(labels: Any, frames: range) -> float:
-    """Mean intersection over union with the truth, in the frames that show the object."""
+    """Mean intersection over union with the ground truth, in the frames that show the object."""
     found = []
     for index in frames:
-        mine, true = np.asarray(labels[index]) == 1, SAMPLE.truth[index].astype(bool)
+        mine, true = np.asarray(labels[index]) == 1, SAMPLE.ground_truth[index].astype(bool)
         if not true.any():
             continue
         found.append((mine & true).sum() / (mine | true).sum())
@@ -110,7 +110,7 @@ def overlap(labels: Any, frames: range) -> float:
 
 def centre(index: int) -> tuple[float, float]:
     """Where the object is in a frame, (x, y)."""
-    y, x = np.nonzero(SAMPLE.truth[index])
+    y, x = np.nonzero(SAMPLE.ground_truth[index])
     return float(x.mean()), float(y.mean())
 
 
@@ -364,8 +364,8 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     viewer.window.remove_dock_widget(dock.parentWidget())
     someone.qtbot.waitUntil(lambda: dock.session is None, timeout=20_000)
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
-    assert [layer.name for layer in viewer.layers] == ["sample image", "sample image truth"]
-    assert np.array_equal(viewer.layers["sample image truth"].data, SAMPLE.prior_mask)
+    assert [layer.name for layer in viewer.layers] == ["sample image", "sample image ground truth"]
+    assert np.array_equal(viewer.layers["sample image ground truth"].data, SAMPLE.prior_mask)
     assert not viewer.mouse_move_callbacks
     _, again = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     assert again is not dock
@@ -446,14 +446,14 @@ def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path,
     labels = dock.tracks.labels.layer
     assert overlap(labels.data, range(FRAMES)) > 0.5
 
-    # against the truth, in a dock of its own and in the timeline of this one
-    truth = viewer.add_labels(SAMPLE.truth.astype(np.uint8), name="truth")
+    # against the ground truth, in a dock of its own and in the timeline of this one
+    ground_truth = viewer.add_labels(SAMPLE.ground_truth.astype(np.uint8), name="truth")
     measuring.labels.setCurrentText(labels.name)
-    measuring.truth.setCurrentText(truth.name)
+    measuring.ground_truth.setCurrentText(ground_truth.name)
     measuring.evaluate.click()
     someone.until(lambda: measuring.evaluation is not None, "the evaluation")
     j = [float(line.rsplit("J ")[-1]) for line in map(dock.panel.timeline._describe, range(FRAMES))]
-    seen = SAMPLE.truth.any(axis=(1, 2))
+    seen = SAMPLE.ground_truth.any(axis=(1, 2))
     assert abs(np.mean(np.array(j)[seen]) - overlap(labels.data, range(FRAMES))) < 0.01
 
     # a frame in which it was lost is painted: nobody is sent there any more
@@ -498,7 +498,7 @@ dock.open_video_from(sys.argv[2])
 someone.until(lambda: dock.videos.current is not None)
 someone.press("track")
 someone.until(lambda: dock.session.tracking.job.state == "finished")
-assert len(dock.session.results.scores) == len(sample.truth)
+assert len(dock.session.results.scores) == len(sample.ground truth)
 viewer.close()
 print("torch" if "torch" in sys.modules else "never")
 """

@@ -216,7 +216,7 @@ def test_the_dock_of_measuring(qtbot: Any, viewer: Any, tmp_path: Path, name: st
     dock = MeasuringDock(viewer)
     qtbot.addWidget(dock)
     dock.labels.setCurrentIndex(0)
-    dock.truth.setCurrentIndex(1)
+    dock.ground_truth.setCurrentIndex(1)
     dock.start_evaluation()
     qtbot.waitUntil(lambda: dock.evaluation is not None)
     assert "measure_status" in assert_letter_by_letter(dock)

@@ -565,7 +565,7 @@ DAMAGES: dict[str, Callable[[Any, Any], Any]] = {
     "spatial not a number": put("spatial", torch.full((8, 4, 4), torch.nan)),
     "pointer of two axes": put("pointer", torch.zeros(1, 32)),
     "pointer infinite": put("pointer", torch.full((32,), torch.inf)),
-    "pointer of truths": put("pointer", torch.zeros(32, dtype=torch.bool)),
+    "pointer of ground truths": put("pointer", torch.zeros(32, dtype=torch.bool)),
     "thumbnail of floats": put("thumbnail", torch.zeros(4, 4, 3)),
     "thumbnail in bfloat16": put("thumbnail", torch.zeros(4, 4, 3, dtype=torch.bfloat16)),
     "thumbnail of two axes": put("thumbnail", torch.zeros(4, 4, dtype=torch.uint8)),

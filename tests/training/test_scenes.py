@@ -93,7 +93,7 @@ def test_the_bundled_sample_is_drawn_again():
     example = scenes.make_example(CONFIG, facts["seed"])
     assert np.abs(example.prior.astype(int) - sample.prior).mean() < 0.01
     assert (example.prior_mask != sample.prior_mask).mean() < 1e-3
-    assert (example.masks != sample.truth).mean() < 1e-3
+    assert (example.masks != sample.ground_truth).mean() < 1e-3
     assert [list(deepest_point(example.prior_mask))] == facts["points_xy"]
 
 

@@ -13,7 +13,7 @@ class News:
     Signals
     -------
     measured : Labels, Evaluation
-        A Labels layer was compared with a truth.
+        A Labels layer was compared with a ground truth.
     """
 
     measured = Signal(object, object)

@@ -18,10 +18,10 @@ BESIDE = 1.1  # widths of the image, so that both are seen and each takes its ow
 def sample_image() -> list[Any]:
     """Return the image that shows the object, and where it truly is."""
     sample = load_sample()
-    truth = {"name": "sample image truth", "opacity": 0.4, "visible": False}
+    ground_truth = {"name": "sample image ground truth", "opacity": 0.4, "visible": False}
     return [
         (sample.prior, {"name": "sample image", "rgb": True}, "image"),
-        (sample.prior_mask.astype(np.uint8), truth, "labels"),
+        (sample.prior_mask.astype(np.uint8), ground_truth, "labels"),
     ]
 
 
@@ -29,10 +29,15 @@ def sample_clip() -> list[Any]:
     """Return the clip in which the object turns up elsewhere, and where it truly is."""
     sample = load_sample()
     video = open_video(sample.clip_path)
-    truth = {"name": "sample truth", "axis_labels": ("t", "y", "x"), "opacity": 0.4, "visible": False}
+    ground_truth = {
+        "name": "sample ground truth",
+        "axis_labels": ("t", "y", "x"),
+        "opacity": 0.4,
+        "visible": False,
+    }
     return [
         (ShownVideo(video, sample.clip_path), layer_settings(video, "sample clip"), "image"),
-        (sample.truth.astype(np.uint8), truth, "labels"),
+        (sample.ground_truth.astype(np.uint8), ground_truth, "labels"),
     ]
 
 

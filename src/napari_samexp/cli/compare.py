@@ -69,9 +69,14 @@ def compare(
             help="A row for each value of a setting, such as recent=0-6, repeat=1,4 or recordings=1,2.",
         ),
     ] = None,
-    truth: Annotated[
+    ground_truth: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="True labels named like the videos; adds J&F to the matrix."),
+        typer.Option(
+            "--ground-truth",
+            "--truth",
+            metavar="DIR",
+            help="True labels named like the videos; adds J&F to the matrix.",
+        ),
     ] = None,
     frames: Frames = None,
     workers: Workers = None,
@@ -110,11 +115,11 @@ def compare(
     from napari_samexp.batch.plan import plan_jobs, short_names
 
     jobs = plan_jobs(rows, paths, out)
-    truths = _truths(truth, paths)
+    ground_truths = _ground_truths(ground_truth, paths)
     facts = {"version": __version__, "rows": list(rows), "settings": settings.to_json(), "vary": vary}
     outcome = run_all(jobs, runner, out, retries=retries, facts=facts, quiet=json)
     require_not_stopped(outcome, out)
-    made = _compared(list(rows), short_names(paths), jobs, truths, outcome, quiet=json)
+    made = _compared(list(rows), short_names(paths), jobs, ground_truths, outcome, quiet=json)
     _write(out, made, changed, curves)
     typer.echo(to_json.dumps(_facts(made, outcome, out), indent=1) if json else _text(made, outcome, out))
 
@@ -138,19 +143,19 @@ def _varied(rows: dict[str, Job], vary: Vary | None) -> tuple[dict[str, Job], di
     return out, curves
 
 
-def _truths(folder: Path | None, videos: Sequence[Path]) -> list[Path | None]:
+def _ground_truths(folder: Path | None, videos: Sequence[Path]) -> list[Path | None]:
     """Return the true labels of each video: what is called as it is, whatever the ending."""
     if folder is None:
         return [None] * len(videos)
     if not folder.is_dir():
         raise SettingsError(
-            f"--truth {folder} is no folder; give one that holds labels named like the videos."
+            f"--ground-truth {folder} is no folder; give one that holds labels named like the videos."
         )
     there = {entry.name.split(".")[0]: entry for entry in sorted(folder.iterdir())}
     found = [there.get(video.name.split(".")[0]) for video in videos]
     if not any(found):
         raise SettingsError(
-            f"--truth {folder} holds nothing that is named like a video; name labels like {videos[0].stem}.tif."
+            f"--ground-truth {folder} holds nothing that is named like a video; name labels like {videos[0].stem}.tif."
         )
     return found
 
@@ -159,7 +164,7 @@ def _compared(
     rows: list[str],
     names: list[str],
     jobs: Sequence[Job],
-    truths: Sequence[Path | None],
+    ground_truths: Sequence[Path | None],
     outcome: Outcome,
     *,
     quiet: bool,
@@ -176,7 +181,7 @@ def _compared(
                     Cell(
                         row, name, job.video, job.store, skip=job.repeat - 1, error=failed.get(job.name, "")
                     ),
-                    truths[place],
+                    ground_truths[place],
                 )
                 for row, job in zip(rows, jobs[place :: len(names)])
             ]

@@ -56,7 +56,7 @@ def demo(
     Records a click on the bundled image of a drawn object with the bundled weights. On a screen, opens
     napari with the image, a clip that was never prompted, and the recording, ready to be tracked.
     Without one, tracks the clip, writes the prior, the labels, the scores, an overlay video and a contact
-    sheet, and prints J (intersection over union with the truth) of each frame.
+    sheet, and prints J (intersection over union with the ground truth) of each frame.
     """
     _require_own(out)
     obstacle = "" if headless else why_no_window()
@@ -173,15 +173,18 @@ def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
     return PriorMemory().with_recording(*made), prediction.mask()
 
 
-def _jaccard(found: Mask, truth: Mask) -> float:
+def _jaccard(found: Mask, ground_truth: Mask) -> float:
     """Return intersection over union; 1 where both are empty."""
-    union = np.count_nonzero(found | truth)
-    return np.count_nonzero(found & truth) / union if union else 1.0
+    union = np.count_nonzero(found | ground_truth)
+    return np.count_nonzero(found & ground_truth) / union if union else 1.0
 
 
 def _scores(store: LabelStore, sample: Sample) -> list[float]:
     """Return J of each frame."""
-    return [_jaccard(store.frame(index) == 1, truth) for index, truth in enumerate(sample.truth)]
+    return [
+        _jaccard(store.frame(index) == 1, ground_truth)
+        for index, ground_truth in enumerate(sample.ground_truth)
+    ]
 
 
 def _write_images(out: Path, sample: Sample, mask: Mask, video: VideoSource, store: LabelStore) -> None:
@@ -194,7 +197,7 @@ def _write_images(out: Path, sample: Sample, mask: Mask, video: VideoSource, sto
     for (x, y), label in zip(sample.points_xy.tolist(), sample.labels.tolist()):
         draw.circle((x, y), 5, fill=(255, 255, 255) if label else (200, 0, 0), outline=(0, 0, 0), width=2)
     scores = enumerate(_scores(store, sample))
-    notes = {index: f"J {score:.2f}" for index, score in scores if sample.truth[index].any()}
+    notes = {index: f"J {score:.2f}" for index, score in scores if sample.ground_truth[index].any()}
     sheet = contact_sheet(video, store, count=23, notes=notes, lead=[(np.asarray(image), "the prompt")])
     write_png(out / PRIOR_IMAGE, sample.prior)
     write_png(out / SHEET, sheet)
@@ -202,7 +205,7 @@ def _write_images(out: Path, sample: Sample, mask: Mask, video: VideoSource, sto
 
 def _report(out: Path, sample: Sample, mask: Mask, store: LabelStore) -> str:
     scores, said = _scores(store, sample), store.scores
-    visible = [bool(truth.any()) for truth in sample.truth]
+    visible = [bool(ground_truth.any()) for ground_truth in sample.ground_truth]
     shown = [f"{score:.2f}" if seen else "   -" for score, seen in zip(scores, visible)]
     found = [score for score, seen in zip(scores, visible) if seen]
     right = sum(said[index][1].lost != seen for index, seen in enumerate(visible))
@@ -210,7 +213,7 @@ def _report(out: Path, sample: Sample, mask: Mask, store: LabelStore) -> str:
         f"prior    {one_line(out / PRIOR)}",
         f"sheet    {one_line(out / SHEET)}",
         "",
-        "frame  J, intersection over union with the truth; - where the object is out of sight",
+        "frame  J, intersection over union with the ground truth; - where the object is out of sight",
         *(f"{i:>5}  {' '.join(shown[i : i + A_ROW])}" for i in range(0, len(shown), A_ROW)),
         "",
         f"mean J {sum(found) / len(found):.3f} over the {len(found)} frames that show the object",

@@ -1,4 +1,4 @@
-"""``napari-samexp evaluate``: labels against a truth."""
+"""``napari-samexp evaluate``: labels against a ground truth."""
 
 from __future__ import annotations
 
@@ -33,9 +33,15 @@ def evaluate(
             metavar="LABELS", help="Labels: what `track` wrote, TIFF, PNG folder, zarr.", show_default=False
         ),
     ],
-    truth: Annotated[
+    ground_truth: Annotated[
         Path,
-        typer.Option(metavar="TRUTH", help="The true labels, of any of these kinds.", show_default=False),
+        typer.Option(
+            "--ground-truth",
+            "--truth",
+            metavar="TRUTH",
+            help="The true labels, of any of these kinds.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -48,29 +54,31 @@ def evaluate(
     pair: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="L=T", help="Label L is number T of the truth; repeat. By default equal numbers."
+            metavar="L=T", help="Label L is number T of the ground truth; repeat. By default equal numbers."
         ),
     ] = None,
     void: Annotated[
-        int | None, typer.Option(metavar="N", help="Number in the truth where pixels do not count.")
+        int | None, typer.Option(metavar="N", help="Number in the ground truth where pixels do not count.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare labels with a truth: J, F and J&F as DAVIS defines them, and presence.
+    """Compare labels with a ground truth: J, F and J&F as DAVIS defines them, and presence.
 
     J is intersection over union, F compares the outlines within 0.8 % of the image's diagonal, J&F is
-    their mean; both are 1 where label and truth are empty. Presence is the share of frames in which it
+    their mean; both are 1 where label and ground truth are empty. Presence is the share of frames in which it
     is right whether the object is there. Frames that a run has not finished do not count.
     """
     wanted = frame_slice(frames)
     pairs = dict(_pair(text) for text in pair or ())
     if out is not None:
-        require_folder("--out", out, {"the labels": labels, "the truth": truth}, (FRAMES, LABELS, CHART))
+        require_folder(
+            "--out", out, {"the labels": labels, "the ground truth": ground_truth}, (FRAMES, LABELS, CHART)
+        )
 
     from napari_samexp.measure.evaluation import evaluate_masks
     from napari_samexp.measure.masks import open_masks
 
-    with open_masks(labels) as found, open_masks(truth) as right:
+    with open_masks(labels) as found, open_masks(ground_truth) as right:
         chosen = frame_numbers(wanted, found.shape[0], backward=False)
         made = evaluate_masks(found, right, pairs=pairs or None, frames=chosen, void=void)
     if out is not None:

@@ -1,4 +1,4 @@
-"""Numbers about masks: agreement with a truth, areas and places, and the charts of both. No torch."""
+"""Numbers about masks: agreement with a ground truth, areas and places, and the charts of both. No torch."""
 
 from __future__ import annotations
 

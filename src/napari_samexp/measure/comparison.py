@@ -50,7 +50,7 @@ class Cell:
     agreement : float
         Mean over the other rows of the J of both masks, whatever their labels; NaN where there is none.
     jf : float
-        J&F with the truth; NaN without one.
+        J&F with the ground truth; NaN without one.
     best, worst : int or None
         The store's frames of the highest and the lowest presence.
     error : str
@@ -149,19 +149,23 @@ class Comparison:
         )
 
 
-def measure_cell(cell: Cell, truth: Path | None = None) -> Cell:
+def measure_cell(cell: Cell, ground_truth: Path | None = None) -> Cell:
     """Return a cell with what its store says; without a store, with the reason.
 
     Parameters
     ----------
-    truth : Path, optional
+    ground_truth : Path, optional
         True labels of the cell's video.
     """
     try:
         with LabelStore.open(cell.store, mode="r") as store:
             scores = {index: entry for index, entry in store.scores.items() if index >= cell.skip}
             measured = replace(cell, frames=len(scores), **_means(scores))
-            return measured if truth is None else replace(measured, jf=_against(store, truth, cell.skip))
+            return (
+                measured
+                if ground_truth is None
+                else replace(measured, jf=_against(store, ground_truth, cell.skip))
+            )
     except SamexpError as error:
         return replace(cell, error=cell.error or str(error))
 
@@ -204,9 +208,9 @@ def _means(scores: dict[int, Any]) -> dict[str, Any]:
     }
 
 
-def _against(store: LabelStore, truth: Path, skip: int) -> float:
+def _against(store: LabelStore, ground_truth: Path, skip: int) -> float:
     found = store_masks(store)
-    with open_masks(truth) as right:
+    with open_masks(ground_truth) as right:
         if not skip:
             return evaluate_masks(found, right).jf
         later = replace(

@@ -20,7 +20,7 @@ MEASURES = {
     "found": "share of frames found",
     "iou": "mean predicted IoU where found",
     "agreement": "mean J with the other rows' masks",
-    "jf": "J&F with the truth",
+    "jf": "J&F with the ground truth",
 }
 
 

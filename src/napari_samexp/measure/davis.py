@@ -24,14 +24,16 @@ _QUARTERS = 4
 Mask = npt.NDArray[np.bool_]
 
 
-def jaccard(found: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+def jaccard(found: npt.NDArray[Any], ground_truth: npt.NDArray[Any]) -> float:
     """Return J, the intersection over the union of two masks (H, W); 1 where both are empty."""
-    one, other = found.astype(bool), truth.astype(bool)
+    one, other = found.astype(bool), ground_truth.astype(bool)
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 1.0
 
 
-def contour_accuracy(found: npt.NDArray[Any], truth: npt.NDArray[Any], tolerance: float = TOLERANCE) -> float:
+def contour_accuracy(
+    found: npt.NDArray[Any], ground_truth: npt.NDArray[Any], tolerance: float = TOLERANCE
+) -> float:
     """Return F, the harmonic mean of the precision and recall of a mask's outline.
 
     A pixel of one outline counts as right if the other outline comes within a disc whose radius is the
@@ -57,7 +59,7 @@ def contour_accuracy(found: npt.NDArray[Any], truth: npt.NDArray[Any], tolerance
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise SettingsError(f"The tolerance is {tolerance!r}; give a positive share of the diagonal.")
     radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*found.shape))
-    one, other = outline(found), outline(truth)
+    one, other = outline(found), outline(ground_truth)
     counts = np.count_nonzero(one), np.count_nonzero(other)
     if not all(counts):
         return float(counts[0] == counts[1])

@@ -1,4 +1,4 @@
-"""Labels against a truth: J, F and presence of each label in each frame."""
+"""Labels against a ground truth: J, F and presence of each label in each frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_samexp.types import ObjectScore
 
 __all__ = ["Evaluation", "FrameScore", "LabelScore", "evaluate_masks", "score_frames"]
 
-MAX_GUESSED = 1000  # labels that are looked for in a truth that does not name them
+MAX_GUESSED = 1000  # labels that are looked for in a ground truth that does not name them
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class FrameScore:
     j, f : float
         0 to 1.
     there, found : bool
-        Whether the truth shows the object, and whether the model's presence score says so; where there is no
+        Whether the ground truth shows the object, and whether the model's presence score says so; where there is no
         score, or a person painted the frame, whether the labels show it.
     """
 
@@ -56,7 +56,7 @@ class LabelScore:
     ----------
     j, f : Statistics
     j_seen : float
-        Mean J of the frames in which the truth shows the object; NaN if there is none.
+        Mean J of the frames in which the ground truth shows the object; NaN if there is none.
     presence : float
         Share of the frames in which `found` is right.
     frames : int
@@ -131,21 +131,21 @@ class Evaluation:
 
 def evaluate_masks(
     found: Masks,
-    truth: Masks,
+    ground_truth: Masks,
     *,
     pairs: Mapping[int, int] | None = None,
     frames: Sequence[int] | None = None,
     tolerance: float = TOLERANCE,
     void: int | None = None,
 ) -> Evaluation:
-    """Return the scores of labels against a truth.
+    """Return the scores of labels against a ground truth.
 
     Parameters
     ----------
     found, truth : Masks
         Of one size.
     pairs : mapping of int to int, optional
-        Which label of the truth belongs to each label. By default the same numbers; or where each side
+        Which label of the ground truth belongs to each label. By default the same numbers; or where each side
         has one label only, those two.
     frames : sequence of int, optional
         By default all for which `found` has labels. DAVIS leaves out the first and the last, of which
@@ -153,7 +153,7 @@ def evaluate_masks(
     tolerance : float
         Of `contour_accuracy`.
     void : int, optional
-        Where the truth has this number, pixels do not count.
+        Where the ground truth has this number, pixels do not count.
 
     Raises
     ------
@@ -163,28 +163,28 @@ def evaluate_masks(
     asked = list(range(found.shape[0])) if frames is None else list(frames)
     known = set(found.frames)
     chosen = [frame for frame in asked if frame in known]
-    paired = _pairs(found, truth, pairs, chosen, void)
-    scores = tuple(score_frames(found, truth, paired, chosen, tolerance, void))
+    paired = _pairs(found, ground_truth, pairs, chosen, void)
+    scores = tuple(score_frames(found, ground_truth, paired, chosen, tolerance, void))
     names = {label: found.names.get(label, f"object {label}") for label in paired}
     return Evaluation(scores, names, len(asked) - len(chosen))
 
 
 def score_frames(
     found: Masks,
-    truth: Masks,
+    ground_truth: Masks,
     pairs: Mapping[int, int],
     frames: Sequence[int],
     tolerance: float = TOLERANCE,
     void: int | None = None,
 ) -> Iterator[FrameScore]:
     """Yield the scores of frames, one frame in memory at a time; see `evaluate_masks`."""
-    if found.shape != truth.shape:
+    if found.shape != ground_truth.shape:
         raise StoreError(
-            f"The labels have shape {found.shape} and the truth {truth.shape}; give the truth of this video."
+            f"The labels have shape {found.shape} and the ground truth {ground_truth.shape}; give the ground truth of this video."
         )
     edited = found.edited()
     for frame in frames:
-        ours, theirs = found.frame(frame), truth.frame(frame)
+        ours, theirs = found.frame(frame), ground_truth.frame(frame)
         said = {} if frame in edited else (found.scores or {}).get(frame, {})
         counts = np.ones(theirs.shape, np.bool_) if void is None else theirs != void
         for label, other in pairs.items():
@@ -201,29 +201,29 @@ def score_frames(
 
 def _pairs(
     found: Masks,
-    truth: Masks,
+    ground_truth: Masks,
     pairs: Mapping[int, int] | None,
     frames: Sequence[int],
     void: int | None,
 ) -> dict[int, int]:
     if pairs:
         return dict(pairs)
-    if found.shape != truth.shape:
+    if found.shape != ground_truth.shape:
         raise StoreError(
-            f"The labels have shape {found.shape} and the truth {truth.shape}; give the truth of this video."
+            f"The labels have shape {found.shape} and the ground truth {ground_truth.shape}; give the ground truth of this video."
         )
     if not frames:
         raise StoreError("The labels have no finished frame to evaluate; track first, or choose others.")
     ours = set(found.names) or _seen(found, frames)
-    theirs = (set(truth.names) or _seen(truth, frames)) - {void}
+    theirs = (set(ground_truth.names) or _seen(ground_truth, frames)) - {void}
     if len(ours) == len(theirs) == 1:
         return {min(ours): min(theirs)}
     common = sorted(ours & theirs)
     if not common:
         raise StoreError(
-            f"The labels are {_listed(ours)} and those of the truth {_listed(theirs)}; say which belong together."
+            f"The labels are {_listed(ours)} and those of the ground truth {_listed(theirs)}; say which belong together."
         )
-    # without names, an object of the truth that was never found is missed, and not unknown
+    # without names, an object of the ground truth that was never found is missed, and not unknown
     return {label: label for label in (common if found.names else sorted(theirs))}
 
 

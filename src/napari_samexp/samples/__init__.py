@@ -20,7 +20,7 @@ __all__ = ["Sample", "load_sample"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One drawn scene with its truth.
+    """One drawn scene with its ground truth.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Sample:
         1 where a click is on the object, 0 on background.
     clip_path : Path
         The clip, a real MP4.
-    truth : array, shape (T, H, W), bool
+    ground_truth : array, shape (T, H, W), bool
         The visible part of the object in each frame; nothing where it is hidden.
     """
 
@@ -43,7 +43,7 @@ class Sample:
     points_xy: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     clip_path: Path
-    truth: npt.NDArray[np.bool_]
+    ground_truth: npt.NDArray[np.bool_]
 
 
 def load_sample() -> Sample:
@@ -52,12 +52,12 @@ def load_sample() -> Sample:
     facts = json.loads((folder / "sample.json").read_text("utf-8"))
     prior_mask = read_image(folder / "prior_mask.png").astype(bool)
     # the masks of all frames lie below one another in one black and white image
-    truth = read_image(folder / "truth.png").astype(bool)
+    ground_truth = read_image(folder / "truth.png").astype(bool)
     return Sample(
         prior=read_image(folder / "prior.png"),
         prior_mask=prior_mask,
         points_xy=np.array(facts["points_xy"], np.float32),
         labels=np.array(facts["point_labels"], np.int64),
         clip_path=folder / "clip.mp4",
-        truth=truth.reshape(facts["frames"], -1, truth.shape[1]),
+        ground_truth=ground_truth.reshape(facts["frames"], -1, ground_truth.shape[1]),
     )

@@ -1,4 +1,4 @@
-"""The dock Measure labels: any Labels layer against a truth, its table, and the paths of its centroids."""
+"""The dock Measure labels: any Labels layer against a ground truth, its table, and the paths of its centroids."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def masks_of(layer: Any) -> Masks:
     return array_masks(layer.data)
 
 
-def evaluate_layers(found: Any, truth: Any) -> Evaluation:
+def evaluate_layers(found: Any, ground_truth: Any) -> Evaluation:
     """Return the scores of a Labels layer against another; see `evaluate_masks`. Slow: for a thread."""
-    return evaluate_masks(masks_of(found), masks_of(truth))
+    return evaluate_masks(masks_of(found), masks_of(ground_truth))
 
 
 def show_regions(viewer: Any, layer: Any, regions: list[Region]) -> Any:
@@ -84,7 +84,7 @@ class MeasuringDock(QWidget):
         self._viewer = viewer = unwrapped(napari_viewer)
         self._connections = Connections()
         self.evaluation: Evaluation | None = None
-        self.labels, self.truth = QComboBox(), QComboBox()
+        self.labels, self.ground_truth = QComboBox(), QComboBox()
         self.evaluate, self.tracks = QPushButton("Evaluate"), QPushButton("Centroids as tracks")
         self.table = QPushButton("Table…")
         self.status, self.chart = PlainLabel("Choose labels."), PlainLabel()
@@ -100,11 +100,11 @@ class MeasuringDock(QWidget):
 
     def start_evaluation(self) -> None:
         """Compare the chosen layers, on a thread."""
-        found, truth = self._chosen(self.labels), self._chosen(self.truth)
-        if found is None or truth is None or found is truth:
+        found, ground_truth = self._chosen(self.labels), self._chosen(self.ground_truth)
+        if found is None or ground_truth is None or found is ground_truth:
             self.status.setText("Choose two Labels layers.")
             return
-        self._start(partial(evaluate_layers, found, truth), partial(self._evaluated, found))
+        self._start(partial(evaluate_layers, found, ground_truth), partial(self._evaluated, found))
 
     def _evaluated(self, found: Any, made: Evaluation) -> None:
         self.evaluation = made
@@ -151,7 +151,7 @@ class MeasuringDock(QWidget):
 
     def _list_layers(self, event: Any = None) -> None:
         names = [layer.name for layer in self._viewer.layers if isinstance(layer, Labels)]
-        for choice in (self.labels, self.truth):
+        for choice in (self.labels, self.ground_truth):
             kept = choice.currentText()
             choice.clear()
             choice.addItems(names)
@@ -161,7 +161,7 @@ class MeasuringDock(QWidget):
     def _build(self) -> None:
         form = QFormLayout()
         form.addRow("labels", self.labels)
-        form.addRow("truth", self.truth)
+        form.addRow("truth", self.ground_truth)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         for name, tip in _TIPS.items():
@@ -172,7 +172,7 @@ class MeasuringDock(QWidget):
             layout.addWidget(widget)
         self.status.setWordWrap(True)
         self.status.setObjectName("measure_status")
-        for choice in (self.labels, self.truth):
+        for choice in (self.labels, self.ground_truth):
             _shrinkable(choice)
         layout.addStretch(1)
 

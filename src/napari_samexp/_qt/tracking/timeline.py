@@ -101,7 +101,7 @@ class Timeline(QWidget):
             self.update()
 
     def set_measured(self, j: Mapping[int, Floats]) -> None:
-        """Show J against a truth beside the IoU that was predicted.
+        """Show J against a ground truth beside the IoU that was predicted.
 
         Parameters
         ----------

@@ -358,7 +358,7 @@ class TrackControl:
         self._told()
 
     def _measured(self, layer: Any, made: Any) -> None:
-        """Show J of a run that was measured against a truth, frame by frame."""
+        """Show J of a run that was measured against a ground truth, frame by frame."""
         if layer is not self.labels.layer:
             return
         curves = {label: np.full(len(layer.data), np.nan, np.float32) for label in made.names}
