@@ -92,11 +92,11 @@ def our_frame(weights: Path, side: int, watch: Stopwatch) -> Callable[[], object
 
     def frame() -> object:
         with watch.stage("image"):
-            embedding, finer = model.image_features(pixels)
+            embedding, high_res_features = model.image_features(pixels)
         with watch.stage("recall"):
             recalled = model.recall(embedding, memories, slots, pointers, torch.zeros(1, 1 + POINTERS))
         with watch.stage("decode"):
-            tracked = model.track(recalled, finer, (side, side))
+            tracked = model.track(recalled, high_res_features, (side, side))
         with watch.stage("remember"):
             return model.encode_memory(embedding, tracked.logits[:, None], tracked.presence, binary=False)
 

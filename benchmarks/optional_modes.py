@@ -60,7 +60,7 @@ class Reduced:
         self._attention.forward = self._forward
         for layer in self._attention.layers:
             cross = layer.cross_attn_image
-            cross.turned_keys = self._turned(cross)
+            cross.rotated_keys = self._turned(cross)
 
     def _forward(
         self, features: Tensor, memory: Tensor, memory_pos: Tensor, grids: Any, *more: Any
@@ -102,13 +102,13 @@ class Reduced:
     def _turned(self, cross: Any) -> Callable[..., Tensor]:
         from napari_samexp.sam.position_encoding import rotate
 
-        def turned_keys(k: Tensor, grids: Any) -> Tensor:
+        def rotated_keys(k: Tensor, grids: Any) -> Tensor:
             assert self._rope is not None
             k = cross.k_proj(k)
             spatial = len(self._rope[0])
             return torch.cat((rotate(k[:, :spatial], self._rope), k[:, spatial:]), dim=1)
 
-        return turned_keys
+        return rotated_keys
 
 
 def make_tracker(mode: str, model: Any, prior: Any, side: int | None, keep_lost: bool = False) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_samexp.sam import EdgeTam, ImageFeatures, MaskPrediction, Memory, Sam1, Sam2
-from napari_samexp.sam.features import MEAN_255, STD_255, Placement, prepare
+from napari_samexp.sam.features import MEAN_255, STD_255, ImageTransform, prepare
 from napari_samexp.sam.models import ABSENT, PRIOR_SLOT
 from napari_samexp.sam.position_encoding import hiera_map, sine_map
 from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
@@ -50,8 +50,8 @@ def v1_predict(model: Sam1, golden: Golden) -> Named:
 
 def _v1_image(model: Sam1, golden: Golden, of: str) -> Named:
     image = golden[f"{of}image_u8"].numpy()
-    pixels, placement = prepare(image, model.variant, None, True)
-    height, width = placement.content_hw
+    pixels, transform = prepare(image, model.variant, None, True)
+    height, width = transform.content_hw
     shown = pixels[0, :, :height, :width].transpose(1, 2, 0) * np.float32(STD_255) + np.float32(MEAN_255)
     yield "resized_u8", torch.from_numpy(shown.round().astype(np.uint8))
     yield "model_input", torch.from_numpy(pixels)
@@ -65,7 +65,7 @@ def _v1_image(model: Sam1, golden: Golden, of: str) -> Named:
             kind = f"{case}.{'multi' if many else 'single'}"
             yield f"{kind}.low_res_logits", prediction.logits[rows]
             yield f"{kind}.iou", torch.from_numpy(prediction.iou[rows])
-            yield f"{kind}.orig_res_logits", placement.to_image(prediction.logits[rows])
+            yield f"{kind}.orig_res_logits", transform.to_image(prediction.logits[rows])
 
 
 # ---- SAM 2 and 2.1, parts
@@ -86,9 +86,9 @@ def image_encoder(model: Sam2, golden: Golden) -> Named:
             yield f"{case}.trunk_stage{i}", stage.permute(0, 3, 1, 2)
         for i, level in enumerate(model.image_encoder(pixels)):
             yield f"{case}.backbone_fpn{i}", level
-        embedding, finer = model.image_features(pixels)
-        yield f"{case}.high_res_s0", finer[0]
-        yield f"{case}.high_res_s1", finer[1]
+        embedding, high_res_features = model.image_features(pixels)
+        yield f"{case}.high_res_s0", high_res_features[0]
+        yield f"{case}.high_res_s1", high_res_features[1]
         yield f"{case}.vision_pos_enc2", sine(embedding.shape)
         added = model.position_encoding((pixels.shape[2] // 4, pixels.shape[3] // 4))
         yield f"{case}.composed_pos_embed_bhwc", added.permute(1, 2, 0)[None]
@@ -118,15 +118,17 @@ def _decoded(model: Sam2, golden: Golden, case: str) -> Named:
     sparse, mask = encoder.sparse(*padded, (size, size)), golden.get(f"{case}.in.mask_logits")
     yield "sparse_embeddings", sparse
     yield "dense_embeddings", encoder.dense(mask)
-    finer = golden["in.high_res_s0"], golden["in.high_res_s1"]
-    decoded = model.decode(golden["in.backbone_features"], finer, sparse, encoder.dense(mask))
+    high_res_features = golden["in.high_res_s0"], golden["in.high_res_s1"]
+    decoded = model.decode(golden["in.backbone_features"], high_res_features, sparse, encoder.dense(mask))
     yield "raw_masks4", decoded.masks
     yield "raw_ious4", decoded.iou
     yield "raw_mask_tokens", decoded.tokens
     yield "object_score_logits", decoded.presence[:, None]
     # what is chosen of them, by the public way in: it adds `no_mem_embed`, which these features have already
     plain = golden["in.backbone_features"] - model.no_mem_embed.transpose(1, 2)[..., None]
-    features = ImageFeatures(plain, finer, Placement((size, size), (size, size), (size, size)))
+    features = ImageFeatures(
+        plain, high_res_features, ImageTransform((size, size), (size, size), (size, size))
+    )
     prompt = Prompt() if case == "none" else _prompt_of_points(points[0], labels[0])
     for kind in ("multi", "single"):
         chosen = model.segment(
@@ -165,8 +167,8 @@ def memory_encoder(model: Sam2, golden: Golden) -> Named:
 def mask_prompt(model: Sam2, golden: Golden) -> Named:
     mask = golden["mask_prompt.in.mask01"]
     size = tuple(mask.shape[2:])
-    finer = golden["mask_prompt.in.high_res_s0"], golden["mask_prompt.in.high_res_s1"]
-    features = ImageFeatures(golden["in.pix_feat"], finer, Placement(size, size, size))
+    high_res_features = golden["mask_prompt.in.high_res_s0"], golden["mask_prompt.in.high_res_s1"]
+    features = ImageFeatures(golden["in.pix_feat"], high_res_features, ImageTransform(size, size, size))
     prediction = model.from_mask(features, mask[0, 0].numpy() > 0.5)
     presence = torch.tensor([prediction.presence])
     yield "low_res_masks", prediction.logits[None]
@@ -222,7 +224,7 @@ def image_predict(model: Sam2, golden: Golden) -> Named:
     features = model.encode(image)
     yield "model_input", torch.from_numpy(pixels)
     yield "image_embed", features.embedding + model.no_mem_embed.transpose(1, 2)[..., None]
-    yield from zip(("high_res_s0", "high_res_s1"), features.finer)
+    yield from zip(("high_res_s0", "high_res_s1"), features.high_res_features)
     for case in ("point1", "points3", "box", "boxpoint", "mask"):
         prompt, mask = prompt_of(golden, f"{case}.")
         for many in (True, False):
@@ -231,7 +233,7 @@ def image_predict(model: Sam2, golden: Golden) -> Named:
             kind = f"{case}.{'multi' if many else 'single'}"
             yield f"{kind}.low_res_logits", prediction.logits[rows].clamp(-32, 32)  # as that predictor does
             yield f"{kind}.iou", torch.from_numpy(prediction.iou[rows])
-            yield f"{kind}.orig_res_logits", prediction.placement.to_image(prediction.logits[rows])
+            yield f"{kind}.orig_res_logits", prediction.transform.to_image(prediction.logits[rows])
 
 
 # ---- SAM 2 and 2.1, whole runs
@@ -273,8 +275,8 @@ def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Ru
             outputs_of({"memory": model.memory_encoder}) as seen,
         ):
             labels[index] = tracker.step(frames[index], index).labels
-        placement = Placement(video_hw, frames.shape[1:3], frames.shape[1:3])
-        tensors = _tracked_tensors(calls, placement) | {
+        transform = ImageTransform(video_hw, frames.shape[1:3], frames.shape[1:3])
+        tensors = _tracked_tensors(calls, transform) | {
             "maskmem_features": _stored(model, tracker.last_memories[1])
         }
         if isinstance(model, EdgeTam):
@@ -302,7 +304,7 @@ def _recorded(
     features = model.encode(frames[frame])
     # the frames are resized already, the prompts are still in pixels of the video
     features = replace(
-        features, placement=replace(features.placement, image_hw=tuple(golden.json("frame_hw")))
+        features, transform=replace(features.transform, image_hw=tuple(golden.json("frame_hw")))
     )
     if (mask := golden.get(f"{of}in.mask")) is not None:
         prompt, prediction = Prompt(), model.from_mask(features, mask.numpy())
@@ -337,7 +339,7 @@ def _settled(prediction: MaskPrediction, reference: Tensor | None) -> MaskPredic
     """
     if reference is None:
         return prediction
-    size = prediction.placement.input_hw
+    size = prediction.transform.input_hw
     ours, theirs = (
         functional.interpolate(logits[None, None], size, mode="bilinear")[0, 0]
         for logits in (prediction.logits[prediction.best], reference)
@@ -350,7 +352,7 @@ def _settled(prediction: MaskPrediction, reference: Tensor | None) -> MaskPredic
     return replace(prediction, logits=logits)
 
 
-def _tracked_tensors(calls: dict[str, Any], placement: Placement) -> dict[str, Tensor]:
+def _tracked_tensors(calls: dict[str, Any], transform: ImageTransform) -> dict[str, Tensor]:
     tracked, decoded = calls["track"], calls["decode"]
     present = tracked.presence[0] > 0
     return {
@@ -360,7 +362,7 @@ def _tracked_tensors(calls: dict[str, Any], placement: Placement) -> dict[str, T
         "pred_masks": tracked.logits[0],
         "obj_ptr": tracked.pointers[0],
         "object_score_logits": tracked.presence,
-        "video_res_logits": placement.to_image(tracked.logits)[0],
+        "video_res_logits": transform.to_image(tracked.logits)[0],
     }
 
 

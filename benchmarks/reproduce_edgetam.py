@@ -36,9 +36,9 @@ def image_encoder(model: EdgeTam, golden: Golden) -> Named:
         yield from ((f"{case}.backbone_fpn{i}", level) for i, level in enumerate(levels))
         for i, stage in enumerate(encoder.trunk(pixels)):
             yield f"{case}.trunk_stage{i}", stage.permute(0, 3, 1, 2)
-        embedding, finer = model.image_features(pixels)
-        yield f"{case}.high_res_s0", finer[0]
-        yield f"{case}.high_res_s1", finer[1]
+        embedding, high_res_features = model.image_features(pixels)
+        yield f"{case}.high_res_s0", high_res_features[0]
+        yield f"{case}.high_res_s1", high_res_features[1]
         yield f"{case}.vision_pos_enc2", sine(embedding.shape)
 
 
@@ -137,7 +137,7 @@ def _cross(cross: RotaryAttention, q: Tensor, keys: Tensor, memory: Tensor, grid
     yield "q_before_rope", q
     yield "q_after_rope", rotate(q, cross.rope_of_frame((cross.native, cross.native), CPU))
     yield "k_before_rope", cross.k_proj(keys)
-    yield "k_after_rope", cross.turned_keys(keys, grids)
+    yield "k_after_rope", cross.rotated_keys(keys, grids)
     yield "v", cross.v_proj(memory)
 
 

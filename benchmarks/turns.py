@@ -332,7 +332,9 @@ def random_weights(name: str, path: Path) -> Path:
     torch.manual_seed(0)
     variant = VARIANTS[name]
     state = {key: _random_like(key, tensor) for key, tensor in build(variant).state_dict().items()}
-    if isinstance(variant, Sam1Variant):  # under Meta's names, which are ours but for these; see `own_keys`
+    if isinstance(
+        variant, Sam1Variant
+    ):  # under Meta's names, which are ours but for these; see `convert_state_dict`
         layers = {".mlp.layers.0.": ".mlp.lin1.", ".mlp.layers.1.": ".mlp.lin2."}
         for ours, theirs in layers.items():
             state = {key.replace(ours, theirs): value for key, value in state.items()}

@@ -49,7 +49,7 @@ def prompt_losses(
     Parameters
     ----------
     embedding, high_res
-        Features of the images, (N, D, h, w) and finer.
+        Features of the images, (N, D, h, w) and high_res_features.
     asking
         `points` (N, 3, 2), `labels` (N, 3), `target` (N, 4 h, 4 w) in covered pixels of 16, and `asked` (N,).
     groups

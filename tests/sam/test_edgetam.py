@@ -200,7 +200,7 @@ def test_objects_together_are_the_objects_one_by_one(edgetam: EdgeTam, side: int
         assert together.shape == (3, 8, 1, 28)
         memories = [together, together.flip(0), together * 0.5]
         recalled = edgetam.recall(features.embedding, memories, slots, pointers, torch.zeros(3, 4))
-        tracked = edgetam.track(recalled, features.finer, features.placement.input_hw)
+        tracked = edgetam.track(recalled, features.high_res_features, features.transform.input_hw)
         for i in range(3):
             one = slice(i, i + 1)
             alone = edgetam.encode_memory(features.embedding, logits[one], presence[one], binary=False)
@@ -208,7 +208,7 @@ def test_objects_together_are_the_objects_one_by_one(edgetam: EdgeTam, side: int
             parts = [memory[one] for memory in memories]
             single = edgetam.recall(features.embedding, parts, slots[one], pointers[one], torch.zeros(1, 4))
             assert close(recalled[one], single)
-            found = edgetam.track(single, features.finer, features.placement.input_hw)
+            found = edgetam.track(single, features.high_res_features, features.transform.input_hw)
             assert all(close(ours[one], theirs, 1e-4) for ours, theirs in zip(tracked, found))
     assert not close(recalled[:1], recalled[1:2], 1e-2)
 

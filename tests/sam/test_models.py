@@ -50,7 +50,7 @@ def test_any_image_is_encoded_as_its_8_bit_colours(any_model: Any, axes: tuple[i
     )
     features = any_model.encode(image, side=64)
     assert features.embedding.shape == (1, any_model.variant.d_model, 4, 4)
-    assert features.placement.image_hw == (HEIGHT, WIDTH)
+    assert features.transform.image_hw == (HEIGHT, WIDTH)
     assert torch.equal(features.embedding, any_model.encode(to_rgb8(image), side=64).embedding)
     assert features.embedding.isfinite().all()
 
@@ -136,10 +136,10 @@ def test_sam_2_needs_twice_the_step_of_sam_1(models: dict[str, Any]) -> None:
 def test_a_kept_aspect_is_rounded_to_the_models_step(
     models: dict[str, Any], hw: Any, side: int, content1: Any, input1: Any, input2: Any
 ) -> None:
-    of1 = models["SAM 1"].encode(np.zeros(hw, np.uint8), side=side, square=False).placement
+    of1 = models["SAM 1"].encode(np.zeros(hw, np.uint8), side=side, square=False).transform
     assert (of1.image_hw, of1.content_hw, of1.input_hw) == (hw, content1, input1)
     for family in ("SAM 2", "SAM 2.1"):
-        of2 = models[family].encode(np.zeros(hw, np.uint8), side=side, square=False).placement
+        of2 = models[family].encode(np.zeros(hw, np.uint8), side=side, square=False).transform
         assert (of2.image_hw, of2.content_hw, of2.input_hw) == (hw, input2, input2)
 
 
@@ -154,11 +154,11 @@ def test_a_square_is_padded_by_sam_1_and_stretched_by_sam_2(models: dict[str, An
 @pytest.mark.parametrize("hw", [(40, 60), (60, 40), (64, 64), (31, 77)])
 def test_images_and_inputs_share_their_pixels(any_model: Any, hw: tuple[int, int], square: bool) -> None:
     """A mask of the input that is right of a place is right of it in the image too."""
-    placement = any_model.encode(np.zeros(hw, np.uint8), side=64, square=square).placement
+    transform = any_model.encode(np.zeros(hw, np.uint8), side=64, square=square).transform
     split = np.array([[hw[1] * 0.4, hw[0] * 0.7]], np.float32)
-    x = float(placement.to_input(split)[0, 0])
-    low = torch.linspace(0, placement.input_hw[1], 2 * placement.input_hw[1] // 4 + 1)[1::2] - x
-    logits = placement.to_image(low.expand(1, placement.input_hw[0] // 4, -1))[0]
+    x = float(transform.to_input(split)[0, 0])
+    low = torch.linspace(0, transform.input_hw[1], 2 * transform.input_hw[1] // 4 + 1)[1::2] - x
+    logits = transform.to_image(low.expand(1, transform.input_hw[0] // 4, -1))[0]
     edge = int((logits[0] < 0).sum())
     assert logits.shape == hw
     assert edge == pytest.approx(split[0, 0], abs=1)
@@ -457,7 +457,7 @@ def test_a_half_precision_model_remembers_and_recalls(family: str, dtype: str, h
     )
     assert recalled.dtype == model.dtype
     assert recalled.isfinite().all()
-    tracked = model.track(recalled, features.finer, features.placement.input_hw)
+    tracked = model.track(recalled, features.high_res_features, features.transform.input_hw)
     assert all(part.isfinite().all() for part in tracked)
 
 

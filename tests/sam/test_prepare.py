@@ -17,16 +17,16 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (37, 50, 3), np.uint8)
 def test_a_device_gets_what_numpy_gets(name: str, square: bool) -> None:
     variant = VARIANTS[name]
     expected, where = prepare(IMAGE, variant, 64, square)
-    found, placement = prepare_on(IMAGE, variant, 64, square, torch.device("cpu"))
-    assert placement == where
+    found, transform = prepare_on(IMAGE, variant, 64, square, torch.device("cpu"))
+    assert transform == where
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
 def test_pixels_that_were_moved_first_give_the_same() -> None:
     variant = VARIANTS["sam2.1_hiera_tiny"]
-    expected, placement = prepare(IMAGE, variant, 64, True)
-    assert placement == place(variant, IMAGE.shape[:2], 64, True)
-    np.testing.assert_array_equal(_prepare_sam2(torch.from_numpy(IMAGE), placement).numpy(), expected)
+    expected, transform = prepare(IMAGE, variant, 64, True)
+    assert transform == place(variant, IMAGE.shape[:2], 64, True)
+    np.testing.assert_array_equal(_prepare_sam2(torch.from_numpy(IMAGE), transform).numpy(), expected)
 
 
 @pytest.mark.gpu

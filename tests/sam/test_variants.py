@@ -140,7 +140,9 @@ def works(variant: Sam1Variant | Sam2Variant) -> None:
         memory = model.remember(features, prediction)
         spatial, slots, times = [memory.spatial[None]], torch.tensor([[6]]), torch.tensor([[0.1]])
         recalled = model.recall(features.embedding, spatial, slots, memory.pointer[None, None], times)
-        assert model.track(recalled, features.finer, features.placement.input_hw).presence.shape == (1,)
+        assert model.track(
+            recalled, features.high_res_features, features.transform.input_hw
+        ).presence.shape == (1,)
 
 
 def test_a_model_of_too_many_layers_is_refused_before_it_is_built() -> None:

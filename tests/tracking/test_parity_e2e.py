@@ -8,7 +8,7 @@ import pytest
 import reproduce
 
 from napari_samexp.sam import MaskPrediction
-from napari_samexp.sam.features import Placement
+from napari_samexp.sam.features import ImageTransform
 
 RUNS = [(family, case) for family, cases in parity.CASES.items() for case in cases]
 QUANTITIES = {
@@ -79,7 +79,7 @@ def test_the_long_run_outlives_both_windows(family: str) -> None:
 
 def test_a_pixel_that_decides_by_almost_nothing_may_flip_and_no_other() -> None:
     reference = golden_run("SAM 2.1", "mask")["prompt0.pred_masks"].clone()
-    size = Placement((128, 128), (128, 128), (128, 128))
+    size = ImageTransform((128, 128), (128, 128), (128, 128))
     ours = reference[None].clone()
     prediction = MaskPrediction(ours, golden.np.ones(1), 1.0, 0, size)
     assert reproduce._settled(prediction, reference) is prediction

@@ -140,7 +140,7 @@ def logits_of(
         finally:
             del model.track
     logits = torch.cat([tracked.logits for tracked in seen])
-    return result, of["encode"].placement.to_image(logits)
+    return result, of["encode"].transform.to_image(logits)
 
 
 def test_labels_together_are_as_each_alone_and_overlaps_go_to_the_higher_logit(

@@ -243,7 +243,7 @@ def model_facts(model: Sam2) -> dict[str, str]:
     return {
         "model": one_line(model.variant.name),
         "device": str(model.device),
-        "dtype": model.numbers,
+        "dtype": model.compute_dtype,
     }
 
 

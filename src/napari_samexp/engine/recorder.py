@@ -71,7 +71,7 @@ class Recorder:
             family=model.variant.family,
             weights=model.weights,
             device=str(model.device),
-            dtype=model.numbers,
+            dtype=model.compute_dtype,
             image_size=model.variant.image_size,
             side_multiple=model.variant.side_multiple,
             has_memory=isinstance(model, Sam2),
@@ -118,7 +118,7 @@ class Recorder:
             write_shared(request.into, bits)
         return Previewed(
             number,
-            hw=prediction.placement.image_hw,
+            hw=prediction.transform.image_hw,
             iou=tuple(float(iou) for iou in prediction.iou[: len(bits)]),
             presence=prediction.presence,
             best=prediction.best,

@@ -21,7 +21,7 @@ __all__ = [
     "ImageFeatures",
     "MaskPrediction",
     "Memory",
-    "Placement",
+    "ImageTransform",
     "check_side",
     "mean_and_deviation",
     "place",
@@ -41,7 +41,7 @@ STD_255 = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ImageTransform:
     """How an image lies in the model's input.
 
     Parameters
@@ -100,7 +100,7 @@ def check_side(variant: Variant, side: int | None) -> int:
     return int(side)
 
 
-def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool = True) -> Placement:
+def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool = True) -> ImageTransform:
     """Return how an image of (height, width) is laid into the model's input.
 
     SAM 1 keeps the aspect and pads to a square; SAM 2 stretches to a square. With ``square=False``
@@ -111,47 +111,47 @@ def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool 
     if isinstance(variant, Sam1Variant):
         height, width = (max(1, int(n * side / longest + 0.5)) for n in image_hw)
         padded = (side, side) if square else (-(-height // step) * step, -(-width // step) * step)
-        return Placement(image_hw, (height, width), padded, through_input=True)
+        return ImageTransform(image_hw, (height, width), padded, through_input=True)
     if square:
-        return Placement(image_hw, (side, side), (side, side))
+        return ImageTransform(image_hw, (side, side), (side, side))
     height, width = (max(step, round(n * side / longest / step) * step) for n in image_hw)
-    return Placement(image_hw, (height, width), (height, width))
+    return ImageTransform(image_hw, (height, width), (height, width))
 
 
 def prepare(
     image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
-) -> tuple[npt.NDArray[np.float32], Placement]:
+) -> tuple[npt.NDArray[np.float32], ImageTransform]:
     """Return the model's input (1, 3, H, W), float32, and how the image lies in it.
 
     Source: SAM 1 resizes 8-bit pixels with PIL's bilinear filter and pads zeros after normalising;
     SAM 2's image predictor resizes floats, bilinear with antialiasing.
     """
     rgb = to_rgb8(image)
-    placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
+    transform = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
     if isinstance(variant, Sam1Variant):
-        return _prepare_sam1(rgb, placement), placement
-    return _prepare_sam2(torch.tensor(rgb), placement).numpy(), placement  # a copy: images may be read-only
+        return _prepare_sam1(rgb, transform), transform
+    return _prepare_sam2(torch.tensor(rgb), transform).numpy(), transform  # a copy: images may be read-only
 
 
 def prepare_on(
     image: npt.ArrayLike, variant: Variant, side: int | None, square: bool, device: torch.device
-) -> tuple[Tensor, Placement]:
+) -> tuple[Tensor, ImageTransform]:
     """Return the same as a float32 Tensor on a device.
 
     For a CUDA device and SAM 2, the 8-bit pixels are copied there from pinned memory, without waiting for the
     copy, and resized there.
     """
     if device.type != "cuda" or isinstance(variant, Sam1Variant):
-        pixels, placement = prepare(image, variant, side, square)
-        return torch.from_numpy(pixels).to(device), placement
+        pixels, transform = prepare(image, variant, side, square)
+        return torch.from_numpy(pixels).to(device), transform
     rgb = to_rgb8(image)
-    placement = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
+    transform = place(variant, (rgb.shape[0], rgb.shape[1]), side, square)
     moved = torch.tensor(rgb).pin_memory().to(device, non_blocking=True)
-    return _prepare_sam2(moved, placement), placement
+    return _prepare_sam2(moved, transform), transform
 
 
-def _prepare_sam2(rgb: Tensor, placement: Placement) -> Tensor:
-    pixels = _resized(rgb, placement)
+def _prepare_sam2(rgb: Tensor, transform: ImageTransform) -> Tensor:
+    pixels = _resized(rgb, transform)
     mean, std = mean_and_deviation(rgb.device)
     return (pixels - mean) / std
 
@@ -164,30 +164,30 @@ def mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
         return mean, std
 
 
-def _resized(rgb: Tensor, placement: Placement) -> Tensor:
+def _resized(rgb: Tensor, transform: ImageTransform) -> Tensor:
     """Return pixels (H, W, 3) of 0 to 255 as 0 to 1 at the model's size, (1, 3, H, W).
 
     A colour at a time: it gives the same numbers in less than half the time on a CPU, and blocks of memory as
     large as three planes of floats left ever more holes of that size in a process that tracks for hours.
     """
-    pixels = torch.empty((1, 3, *placement.input_hw), device=rgb.device)
+    pixels = torch.empty((1, 3, *transform.input_hw), device=rgb.device)
     for colour in range(3):
         plane = rgb[..., colour].contiguous()[None, None].float() / 255
-        if placement.input_hw != placement.image_hw:
+        if transform.input_hw != transform.image_hw:
             plane = functional.interpolate(
-                plane, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
+                plane, transform.input_hw, mode="bilinear", align_corners=False, antialias=True
             )
         pixels[:, colour] = plane[:, 0]
     return pixels
 
 
-def _prepare_sam1(rgb: npt.NDArray[np.uint8], placement: Placement) -> npt.NDArray[np.float32]:
-    height, width = placement.content_hw
+def _prepare_sam1(rgb: npt.NDArray[np.uint8], transform: ImageTransform) -> npt.NDArray[np.float32]:
+    height, width = transform.content_hw
     resized = rgb
-    if placement.content_hw != placement.image_hw:
+    if transform.content_hw != transform.image_hw:
         resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
     values = (resized.astype(np.float32) - np.array(MEAN_255, np.float32)) / np.array(STD_255, np.float32)
-    padded = np.zeros((1, 3, *placement.input_hw), np.float32)
+    padded = np.zeros((1, 3, *transform.input_hw), np.float32)
     padded[0, :, :height, :width] = values.transpose(2, 0, 1)
     return padded
 
@@ -200,13 +200,13 @@ class ImageFeatures:
     ----------
     embedding : Tensor, shape (1, D, h, w)
         Features at stride 16, before any memory.
-    finer : two Tensors, shapes (1, D / 8, 4 h, 4 w) and (1, D / 4, 2 h, 2 w), or None
+    high_res_features : two Tensors, shapes (1, D / 8, 4 h, 4 w) and (1, D / 4, 2 h, 2 w), or None
         SAM 2's features for the decoder's upscaling.
     """
 
     embedding: Tensor
-    finer: tuple[Tensor, Tensor] | None
-    placement: Placement
+    high_res_features: tuple[Tensor, Tensor] | None
+    transform: ImageTransform
 
     @property
     def grid_hw(self) -> HW:
@@ -239,7 +239,7 @@ class MaskPrediction:
     iou: npt.NDArray[np.float32]
     presence: float | None
     best: int
-    placement: Placement
+    transform: ImageTransform
     pointers: Tensor | None = None
     best_pointer: int = 0
 
@@ -266,7 +266,7 @@ class MaskPrediction:
     def image_logits(self, index: int | None = None) -> npt.NDArray[np.float32]:
         """Return a choice's logits as (H, W) float32 at the image's size."""
         chosen = self.logits[self.require_choice(index)][None]
-        out: npt.NDArray[Any] = self.placement.to_image(chosen)[0].cpu().numpy()
+        out: npt.NDArray[Any] = self.transform.to_image(chosen)[0].cpu().numpy()
         return out
 
 

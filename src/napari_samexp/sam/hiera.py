@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from napari_samexp.sam.fast.attention import attend
 from napari_samexp.sam.fast.folding import Kept, Kernel, on_pixels
-from napari_samexp.sam.layers import Mlp, add_in_parts, in_windows, is_cut, split_heads
+from napari_samexp.sam.layers import Mlp, add_in_chunks, in_windows, is_chunked, split_heads
 from napari_samexp.sam.position_encoding import hiera_map
 from napari_samexp.sam.variants import Sam2Variant
 
@@ -95,9 +95,13 @@ class Hiera(nn.Module):
         """
         window, count = nested(self.blocks)
         columns = patches.shape[2] // window
-        step = max(1, FIRST // (window * patches.shape[2])) if is_cut(patches) else patches.shape[1] // window
+        step = (
+            max(1, FIRST // (window * patches.shape[2]))
+            if is_chunked(patches)
+            else patches.shape[1] // window
+        )
         batches = []
-        for some in patches.split(1) if is_cut(patches) else [patches]:
+        for some in patches.split(1) if is_chunked(patches) else [patches]:
             bands = []
             for rows, at in zip(_cells(some, window).split(step, 1), _cells(place, window).split(step, 1)):
                 x = (rows.contiguous() + at).flatten(0, 2)
@@ -220,7 +224,7 @@ class _Block(nn.Module):
         else:
             shortcut = self.proj(y).to(x.dtype)  # the layers may multiply in a shorter type
             x = (_halve(shortcut) if self.pool else shortcut) + mix(y)
-        return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
+        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class _PooledAttention(nn.Module):

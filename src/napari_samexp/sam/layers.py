@@ -11,7 +11,16 @@ from torch.nn import functional
 
 from napari_samexp.sam.fast.attention import attend
 
-__all__ = ["PART", "Attention", "LayerNorm2d", "Mlp", "add_in_parts", "in_windows", "is_cut", "split_heads"]
+__all__ = [
+    "PART",
+    "Attention",
+    "LayerNorm2d",
+    "Mlp",
+    "add_in_chunks",
+    "in_windows",
+    "is_chunked",
+    "split_heads",
+]
 
 PART = 1024  # tokens whose hidden channels a processor's cache holds
 
@@ -95,18 +104,18 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return out
 
 
-def is_cut(x: Tensor) -> bool:
+def is_chunked(x: Tensor) -> bool:
     """Whether tokens are computed part by part: where a cache counts and no gradients are kept."""
     return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-def add_in_parts(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+def add_in_chunks(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
     """Return x + apply(x) for tokens (..., C), each of which `apply` treats alone.
 
     On a CPU a part of the tokens is taken through all of it at a time, so that what lies between stays in
     the processor's cache.
     """
-    if not is_cut(x):
+    if not is_chunked(x):
         return x + apply(x)
     tokens = x.reshape(-1, x.shape[-1])
     out = torch.empty_like(tokens)
@@ -150,7 +159,7 @@ def _bands(x: Tensor, window: int) -> Iterator[tuple[slice, slice, slice]]:
     """Yield where windows of one size lie: all of them, or some rows of them where that pays."""
     for top, bottom in _spans(x.shape[1], window):
         for left, right in _spans(x.shape[2], window):
-            if not is_cut(x):
+            if not is_chunked(x):
                 yield slice(0, len(x)), slice(top, bottom), slice(left, right)
                 continue
             step = window * max(1, PART // (window * (right - left)))

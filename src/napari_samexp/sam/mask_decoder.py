@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.layers import Attention, LayerNorm2d, Mlp, is_cut, split_heads
+from napari_samexp.sam.layers import Attention, LayerNorm2d, Mlp, is_chunked, split_heads
 
 __all__ = ["Decoded", "MaskDecoder"]
 
@@ -75,7 +75,7 @@ class MaskDecoder(nn.Module):
         grid: Tensor,
         sparse: Tensor,
         dense: Tensor,
-        finer: tuple[Tensor, Tensor] | None,
+        high_res_features: tuple[Tensor, Tensor] | None,
     ) -> Decoded:
         """Decode N prompts.
 
@@ -86,7 +86,7 @@ class MaskDecoder(nn.Module):
             Encoding of the positions.
         sparse : Tensor, shape (N, K, C)
         dense : Tensor, shape (N or 1, C, h or 1, w or 1)
-        finer : two Tensors, shapes (N or 1, C / 8, 4 h, 4 w) and (N or 1, C / 4, 2 h, 2 w), or None
+        high_res_features : two Tensors, shapes (N or 1, C / 8, 4 h, 4 w) and (N or 1, C / 4, 2 h, 2 w), or None
         """
         own = [self.iou_token.weight, self.mask_tokens.weight]
         if self.high_res:
@@ -101,30 +101,32 @@ class MaskDecoder(nn.Module):
         )
         iou = self.iou_prediction_head(out[:, first - 1])
         return Decoded(
-            masks=self._masks(source_tokens.unflatten(1, source.shape[-2:]), finer, weights),
+            masks=self._masks(source_tokens.unflatten(1, source.shape[-2:]), high_res_features, weights),
             iou=iou.sigmoid() if self.high_res else iou,
             tokens=mask_tokens,
             presence=self.pred_obj_score_head(out[:, 0])[:, 0] if self.high_res else None,
         )
 
-    def _masks(self, x: Tensor, finer: tuple[Tensor, Tensor] | None, weights: Tensor) -> Tensor:
+    def _masks(self, x: Tensor, high_res_features: tuple[Tensor, Tensor] | None, weights: Tensor) -> Tensor:
         """(N, h, w, C) features and (N, 4, C / 8) weights to (N, 4, 4 h, 4 w) masks."""
-        if is_cut(x):
-            return self._masks_in_bands(x, finer, weights)
-        upscaled = self._upscale(x.permute(0, 3, 1, 2), finer)
+        if is_chunked(x):
+            return self._masks_in_bands(x, high_res_features, weights)
+        upscaled = self._upscale(x.permute(0, 3, 1, 2), high_res_features)
         masks: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
         return masks
 
-    def _upscale(self, x: Tensor, finer: tuple[Tensor, Tensor] | None) -> Tensor:
-        if finer is None:
+    def _upscale(self, x: Tensor, high_res_features: tuple[Tensor, Tensor] | None) -> Tensor:
+        if high_res_features is None:
             out: Tensor = self.output_upscaling(x)
             return out
         up1, norm, act1, up2, act2 = self.output_upscaling
-        x = act1(norm(up1(x) + finer[1]))
-        last: Tensor = act2(up2(x) + finer[0])
+        x = act1(norm(up1(x) + high_res_features[1]))
+        last: Tensor = act2(up2(x) + high_res_features[0])
         return last
 
-    def _masks_in_bands(self, x: Tensor, finer: tuple[Tensor, Tensor] | None, weights: Tensor) -> Tensor:
+    def _masks_in_bands(
+        self, x: Tensor, high_res_features: tuple[Tensor, Tensor] | None, weights: Tensor
+    ) -> Tensor:
         """Return what `_masks` does, some rows at a time, so that what lies between stays in the processor's cache.
 
         Each token becomes 2 x 2 and each of these 2 x 2 again, as further axes of the array, channels last: both
@@ -141,14 +143,14 @@ class MaskDecoder(nn.Module):
             some = x[:, rows]
             y = torch.addmm(bias_1, some.reshape(-1, some.shape[3]), into_1)
             y = y.view(*some.shape[:3], 2, 2, -1)  # channels C / 4
-            if finer is not None:
-                more = finer[1].unflatten(3, (-1, 2)).unflatten(2, (-1, 2))[:, :, rows]
+            if high_res_features is not None:
+                more = high_res_features[1].unflatten(3, (-1, 2)).unflatten(2, (-1, 2))[:, :, rows]
                 y += more.permute(0, 2, 4, 3, 5, 1)
             y = functional.gelu(last(y))
             z = torch.addmm(bias_2, y.view(-1, y.shape[5]), into_2)
             z = z.view(*some.shape[:3], 2, 2, 2, 2, -1)  # channels C / 8
-            if finer is not None:
-                more = finer[0].unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2))[:, :, rows]
+            if high_res_features is not None:
+                more = high_res_features[0].unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2))[:, :, rows]
                 z += more.permute(0, 2, 5, 3, 6, 4, 7, 1)
             masks = functional.gelu(z).view(count, -1, z.shape[-1]) @ weights.transpose(1, 2)
             placed = masks.view(*z.shape[:-1], MASKS).permute(0, 7, 1, 3, 5, 2, 4, 6)
@@ -201,7 +203,7 @@ class _ImageAttention(Attention):
     def _pays(self, tokens: Tensor) -> bool:
         inner, channels = self.q_proj.weight.shape
         few = tokens.shape[1]
-        return is_cut(tokens) and self.num_heads * few * channels < (channels + few) * inner
+        return is_chunked(tokens) and self.num_heads * few * channels < (channels + few) * inner
 
     def _queries(self, projected: Tensor) -> Tensor:
         """(N, T, I) to (N, heads, T, I / heads), scaled."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.fast.attention import attend, attend_to_memory
-from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_parts, is_cut
+from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_chunks, is_chunked
 from napari_samexp.sam.position_encoding import Rope, axial_rope, rotate, rotate_, sine_map
 from napari_samexp.sam.variants import MemoryVariant
 
@@ -124,7 +124,9 @@ class MemoryAttention(nn.Module):
         grid_hw = (features.shape[2], features.shape[3])
         x = self.start(features) if started is None else started
         keys = memory + memory_pos
-        if is_cut(x) and len(memory) > 1:  # one object after the other: keys take 4 times a memory's place
+        if (
+            is_chunked(x) and len(memory) > 1
+        ):  # one object after the other: keys take 4 times a memory's place
             each = zip(x.expand(len(memory), -1, -1).split(1), keys.split(1), memory.split(1))
             x = torch.cat([self._recalled(*one, grid_hw, grids) for one in each])
         else:
@@ -140,7 +142,7 @@ class MemoryAttention(nn.Module):
         grid_hw = (features.shape[2], features.shape[3])
         placed = features + 0.1 * sine_map(features.shape[1], grid_hw, features.device, features.dtype)
         tokens = placed.flatten(2).transpose(1, 2).contiguous()
-        return cast(_MemoryLayer, self.layers[0]).look_around(tokens, grid_hw)
+        return cast(_MemoryLayer, self.layers[0]).attend_within(tokens, grid_hw)
 
     def _recalled(
         self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
@@ -162,7 +164,7 @@ class _MemoryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def look_around(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+    def attend_within(self, x: Tensor, grid_hw: GridHW) -> Tensor:
         """Let tokens (N or 1, h w, C) look at each other."""
         return x + self.self_attn.on_grid(self.norm1(x), grid_hw)
 
@@ -176,9 +178,9 @@ class _MemoryLayer(nn.Module):
         looked: bool = False,
     ) -> Tensor:
         """Let tokens (N or 1, h w, C) look at each other, unless they have, and at memory (N, L, S): (N, h w, C)."""
-        x = x if looked else self.look_around(x, grid_hw)
+        x = x if looked else self.attend_within(x, grid_hw)
         x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
-        return add_in_parts(x, lambda part: self._fed_forward(self.norm3(part)))
+        return add_in_chunks(x, lambda part: self._fed_forward(self.norm3(part)))
 
     def _fed_forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.linear2(functional.relu(self.linear1(x), inplace=True))
@@ -200,14 +202,14 @@ class RotaryAttention(Attention):
     def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
         """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
         q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
-        k = self.turned_keys(k, grids)
+        k = self.rotated_keys(k, grids)
         out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj, self.short))
         return out
 
-    def turned_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
+    def rotated_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
         """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
         k = self.k_proj(k)
-        if len(set(grids)) == 1 and not is_cut(k):  # one after the other would be many launches for a GPU
+        if len(set(grids)) == 1 and not is_chunked(k):  # one after the other would be many launches for a GPU
             rope = self.rope_of_memory(grids[0], k.device)
             spatial, pointers = k.tensor_split([len(grids) * len(rope[0])], dim=1)
             each = rotate(spatial.unflatten(1, (len(grids), -1)), rope)

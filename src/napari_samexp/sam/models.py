@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from napari_samexp.errors import ImageError, PriorError, SettingsError
 from napari_samexp.sam.encoding_spec import require_grid
-from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory, Placement, prepare_on
+from napari_samexp.sam.features import ImageFeatures, ImageTransform, MaskPrediction, Memory, prepare_on
 from napari_samexp.sam.hiera import ImageEncoder
 from napari_samexp.sam.layers import Mlp
 from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
@@ -37,16 +37,16 @@ class _Model(nn.Module):
     weights: str = "unnamed"  # file name of the weights
     hash_weights: Callable[[], str] = staticmethod(lambda: "")
 
-    _numbers: str = ""
+    _compute_dtype: str = ""
 
     @property
-    def numbers(self) -> str:
+    def compute_dtype(self) -> str:
         """Name of the type that the model multiplies in, which may be shorter than the `dtype` of all else."""
-        return self._numbers or str(self.dtype).removeprefix("torch.")
+        return self._compute_dtype or str(self.dtype).removeprefix("torch.")
 
-    @numbers.setter
-    def numbers(self, name: str) -> None:
-        self._numbers = name
+    @compute_dtype.setter
+    def compute_dtype(self, name: str) -> None:
+        self._compute_dtype = name
 
     @property
     def weights_sha256(self) -> str:
@@ -65,18 +65,18 @@ class _Model(nn.Module):
 
     def _input(
         self, image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
-    ) -> tuple[Tensor, Placement]:
-        pixels, placement = prepare_on(image, variant, side, square, self.device)
-        return pixels.to(self.dtype), placement
+    ) -> tuple[Tensor, ImageTransform]:
+        pixels, transform = prepare_on(image, variant, side, square, self.device)
+        return pixels.to(self.dtype), transform
 
-    def _points(self, prompt: Prompt, placement: Placement) -> tuple[Tensor, Tensor]:
+    def _points(self, prompt: Prompt, transform: ImageTransform) -> tuple[Tensor, Tensor]:
         """A prompt as (1, N, 2) input pixels and (1, N) labels, box corners first."""
-        prompt.require_inside(placement.image_hw)
+        prompt.require_inside(transform.image_hw)
         xy, labels = prompt.points_xy, prompt.labels
         if prompt.box_xyxy is not None:
             xy = np.concatenate((prompt.box_xyxy.reshape(2, 2), xy))
             labels = np.concatenate(([BOX_START, BOX_END], labels))
-        points = torch.from_numpy(placement.to_input(xy))[None]
+        points = torch.from_numpy(transform.to_input(xy))[None]
         return points.to(self.device), torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
 
     def _mask_input(
@@ -108,8 +108,8 @@ class Sam1(_Model):
     @torch.inference_mode()
     def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
         """Encode an image; see `Sam2.encode`."""
-        pixels, placement = self._input(image, self.variant, side, square)
-        return ImageFeatures(self.image_encoder(pixels), None, placement)
+        pixels, transform = self._input(image, self.variant, side, square)
+        return ImageFeatures(self.image_encoder(pixels), None, transform)
 
     @torch.inference_mode()
     def segment(
@@ -121,19 +121,19 @@ class Sam1(_Model):
         multimask: bool | None = None,
     ) -> MaskPrediction:
         """Return the mask choices for a prompt; see `Sam2.segment`."""
-        points, labels = self._points(prompt, features.placement)
+        points, labels = self._points(prompt, features.transform)
         if len(prompt.points_xy) and prompt.box_xyxy is None:
             points, labels = _with_padding(points, labels, 1)
         decoded = self.mask_decoder(
             features.embedding,
             self.prompt_encoder.grid(features.grid_hw),
-            self.prompt_encoder.sparse(points, labels, features.placement.input_hw),
+            self.prompt_encoder.sparse(points, labels, features.transform.input_hw),
             self.prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
             None,
         )
         iou = decoded.iou[0].float()
         best = 1 + int(iou[1:].argmax()) if _wants_choices(prompt, multimask) else 0
-        return MaskPrediction(decoded.masks[0].float(), iou.cpu().numpy(), None, best, features.placement)
+        return MaskPrediction(decoded.masks[0].float(), iou.cpu().numpy(), None, best, features.transform)
 
     def remember(self, *_: object, **__: object) -> Memory:
         """Raise `PriorError`: SAM 1 has no memory."""
@@ -226,9 +226,9 @@ class Sam2(_Model):
         ImageError, SettingsError
             If the image or the side cannot be used.
         """
-        pixels, placement = self._input(image, self.variant, side, square)
-        embedding, finer = self.image_features(pixels)
-        return ImageFeatures(embedding, finer, placement)
+        pixels, transform = self._input(image, self.variant, side, square)
+        embedding, high_res_features = self.image_features(pixels)
+        return ImageFeatures(embedding, high_res_features, transform)
 
     @torch.inference_mode()
     def segment(
@@ -254,17 +254,17 @@ class Sam2(_Model):
         PromptError
             If a point or the box lies outside the image.
         """
-        points, labels = self._points(prompt, features.placement)
+        points, labels = self._points(prompt, features.transform)
         points, labels = _with_padding(points, labels, 1 if points.shape[1] else 2)
         decoded = self.decode(
             features.embedding + self.no_mem_embed.transpose(1, 2)[..., None],
-            features.finer,
-            self.sam_prompt_encoder.sparse(points, labels, features.placement.input_hw),
+            features.high_res_features,
+            self.sam_prompt_encoder.sparse(points, labels, features.transform.input_hw),
             self.sam_prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
         )
-        return self._prediction(decoded, features.placement, _wants_choices(prompt, multimask))
+        return self._prediction(decoded, features.transform, _wants_choices(prompt, multimask))
 
-    def _prediction(self, decoded: Decoded, placement: Placement, ambiguous: bool) -> MaskPrediction:
+    def _prediction(self, decoded: Decoded, transform: ImageTransform, ambiguous: bool) -> MaskPrediction:
         masks, iou = decoded.masks[0].float(), decoded.iou[0].float()
         alternative = 1 + int(iou[1:].argmax())
         keep_single = not ambiguous and _is_stable(masks[0])
@@ -274,7 +274,7 @@ class Sam2(_Model):
             iou=iou.cpu().numpy(),
             presence=float(decoded.presence[0]),
             best=0 if keep_single else alternative,
-            placement=placement,
+            transform=transform,
             pointers=self.pointers(decoded)[0],
             best_pointer=alternative if ambiguous else 0,
         )
@@ -288,16 +288,16 @@ class Sam2(_Model):
         ImageError
             If the mask has another size than the image.
         """
-        placement = features.placement
-        if mask.shape != placement.image_hw:
+        transform = features.transform
+        if mask.shape != transform.image_hw:
             raise ImageError(
-                f"The mask has shape {mask.shape} but the image {placement.image_hw}; give one value a pixel."
+                f"The mask has shape {mask.shape} but the image {transform.image_hw}; give one value a pixel."
             )
         binary = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
-        if placement.input_hw != placement.image_hw:
+        if transform.input_hw != transform.image_hw:
             # Meta's video code resizes a mask smoothly and cuts it at one half
             smooth = functional.interpolate(
-                binary, placement.input_hw, mode="bilinear", align_corners=False, antialias=True
+                binary, transform.input_hw, mode="bilinear", align_corners=False, antialias=True
             )
             binary = (smooth >= 0.5).float()
         binary = binary.to(self.device, self.dtype)
@@ -306,14 +306,14 @@ class Sam2(_Model):
         )
         nothing = torch.full((1, 2), NO_POINT, device=self.device)
         sparse = self.sam_prompt_encoder.sparse(
-            torch.zeros(1, 2, 2, device=self.device), nothing, placement.input_hw
+            torch.zeros(1, 2, 2, device=self.device), nothing, transform.input_hw
         )
         dense = self.sam_prompt_encoder.dense(self.mask_downsample(binary))
-        decoded = self.decode(features.embedding, features.finer, sparse, dense)
+        decoded = self.decode(features.embedding, features.high_res_features, sparse, dense)
         present = bool(mask.any())
         pointer = self.pointers(decoded)[:, 0] if present else self.no_obj_ptr
         return MaskPrediction(
-            low[0], np.ones(1, np.float32), 10.0 if present else -10.0, 0, placement, pointer
+            low[0], np.ones(1, np.float32), 10.0 if present else -10.0, 0, transform, pointer
         )
 
     @torch.inference_mode()
@@ -379,11 +379,15 @@ class Sam2(_Model):
         return s16, (s4, s8)
 
     def decode(
-        self, embedding: Tensor, finer: tuple[Tensor, Tensor] | None, sparse: Tensor, dense: Tensor
+        self,
+        embedding: Tensor,
+        high_res_features: tuple[Tensor, Tensor] | None,
+        sparse: Tensor,
+        dense: Tensor,
     ) -> Decoded:
         """Decode N prompts on N or one embedding; see `MaskDecoder.forward`."""
         grid = self.sam_prompt_encoder.grid((embedding.shape[2], embedding.shape[3]))
-        out: Decoded = self.sam_mask_decoder(embedding, grid, sparse, dense, finer)
+        out: Decoded = self.sam_mask_decoder(embedding, grid, sparse, dense, high_res_features)
         return out
 
     def pointers(self, decoded: Decoded) -> Tensor:
@@ -448,7 +452,9 @@ class Sam2(_Model):
         out: Tensor = self.obj_ptr_tpos_proj(sine_times(times, self.variant.d_model).to(self.dtype))
         return out
 
-    def track(self, recalled: Tensor, finer: tuple[Tensor, Tensor], input_hw: tuple[int, int]) -> Tracked:
+    def track(
+        self, recalled: Tensor, high_res_features: tuple[Tensor, Tensor], input_hw: tuple[int, int]
+    ) -> Tracked:
         """Find N objects in one frame, whose features were conditioned on each object's memories.
 
         Parameters
@@ -462,7 +468,7 @@ class Sam2(_Model):
         sparse = self.sam_prompt_encoder.sparse(
             torch.zeros(count, 2, 2, device=recalled.device), nothing, input_hw
         )
-        decoded = self.decode(recalled, finer, sparse, self.sam_prompt_encoder.dense(None))
+        decoded = self.decode(recalled, high_res_features, sparse, self.sam_prompt_encoder.dense(None))
         assert decoded.presence is not None
         best = 1 + decoded.iou[:, 1:].argmax(dim=1)
         rows = torch.arange(count, device=recalled.device)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_samexp.sam.fast.attention import attend_on_grid
-from napari_samexp.sam.layers import LayerNorm2d, Mlp, add_in_parts, in_windows
+from napari_samexp.sam.layers import LayerNorm2d, Mlp, add_in_chunks, in_windows
 from napari_samexp.sam.position_encoding import offset_table, vit_map
 from napari_samexp.sam.variants import Sam1Variant
 
@@ -78,7 +78,7 @@ class _Block(nn.Module):
     def _inside(self, x: Tensor, absent: int) -> Tensor:
         """Take whole windows (n, h, w, C) through the block, each padded with `absent` tokens."""
         x = x + self.attn(self.attn.qkv(self.norm1(x)), self.window if absent else 0)
-        return add_in_parts(x, lambda part: self.mlp(self.norm2(part)))
+        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class _RelativeAttention(nn.Module):

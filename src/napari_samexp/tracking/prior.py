@@ -140,7 +140,7 @@ def record(
         mask_index=mask_index,
         image_name=image_name,
         image_hash=image_hash(rgb),
-        image_hw=features.placement.image_hw,
+        image_hw=features.transform.image_hw,
         thumbnail=_thumbnail(rgb),
         model=model.variant.name,
         weights=model.weights_sha256,

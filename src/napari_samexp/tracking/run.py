@@ -41,7 +41,7 @@ def identity_of(model: Sam2, prior: PriorMemory, settings: TrackSettings, video:
     return RunIdentity(
         video=video.fingerprint,
         prior=prior.fingerprint,
-        model=f"{model.variant.name} {model.weights_sha256} {model.numbers}",
+        model=f"{model.variant.name} {model.weights_sha256} {model.compute_dtype}",
         settings=json.dumps(values, sort_keys=True),
     )
 

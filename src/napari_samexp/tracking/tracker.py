@@ -140,7 +140,7 @@ class Tracker:
     def _find(self, features: ImageFeatures, index: int) -> Tracked:
         """Find all labels; those with equally many memories go through the model together."""
         assert self._first is not None
-        assert features.finer is not None
+        assert features.high_res_features is not None
         steps = abs(index - self._first)
         recalls = {label: bank.recall(index, steps) for label, bank in self._banks.items()}
         order = sorted(self.labels, key=lambda label: str(recalls[label].layout))
@@ -157,7 +157,7 @@ class Tracker:
                     self._there(torch.tensor([part.times for part in parts], dtype=torch.float32)),
                     started,
                 )
-                tracked = self.model.track(recalled, features.finer, features.placement.input_hw)
+                tracked = self.model.track(recalled, features.high_res_features, features.transform.input_hw)
                 found |= {label: Tracked(*(part[i] for part in tracked)) for i, label in enumerate(together)}
         return Tracked(*(torch.stack(parts) for parts in zip(*(found[label] for label in self.labels))))
 
@@ -190,13 +190,13 @@ class Tracker:
         self, features: ImageFeatures, tracked: Tracked, presence: Sequence[float]
     ) -> npt.NDArray[np.uint16]:
         """Return the labels at the frame's size; where objects overlap, the higher logit wins."""
-        height, width = features.placement.image_hw
+        height, width = features.transform.image_hw
         highest = torch.zeros(height, width, device=self.model.device)
         labels = torch.zeros(height, width, dtype=torch.int32, device=self.model.device)
         for label, logits, there in zip(self.labels, tracked.logits, presence):
             if there <= 0:
                 continue
-            full = features.placement.to_image(logits[None])[0]
+            full = features.transform.to_image(logits[None])[0]
             wins = full > highest
             labels = torch.where(wins, label, labels)
             highest = torch.where(wins, full, highest)

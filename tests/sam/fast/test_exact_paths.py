@@ -14,7 +14,7 @@ from napari_samexp.sam import hiera, layers, mask_decoder, prompt_encoder
 from napari_samexp.sam.fast import attention
 from napari_samexp.sam.fast.attention import attend_on_grid, attend_to_memory
 from napari_samexp.sam.fast.folding import Kept
-from napari_samexp.sam.layers import add_in_parts, in_windows
+from napari_samexp.sam.layers import add_in_chunks, in_windows
 from napari_samexp.sam.mask_decoder import MaskDecoder
 from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.position_encoding import axial_rope, rotate, rotate_
@@ -229,7 +229,7 @@ def test_windows_together_are_windows_one_by_one(grid_hw: tuple[int, int], halve
 @pytest.mark.usefixtures("_small_pieces")
 def test_tokens_in_parts_are_tokens_together() -> None:
     x, layer = torch.randn(2, 10, 11, 5), nn.Linear(5, 5)
-    _close(add_in_parts(x, layer), x + layer(x))
+    _close(add_in_chunks(x, layer), x + layer(x))
 
 
 @pytest.fixture(scope="module")
@@ -343,13 +343,13 @@ def test_decoder_on_the_tokens_side_and_in_bands(
     decoder, (height, width) = _decoder(high_res), (5, 7)
     features, grid = torch.randn(count, 256, height, width), torch.randn(1, 256, height, width)
     sparse, dense = torch.randn(count, points, 256), torch.randn(1, 256, 1, 1)
-    finer = (torch.randn(1, 32, 4 * height, 4 * width), torch.randn(1, 64, 2 * height, 2 * width))
+    high_res_features = (torch.randn(1, 32, 4 * height, 4 * width), torch.randn(1, 64, 2 * height, 2 * width))
     projected = []
     decoder.transformer.final_attn_token_to_image.k_proj.register_forward_hook(lambda *_: projected.append(1))
-    given = (features, grid, sparse, dense, finer if high_res else None)
+    given = (features, grid, sparse, dense, high_res_features if high_res else None)
     found = decoder(*given)
     assert bool(projected) == (points == 40)  # with many points the usual way is less work
-    monkeypatch.setattr(mask_decoder, "is_cut", lambda _: False)
+    monkeypatch.setattr(mask_decoder, "is_chunked", lambda _: False)
     for one, other in zip(found, decoder(*given)):
         assert (one is None) == (other is None)
         if one is not None:
@@ -385,7 +385,7 @@ def test_keys_of_memories_turned_together(name: str, grids: list[tuple[int, int]
         nn.init.normal_(parameter, std=0.1)
     length = sum(len(cross.rope_of_memory(grid, torch.device("cpu"))[0]) for grid in grids)
     keys = torch.randn(2, length + 8, cross.k_proj.in_features)
-    apart = cross.turned_keys(keys, grids)
+    apart = cross.rotated_keys(keys, grids)
     with torch.inference_mode(False), torch.enable_grad():
-        together = cross.turned_keys(keys.clone(), grids)
+        together = cross.rotated_keys(keys.clone(), grids)
     _close(together, apart)

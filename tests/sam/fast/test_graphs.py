@@ -23,7 +23,7 @@ from napari_samexp.sam.fast.graphs import (
     PARTS,
     SETTLED,
     Recorded,
-    Settled,
+    ShapeCache,
     _record_graph,
     compile_model,
     fuse,
@@ -53,7 +53,7 @@ def test_a_part_is_compiled_when_its_shapes_come_back() -> None:
         compiled.append(function)
         return function
 
-    part = Settled(lambda x, scale=1.0: (x * scale,), compile)
+    part = ShapeCache(lambda x, scale=1.0: (x * scale,), compile)
     for _ in range(SETTLED - 1):
         part(torch.ones(2, 3))
     assert not compiled
@@ -78,7 +78,7 @@ def test_what_a_compiled_part_returns_is_not_overwritten() -> None:
         room.copy_(x)
         return (room,)
 
-    part = Settled(into_the_same_room, lambda function: function)
+    part = ShapeCache(into_the_same_room, lambda function: function)
     for _ in range(SETTLED):
         part(torch.zeros(3))
     first, second = part(torch.ones(3)), part(torch.full((3,), 2.0))
@@ -196,7 +196,7 @@ def test_recorded_parts_give_the_same_run(models: dict[str, Any], monkeypatch: p
     expected = results(plain, recorded)
     model = copy.deepcopy(plain)
     for name in PARTS:
-        setattr(model, name, Settled(getattr(model, name), partial(Recorded, device=CPU, record=replayed)))
+        setattr(model, name, ShapeCache(getattr(model, name), partial(Recorded, device=CPU, record=replayed)))
     found = results(model, recorded)
     for name in PARTS:
         (part,) = getattr(model, name).compiled.values()
@@ -234,7 +234,7 @@ def test_fused_blocks_give_the_same_run_and_are_what_is_recorded(
     recorded_of: list[int] = []
     fuse(model, partial(torch.compile, dynamic=False, backend=backend))
     for name in PARTS:
-        setattr(model, name, Settled(getattr(model, name), partial(Recorded, device=CPU, record=counted)))
+        setattr(model, name, ShapeCache(getattr(model, name), partial(Recorded, device=CPU, record=counted)))
     found = results(model, recorded)
     # encoder, before recall, recall, decoder and memory encoder, in their order
     blocks = len(model.image_encoder.trunk.blocks)
@@ -301,7 +301,7 @@ def test_graphs_outlive_the_tables_of_another_grid(models: dict[str, Any]) -> No
 def test_a_recording_that_breaks_off_harms_nothing() -> None:
     device = torch.device("cuda")
     record = partial(_record_graph, device, torch.cuda.graph_pool_handle())
-    part = Settled(lambda x: x[x > 0], partial(Recorded, device=device, record=record))
+    part = ShapeCache(lambda x: x[x > 0], partial(Recorded, device=device, record=record))
     ones = torch.ones(3, device=device)
     with torch.no_grad():
         for _ in range(SETTLED - 1):

@@ -62,7 +62,9 @@ def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sa
             assert (layer.cross_attn_image.short, layer.self_attn.short) == (short, False)
     assert fast.state_dict().keys() == exact.state_dict().keys()
     features = fast.encode(np.zeros((40, 50, 3), np.uint8))
-    assert {features.embedding.dtype, *(part.dtype for part in features.finer or ())} == {torch.float32}
+    assert {features.embedding.dtype, *(part.dtype for part in features.high_res_features or ())} == {
+        torch.float32
+    }
     assert (fast.dtype, fast.numbers, exact.numbers) == (torch.float32, "bfloat16", "float32")
 
 

@@ -17,7 +17,7 @@ from napari_samexp.sam import VARIANTS, EdgeTam, Sam1, Sam2, load_model
 from napari_samexp.sam.variants import identify
 from napari_samexp.sam.weights.catalogue import OFFICIAL
 from napari_samexp.sam.weights.checkpoint import load_strict
-from napari_samexp.sam.weights.loading import build, identify_file, own_keys
+from napari_samexp.sam.weights.loading import build, convert_state_dict, identify_file
 from napari_samexp.types import Prompt
 
 LAYOUTS: dict[str, Any] = json.loads(
@@ -56,7 +56,9 @@ def test_there_are_twelve_official_files_of_known_sizes() -> None:
 @pytest.mark.parametrize("file", LAYOUTS)
 def test_a_model_has_exactly_the_keys_and_shapes_of_its_official_file(file: str) -> None:
     variant = VARIANTS[NAMES[file]]
-    expected = {key: tuple(tensor.shape) for key, tensor in own_keys(meta_state(file), variant).items()}
+    expected = {
+        key: tuple(tensor.shape) for key, tensor in convert_state_dict(meta_state(file), variant).items()
+    }
     ours = {key: tuple(tensor.shape) for key, tensor in build(variant).state_dict().items()}
     assert len(expected) == len(LAYOUTS[file]["shapes"])  # no two keys became one
     assert ours == expected
@@ -70,7 +72,7 @@ def test_every_official_file_is_told_from_the_others(file: str) -> None:
 @pytest.mark.parametrize("file", LAYOUTS)
 def test_only_sam_1s_two_mlp_layers_are_renamed(file: str) -> None:
     state = meta_state(file)
-    renamed = set(state) - set(own_keys(state, VARIANTS[NAMES[file]]))
+    renamed = set(state) - set(convert_state_dict(state, VARIANTS[NAMES[file]]))
     assert renamed == {key for key in state if ".mlp.lin1." in key or ".mlp.lin2." in key}
     assert bool(renamed) == file.startswith("sam_vit")
 
@@ -131,7 +133,7 @@ def flat_state(file: str) -> dict[str, Tensor]:
 def refused(state: dict[str, Tensor]) -> str:
     variant = identify(state)
     with pytest.raises(CheckpointError) as error:
-        load_strict(build(variant), own_keys(state, variant), source="the file")
+        load_strict(build(variant), convert_state_dict(state, variant), source="the file")
     return str(error.value)
 
 

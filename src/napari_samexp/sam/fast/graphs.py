@@ -25,7 +25,7 @@ from napari_samexp.errors import SettingsError
 from napari_samexp.sam.hiera import ImageEncoder, nested
 from napari_samexp.sam.models import Sam2
 
-__all__ = ["Recorded", "Settled", "compile_model"]
+__all__ = ["Recorded", "ShapeCache", "compile_model"]
 
 Model = TypeVar("Model", bound=Sam2)
 Start = Callable[[], object]
@@ -35,7 +35,7 @@ SETTLED = 3  # calls with the same shapes before they are compiled for
 MOST_SHAPES = 4  # of one part that are compiled
 
 
-class Settled:
+class ShapeCache:
     """A function of tensors that is compiled for shapes that come back.
 
     Parameters
@@ -83,7 +83,7 @@ class Recorded:
     Parameters
     ----------
     function : callable
-        As that of `Settled`, called with one layout of arguments. It was called before, so that tables which it
+        As that of `ShapeCache`, called with one layout of arguments. It was called before, so that tables which it
         keeps are there; and what it does follows from that layout alone, not from the numbers in the tensors.
     device : torch.device
         Where all its tensors are.
@@ -200,7 +200,7 @@ def compile_model(model: Model, *, graphs_only: bool = False, **options: Any) ->
         record = partial(_record_graph, device, torch.cuda.graph_pool_handle())
         compile = partial(Recorded, device=device, record=record)
     for name in PARTS:
-        setattr(model, name, Settled(getattr(model, name), compile))
+        setattr(model, name, ShapeCache(getattr(model, name), compile))
     return model
 
 

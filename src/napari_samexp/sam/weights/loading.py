@@ -34,7 +34,7 @@ __all__ = [
     "identify_file",
     "load_model",
     "metadata_for",
-    "own_keys",
+    "convert_state_dict",
 ]
 
 CONFIG_KEY = "napari_samexp_variant"  # in a safetensors file's metadata
@@ -89,7 +89,7 @@ def load_model(
     kind = choose_dtype(dtype, where)
     file = read_state(fetch(name_or_path, progress=progress))
     row = _variant(file, variant)
-    model, state = build(row), own_keys(file.state, row)
+    model, state = build(row), convert_state_dict(file.state, row)
     mixed = _is_mixed(kind, where, model)
     load_strict(model, state, source=file.path, dtype=torch.float32 if mixed else kind)
     official = OFFICIAL.get(str(name_or_path))
@@ -100,7 +100,7 @@ def load_model(
     setattr(getattr(model, encoder).pe_layer, frequencies, state[f"{encoder}.pe_layer.{frequencies}"].float())
     if mixed:
         mix(model, kind)
-        model.numbers = str(kind).removeprefix("torch.")
+        model.compute_dtype = str(kind).removeprefix("torch.")
     model.requires_grad_(False).eval().to(where)
     model.weights = file.path.name
     # an official file was verified when it came: hashing gigabytes again would only cost time
@@ -148,7 +148,7 @@ class _NoNumbers(TorchFunctionMode):
         return func(*args, **given)
 
 
-def own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
+def convert_state_dict(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
     """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
     if not isinstance(variant, Sam1Variant):
         return dict(state)
@@ -163,7 +163,9 @@ def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
     file = read_state(path)
     row = _variant(file, None)
     load_strict(
-        build(row), {key: t.to("meta") for key, t in own_keys(file.state, row).items()}, source=file.path
+        build(row),
+        {key: t.to("meta") for key, t in convert_state_dict(file.state, row).items()},
+        source=file.path,
     )
     return row, file
 
