@@ -174,6 +174,6 @@ CLAIMS: dict[str, Callable[[], bytes]] = {
 
 def write_claim(name: str, folder: Path) -> Path:
     """Write the video of this name into a folder, and return its path."""
-    path = folder / f"claim.{name.split()[-1]}"
+    path = folder / f"lock.{name.split()[-1]}"
     path.write_bytes(CLAIMS[name]())
     return path

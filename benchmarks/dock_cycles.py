@@ -6,7 +6,7 @@ Every time, a worker process is started and ended; every tenth time (--whole), t
 previewed first, so that shared memory is in use. With --picture there is a layer to click on, and every dock makes
 and removes a points layer: where the screen is drawn by software, some 2.5 MB each stay with the driver, since
 letting go of them would end napari there. A line each ten cycles: resident memory, threads, open files, child
-processes, blocks of shared memory, temporary files, folders of sittings, widgets that Python still knows, and
+processes, blocks of shared memory, temporary files, folders of sessions, widgets that Python still knows, and
 callbacks that are still connected to the viewer. The last line compares the second half with its beginning.
 """
 
@@ -29,7 +29,7 @@ from napari_samexp.types import Prompt
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 GROWTH_KB = 20.0  # of resident memory a cycle, over the second half; a leaked dock is a megabyte
-COUNTS = ("threads", "files", "children", "shared_blocks", "temp_files", "sittings", "docks", "callbacks")
+COUNTS = ("threads", "files", "children", "shared_blocks", "temp_files", "sessions", "docks", "callbacks")
 
 
 def live(seconds: float, until: Any = lambda: False) -> bool:
@@ -65,7 +65,7 @@ def counted(viewer: Any, home: Path) -> dict[str, Any]:
         "children": len(children),
         "shared_blocks": len(list(shm.glob(f"smx{os.getpid()}-*"))) if shm.is_dir() else 0,
         "temp_files": len(list(Path(tempfile.gettempdir()).iterdir())),
-        "sittings": len(list((home / "sessions").glob("*"))),
+        "sessions": len(list((home / "sessions").glob("*"))),
         "docks": sum(isinstance(thing, Dock) for thing in gc.get_objects()),
         "callbacks": callbacks(viewer),
     }
@@ -74,7 +74,7 @@ def counted(viewer: Any, home: Path) -> dict[str, Any]:
 def cycle(viewer: Any, whole: bool, image: bool) -> None:
     """Open the dock, let its worker start, in a whole cycle load and preview, and close it."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
-    engine = dock.session._exchange.engine
+    engine = dock.session._proxy.engine
     assert live(60, lambda: engine.pid is not None), "no worker was started"
     if whole:
         assert live(300, lambda: dock.session.models.state.usable and dock.prompts.begun)

@@ -112,11 +112,11 @@ def open_once() -> dict[str, float]:
     return times
 
 
-# ---- a sitting with the dock
+# ---- a session with the dock
 
 
 @contextmanager
-def sitting(args: Any) -> Iterator[tuple[Any, Any, Heartbeat]]:
+def session(args: Any) -> Iterator[tuple[Any, Any, Heartbeat]]:
     """Give a viewer with the dock and the starter loaded."""
     with tempfile.TemporaryDirectory() as home:
         viewer = new_viewer(Path(home))
@@ -157,7 +157,7 @@ def click_and_wait(viewer: Any, dock: Any, drawn: Drawn, x: float, y: float) -> 
 def heartbeat(args: Any) -> None:
     """Watch the window's thread while the main job is done."""
     path = clip_of(args, GOPS[0])
-    with sitting(args) as (viewer, dock, heart):
+    with session(args) as (viewer, dock, heart):
         with heart.part("idle"):
             live(3.0)
         drawn = Drawn(viewer)
@@ -246,7 +246,7 @@ def _track(args: Any, viewer: Any, dock: Any, heart: Heartbeat) -> Times:
 def clicks(args: Any) -> None:
     """Click on a 1080p image that is encoded, with the dock and without."""
     plain, whole, own = [], [], []
-    with sitting(args) as (viewer, dock, _):
+    with session(args) as (viewer, dock, _):
         drawn = Drawn(viewer)
         viewer.add_image(disc(), rgb=True)
         wait(lambda: dock.prompts.layers is not None, "a layer for clicks")

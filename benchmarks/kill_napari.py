@@ -169,7 +169,7 @@ class WindowRounds:
                 self.lasts[phase] = took
 
     def _judge_recordings(self, life: Life, name: str) -> None:
-        """All that were told of as recorded are in the folder that the sitting left."""
+        """All that were told of as recorded are in the folder that the session left."""
         for event in ("recovered", "recorded"):
             for facts in life.of(event):
                 missing = set(self.names) - set(facts["names"])

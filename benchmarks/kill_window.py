@@ -2,7 +2,7 @@
 
     python benchmarks/kill_window.py WORK CLIP SIDE NAME
 
-It takes over what the last sitting left, records a prompt called NAME, saves the prior, and tracks or goes on.
+It takes over what the last session left, records a prompt called NAME, saves the prior, and tracks or goes on.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def forget(path: Path) -> None:
 
 
 def measure(path: Path, home: Path, *, cold: bool) -> dict[str, Any]:
-    from napari_samexp.session import EncodingSession, MapWish
+    from napari_samexp.session import EncodingSession, MapRequest
 
     calls: queue.Queue[Callable[[], None]] = queue.Queue()
     maps: list[Any] = []
@@ -62,7 +62,7 @@ def measure(path: Path, home: Path, *, cold: bool) -> dict[str, Any]:
         source = session.first
         source.failed.connect(print)
         source.changed.connect(keep)
-        source.described.connect(lambda _: source.wish(MapWish()))
+        source.described.connect(lambda _: source.request(MapRequest()))
         source.choose("starter")  # the worker has started once this is answered
         until(lambda: len(maps) == 1)
         worker = next(
@@ -76,7 +76,9 @@ def measure(path: Path, home: Path, *, cold: bool) -> dict[str, Any]:
         until(lambda: len(maps) == 2)
         seconds = time.perf_counter() - began
         began = time.perf_counter()
-        source.wish(MapWish(grid_hw=tuple(size - 1 for size in maps[1].grid_hw)))  # as when a slider moves
+        source.request(
+            MapRequest(grid_hw=tuple(size - 1 for size in maps[1].grid_hw))
+        )  # as when a slider moves
         until(lambda: len(maps) == 3)
         again = time.perf_counter() - began
         info, made = worker.memory_full_info(), maps[2]

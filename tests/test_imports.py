@@ -26,7 +26,7 @@ def imported_by(statement: str) -> set[str]:
         "import napari_samexp.types, napari_samexp.images",
         "import napari_samexp.io, napari_samexp.io.labels",
         "from napari_samexp import LabelStore, PosencMap, Prompt, SamexpError, TrackSettings",
-        "from napari_samexp.session import EncodingSession, MapWish",
+        "from napari_samexp.session import EncodingSession, MapRequest",
         "from napari_samexp.sam import VARIANTS; from napari_samexp.sam.weights.catalogue import OFFICIAL",
     ],
 )

@@ -44,16 +44,16 @@ def test_the_starters_own_grid_is_the_default(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "wish"),
+    ("options", "wanted"),
     [
         ("--grid 5,9 --no-window-tile", {"grid_hw": (5, 9), "window_tile": False}),
         ("--grid 5x9 --part memory:2", {"grid_hw": (5, 9), "part": "memory:2"}),
         ("--dtype bfloat16-error --grid 8,8", {"grid_hw": (8, 8), "dtype": "bfloat16-error"}),
     ],
 )
-def test_options_choose_the_map(shell: Shell, options: str, wish: dict) -> None:
+def test_options_choose_the_map(shell: Shell, options: str, wanted: dict) -> None:
     assert shell(f"posenc --model sam2.1_state.safetensors {options} --out maps.npy")[0] == 0
-    expected = position_encoding("sam2.1_state.safetensors", **wish)
+    expected = position_encoding("sam2.1_state.safetensors", **wanted)
     np.testing.assert_array_equal(np.load("maps.npy"), expected.values)
 
 

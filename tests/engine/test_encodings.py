@@ -21,9 +21,9 @@ from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.posenc.tables import read_tables
 
 
-def compute(line: Line, path: Path, shape: tuple[int, ...], **wish: object) -> tuple[object, np.ndarray]:
+def compute(line: Line, path: Path, shape: tuple[int, ...], **wanted: object) -> tuple[object, np.ndarray]:
     """Return the reply, and what lies in the block then."""
-    asked = {"part": "absolute", "grid_hw": (5, 7), "window_tile": True, "dtype": "float32", **wish}
+    asked = {"part": "absolute", "grid_hw": (5, 7), "window_tile": True, "dtype": "float32", **wanted}
     block = SharedArray(shape, np.float32)
     try:
         reply = line.ask(ComputeEncoding(str(path), into=block.ref, **asked), block)  # type: ignore[arg-type]
@@ -40,23 +40,23 @@ def test_a_model_is_described_from_its_tables(shared_line: Line, tiny_file: Path
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "wanted",
     [{}, {"window_tile": False}, {"part": "memory:prior"}, {"dtype": "bfloat16"}, {"dtype": "float16-error"}],
 )
-def test_a_map_comes_through_shared_memory(shared_line: Line, tiny_file: Path, wish: dict) -> None:
-    reply, values = compute(shared_line, tiny_file, (8, 5, 7), **wish)
+def test_a_map_comes_through_shared_memory(shared_line: Line, tiny_file: Path, wanted: dict) -> None:
+    reply, values = compute(shared_line, tiny_file, (8, 5, 7), **wanted)
     assert isinstance(reply, EncodingComputed) and reply.shape == (8, 5, 7)
-    part = wish.pop("part", "absolute")
-    np.testing.assert_array_equal(values, read_tables(tiny_file).values(part, (5, 7), **wish))
+    part = wanted.pop("part", "absolute")
+    np.testing.assert_array_equal(values, read_tables(tiny_file).values(part, (5, 7), **wanted))
 
 
 def test_what_cannot_be_is_one_sentence(shared_line: Line, tiny_file: Path, tmp_path: Path) -> None:
-    for wish, words in (
+    for wanted, words in (
         ({"part": "relative:0"}, "no position encoding 'relative:0'; it has absolute"),
         ({"grid_hw": (0, 7)}, "give 1 to 1024"),
         ({"dtype": "int8"}, "choose float32"),
     ):
-        reply, _ = compute(shared_line, tiny_file, (8, 5, 7), **wish)
+        reply, _ = compute(shared_line, tiny_file, (8, 5, 7), **wanted)
         assert isinstance(reply, Failed) and words in reply.sentence and not reply.trace
     (tmp_path / "page.pt").write_text("<html>")
     reply = shared_line.ask(DescribeEncodings(str(tmp_path / "page.pt")))
@@ -83,7 +83,7 @@ import queue, sys
 from pathlib import Path
 import numpy as np
 from napari_samexp.engine import WorkerOptions
-from napari_samexp.session import EncodingSession, MapWish
+from napari_samexp.session import EncodingSession, MapRequest
 
 calls, told, maps, found = queue.Queue(), [], [], []
 
@@ -102,7 +102,7 @@ with EncodingSession(deliver=calls.put, home=Path(sys.argv[2]), options=eval(sys
     session.first.choose(sys.argv[1])
     until(lambda: session.first.encodings)
     for height in range(2, 40):
-        session.first.wish(MapWish(grid_hw=(height, 9)))
+        session.first.request(MapRequest(grid_hw=(height, 9)))
     until(lambda: maps and maps[-1].grid_hw == (39, 9))
     assert len(maps) < 10, len(maps)
     session.frequencies(maps[-1], found.append)
@@ -123,4 +123,4 @@ def test_a_sitting_never_imports_torch_and_the_newest_wish_wins(tmp_path: Path, 
     assert (run.returncode, run.stderr) == (0, "")
     expected = read_tables(tiny_file).values("absolute", (39, 9)).sum(dtype=np.float64)
     assert float(run.stdout) == expected
-    assert list((tmp_path / "home" / "sessions").iterdir()) == []  # nothing is left of the sitting
+    assert list((tmp_path / "home" / "sessions").iterdir()) == []  # nothing is left of the session

@@ -21,7 +21,7 @@ from napari_samexp.engine.messages import (
     Track,
     VideoRef,
 )
-from napari_samexp.engine.queue import MOST_UNANSWERED, Entry, RequestLine
+from napari_samexp.engine.queue import MOST_UNANSWERED, Entry, RequestQueue
 from napari_samexp.types import Prompt
 
 IMAGE = ImageRef("key", "name", ArrayRef("block", (8, 8, 3), "|u1"))
@@ -31,21 +31,21 @@ TRACK = Track("store", VideoRef("v", (2, 8, 8, 3), path="v"), range(2))
 LOAD = LoadModel("starter")
 
 
-def line_of(*requests: Request) -> RequestLine:
-    line = RequestLine()
+def line_of(*requests: Request) -> RequestQueue:
+    line = RequestQueue()
     for number, request in enumerate(requests, start=1):
         line.add(Entry(number, request))
     return line
 
 
-def sent(line: RequestLine) -> list[int]:
+def sent(line: RequestQueue) -> list[int]:
     numbers = []
     while (entry := line.next()) is not None:
         numbers.append(entry.id)
     return numbers
 
 
-def loaded(line: RequestLine, number: int) -> None:
+def loaded(line: RequestQueue, number: int) -> None:
     info: Any = None
     assert line.answered(Loaded(number, info, PriorState())) is not None
 

@@ -1,4 +1,4 @@
-"""A whole sitting in a fresh process: it loads, previews, records, tracks, corrects, and never sees torch."""
+"""A whole session in a fresh process: it loads, previews, records, tracks, corrects, and never sees torch."""
 
 from __future__ import annotations
 

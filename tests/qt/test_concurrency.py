@@ -83,7 +83,7 @@ def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Pers
     made: list[Person] = []
     threads: list[Any] = []
     yield make
-    engines = [someone.dock.session._exchange.engine for someone in made if someone.dock.session is not None]
+    engines = [someone.dock.session._proxy.engine for someone in made if someone.dock.session is not None]
     for someone in made:
         if not someone.gone:
             someone.dock.end()
@@ -264,7 +264,7 @@ dock.open_video_from(sys.argv[2])
 someone.until(lambda: dock.videos.current is not None)
 dock.tracks.track()
 someone.until(lambda: dock.session.tracking.job.done >= 2)
-job, pid = dock.session.tracking.job, dock.session._exchange.engine.pid
+job, pid = dock.session.tracking.job, dock.session._proxy.engine.pid
 print(pid, job.done, job.store, flush=True)
 viewer.close()
 """
@@ -296,7 +296,7 @@ def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, tmp
     someone.dock.open_video_from(str(clip))
     someone.until(lambda: someone.dock.videos.current is not None, "the video")
     begin(someone)
-    engine, store = someone.dock.session._exchange.engine, job(someone).store
+    engine, store = someone.dock.session._proxy.engine, job(someone).store
     someone.leave()
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=30_000)
     with LabelStore.open(store) as left:

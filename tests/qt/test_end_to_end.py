@@ -229,7 +229,7 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     someone.until(lambda: not job(someone).active, "the end")
     done, store = job(someone).done, Path(job(someone).store)
     kept = someone.dock.session.recordings.all
-    engine = someone.dock.session._exchange.engine
+    engine = someone.dock.session._proxy.engine
     someone.leave()
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
 
@@ -360,7 +360,7 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     assert dock.session.prompting.preview.hover and dock.session.prompting.prompt.is_empty
     assert dock.session.prompting.preview.mask()[round(y), round(x)]
 
-    engine = dock.session._exchange.engine
+    engine = dock.session._proxy.engine
     viewer.window.remove_dock_widget(dock.parentWidget())
     someone.qtbot.waitUntil(lambda: dock.session is None, timeout=20_000)
     someone.qtbot.waitUntil(lambda: engine.pid is None, timeout=20_000)
@@ -377,7 +377,7 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
 
 
 def kill(someone: Person) -> None:
-    pid = someone.dock.session._exchange.engine.pid
+    pid = someone.dock.session._proxy.engine.pid
     os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
 

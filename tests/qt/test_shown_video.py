@@ -48,15 +48,15 @@ def test_the_newest_wish_comes_before_older_ones():
     feed = feed_of(video, cache_bytes=0)
     arrived = []
     feed.on_frame = arrived.append
-    assert feed.wish(10) is None
-    assert video.begun.wait(2)  # or a thread that starts late would begin with a later wish
+    assert feed.request(10) is None
+    assert video.begun.wait(2)  # or a thread that starts late would begin with a later wanted
     for index in (20, 30, 40):
-        assert feed.wish(index) is None
+        assert feed.request(index) is None
     video.gate.set()
     deadline = time.monotonic() + 5
     while 40 not in arrived and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert set(arrived) <= {10, 40}  # what had begun, and what was wished for last
+    assert set(arrived) <= {10, 40}  # what had begun, and what was requested for last
 
 
 class LongWay:
@@ -95,10 +95,10 @@ def test_a_wish_is_given_up_on_the_way_for_a_newer_one():
     feed = feed_of(video)
     arrived = []
     feed.on_frame = arrived.append
-    feed.wish(150)
+    feed.request(150)
     until(lambda: 150 in video.asked)
-    feed.wish(20)
-    video.may_pass.release(22)  # what the old wish passes before it is asked, and the new one needs
+    feed.request(20)
+    video.may_pass.release(22)  # what the old wanted passes before it is asked, and the new one needs
     until(lambda: 20 in arrived)
     assert 150 not in arrived
     assert feed.get(20)[0, 0, 0] == 20
@@ -111,7 +111,7 @@ def test_on_a_long_way_nearer_frames_stand_in():
     feed = feed_of(video)
     arrived = []
     feed.on_frame = arrived.append
-    feed.wish(150)
+    feed.request(150)
     video.may_pass.release(100)
     until(lambda: arrived)
     until(lambda: feed.nearest(150)[0] > 70)
@@ -150,7 +150,7 @@ def test_napari_splitting_a_stack_reads_exact_frames(viewer, slow_layer):
 def test_a_wish_waits_no_longer_than_it_may():
     feed = feed_of(SlowFrames())
     began = time.perf_counter()
-    assert feed.wish(1, 0.02) is None
+    assert feed.request(1, 0.02) is None
     assert time.perf_counter() - began < 0.5
 
 
@@ -158,7 +158,7 @@ def test_neighbours_are_ready_beforehand():
     video = SlowFrames()
     video.gate.set()
     feed = feed_of(video)
-    assert feed.wish(5, 5.0) is not None
+    assert feed.request(5, 5.0) is not None
     deadline = time.monotonic() + 5
     ready: list[bool] = [False]
     while not all(ready) and time.monotonic() < deadline:
@@ -172,7 +172,7 @@ def test_frames_too_large_for_the_cache_are_shown_and_decoded_once(room):
     video = SlowFrames()
     video.gate.set()
     feed = feed_of(video, cache_bytes=room * int(np.prod(video.shape[1:])))
-    assert feed.wish(25, 5.0) is not None
+    assert feed.request(25, 5.0) is not None
     time.sleep(0.3)
     assert len(video.decoded) == len(set(video.decoded)) <= 1 + max(1, room)
 

@@ -1,4 +1,4 @@
-"""A sitting with position encodings, without a worker: which wish is sent, and which reply still counts."""
+"""A session with position encodings, without a worker: which wanted is sent, and which reply still counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from napari_samexp.engine.messages import (
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.errors import CheckpointError, SamexpError, SettingsError
 from napari_samexp.sam.encoding_spec import Part
-from napari_samexp.session.encodings import EncodingSession, MapWish
+from napari_samexp.session.encodings import EncodingSession, MapRequest
 
 PARTS = (
     Part("absolute", "absolute", "", 4, (8, 8), tiled=True),
@@ -68,7 +68,7 @@ class SlowEngine:
         self.on_reply(EncodingComputed(number, shape))
 
 
-class Sitting:
+class SessionHarness:
     """A session, its engine, and what was told."""
 
     def __init__(self, home: Path) -> None:
@@ -106,119 +106,119 @@ class Sitting:
 
 
 @pytest.fixture
-def sitting(tmp_path: Path) -> Iterator[Sitting]:
-    made = Sitting(tmp_path)
+def session(tmp_path: Path) -> Iterator[SessionHarness]:
+    made = SessionHarness(tmp_path)
     yield made
     made.session.close()
     assert made.engine.closed
 
 
-def test_a_map_knows_what_was_asked(sitting: Sitting) -> None:
-    sitting.open()
-    sitting.source.wish(MapWish("absolute", None, window_tile=False, dtype="bfloat16"))
-    sitting.engine.compute()
-    sitting.run(lambda: bool(sitting.maps))
-    made = sitting.maps[0]
-    assert made is sitting.source.current
+def test_a_map_knows_what_was_asked(session: SessionHarness) -> None:
+    session.open()
+    session.source.request(MapRequest("absolute", None, window_tile=False, dtype="bfloat16"))
+    session.engine.compute()
+    session.run(lambda: bool(session.maps))
+    made = session.maps[0]
+    assert made is session.source.current
     assert (made.model, made.weights, made.grid_hw) == ("tiny", "tiny.pt", (8, 8))  # the model's own grid
     assert (made.part, made.window_tile, made.dtype) == ("absolute", False, "bfloat16")
     np.testing.assert_array_equal(made.values, np.full((4, 8, 8), 8))
 
 
-def test_of_all_wishes_meanwhile_the_newest_wins(sitting: Sitting) -> None:
-    sitting.open()
+def test_of_all_wishes_meanwhile_the_newest_wins(session: SessionHarness) -> None:
+    session.open()
     for height in range(2, 30):
-        sitting.source.wish(MapWish(grid_hw=(height, 5)))
-    assert sitting.maps_asked() == [(2, 5)]  # one at a time
-    sitting.engine.compute()
-    sitting.run(lambda: len(sitting.maps) == 1)
-    assert sitting.maps_asked() == [(2, 5), (29, 5)]
-    sitting.engine.compute()
-    sitting.run(lambda: len(sitting.maps) == 2)
-    assert sitting.maps[1].values.max() == 29
-    assert len(sitting.maps_asked()) == 2
+        session.source.request(MapRequest(grid_hw=(height, 5)))
+    assert session.maps_asked() == [(2, 5)]  # one at a time
+    session.engine.compute()
+    session.run(lambda: len(session.maps) == 1)
+    assert session.maps_asked() == [(2, 5), (29, 5)]
+    session.engine.compute()
+    session.run(lambda: len(session.maps) == 2)
+    assert session.maps[1].values.max() == 29
+    assert len(session.maps_asked()) == 2
 
 
-def test_a_map_of_the_model_before_comes_too_late(sitting: Sitting) -> None:
-    sitting.open()
-    sitting.source.wish(MapWish(grid_hw=(3, 3)))
-    late = len(sitting.engine.asked)
-    sitting.open("other")
-    sitting.source.wish(MapWish(grid_hw=(4, 4)))
-    sitting.engine.compute(late)
-    sitting.run()
-    assert not sitting.maps and sitting.maps_asked()[-1] == (4, 4)
-    sitting.engine.compute()
-    sitting.run(lambda: bool(sitting.maps))
-    assert [made.model for made in sitting.maps] == ["other"]
+def test_a_map_of_the_model_before_comes_too_late(session: SessionHarness) -> None:
+    session.open()
+    session.source.request(MapRequest(grid_hw=(3, 3)))
+    late = len(session.engine.asked)
+    session.open("other")
+    session.source.request(MapRequest(grid_hw=(4, 4)))
+    session.engine.compute(late)
+    session.run()
+    assert not session.maps and session.maps_asked()[-1] == (4, 4)
+    session.engine.compute()
+    session.run(lambda: bool(session.maps))
+    assert [made.model for made in session.maps] == ["other"]
 
 
-def test_a_map_that_is_held_does_not_change_with_the_next(sitting: Sitting) -> None:
-    sitting.open()
+def test_a_map_that_is_held_does_not_change_with_the_next(session: SessionHarness) -> None:
+    session.open()
     for height in (5, 6):  # which lies in the same block of shared memory
-        sitting.source.wish(MapWish(grid_hw=(height, 6)))
-        sitting.engine.compute()
-        sitting.run(lambda height=height: len(sitting.maps) == height - 4)
-    assert [made.values.max() for made in sitting.maps] == [5, 6]
+        session.source.request(MapRequest(grid_hw=(height, 6)))
+        session.engine.compute()
+        session.run(lambda height=height: len(session.maps) == height - 4)
+    assert [made.values.max() for made in session.maps] == [5, 6]
 
 
-def test_wishes_that_cannot_be_are_refused_at_once(sitting: Sitting) -> None:
+def test_wishes_that_cannot_be_are_refused_at_once(session: SessionHarness) -> None:
     with pytest.raises(SamexpError, match="choose one first"):
-        sitting.source.wish(MapWish())
-    sitting.open()
+        session.source.request(MapRequest())
+    session.open()
     with pytest.raises(CheckpointError, match="it has absolute, relative:0"):
-        sitting.source.wish(MapWish("rotary"))
+        session.source.request(MapRequest("rotary"))
     with pytest.raises(SettingsError, match="give 1 to 1024"):
-        sitting.source.wish(MapWish(grid_hw=(0, 4)))
+        session.source.request(MapRequest(grid_hw=(0, 4)))
     with pytest.raises(SettingsError, match="never used on another grid than 3 x 3"):
-        sitting.source.wish(MapWish("relative:0", (4, 4)))
-    assert not sitting.maps_asked()
+        session.source.request(MapRequest("relative:0", (4, 4)))
+    assert not session.maps_asked()
 
 
-def test_offsets_need_room_for_both_directions(sitting: Sitting) -> None:
-    sitting.open()
-    sitting.source.wish(MapWish("relative:0"))
-    sitting.engine.compute()
-    sitting.run(lambda: bool(sitting.maps))
-    assert sitting.maps[0].values.shape == (2, 5, 5) and sitting.maps[0].grid_hw == (3, 3)
+def test_offsets_need_room_for_both_directions(session: SessionHarness) -> None:
+    session.open()
+    session.source.request(MapRequest("relative:0"))
+    session.engine.compute()
+    session.run(lambda: bool(session.maps))
+    assert session.maps[0].values.shape == (2, 5, 5) and session.maps[0].grid_hw == (3, 3)
 
 
-def test_a_failure_is_told_and_the_next_wish_goes_on(sitting: Sitting) -> None:
-    sitting.open()
-    sitting.source.wish(MapWish(grid_hw=(3, 3)))
-    sitting.source.wish(MapWish(grid_hw=(4, 4)))
-    sitting.engine.on_reply(Failed(len(sitting.engine.asked), "No room."))
-    sitting.run()
-    assert sitting.told == ["No room."] and sitting.maps_asked()[-1] == (4, 4)
+def test_a_failure_is_told_and_the_next_wish_goes_on(session: SessionHarness) -> None:
+    session.open()
+    session.source.request(MapRequest(grid_hw=(3, 3)))
+    session.source.request(MapRequest(grid_hw=(4, 4)))
+    session.engine.on_reply(Failed(len(session.engine.asked), "No room."))
+    session.run()
+    assert session.told == ["No room."] and session.maps_asked()[-1] == (4, 4)
 
 
-def test_a_download_is_told_and_can_be_cancelled(sitting: Sitting) -> None:
+def test_a_download_is_told_and_can_be_cancelled(session: SessionHarness) -> None:
     seen: list[tuple[int, int | None]] = []
-    sitting.source.progress.connect(lambda done, total: seen.append((done, total)))
-    sitting.source.choose("sam_vit_h")
-    assert sitting.source.opening
-    sitting.engine.on_reply(Progress(1, "bytes", 5, 9))
-    sitting.source.cancel()
-    assert isinstance(sitting.engine.asked[-1], Cancel)
-    sitting.engine.on_reply(Failed(1, "Cancelled."))
-    sitting.run()
-    assert seen == [(5, 9)] and sitting.told == ["Cancelled."] and not sitting.source.opening
+    session.source.progress.connect(lambda done, total: seen.append((done, total)))
+    session.source.choose("sam_vit_h")
+    assert session.source.opening
+    session.engine.on_reply(Progress(1, "bytes", 5, 9))
+    session.source.cancel()
+    assert isinstance(session.engine.asked[-1], Cancel)
+    session.engine.on_reply(Failed(1, "Cancelled."))
+    session.run()
+    assert seen == [(5, 9)] and session.told == ["Cancelled."] and not session.source.opening
 
 
-def test_only_the_newest_question_for_frequencies_is_answered(sitting: Sitting) -> None:
-    sitting.open()
-    sitting.source.wish(MapWish())
-    sitting.engine.compute()
-    sitting.run(lambda: bool(sitting.maps))
+def test_only_the_newest_question_for_frequencies_is_answered(session: SessionHarness) -> None:
+    session.open()
+    session.source.request(MapRequest())
+    session.engine.compute()
+    session.run(lambda: bool(session.maps))
     first: list[Any] = []
     second: list[Any] = []
-    sitting.session.frequencies(sitting.maps[0], first.append)
-    sitting.session.frequencies(sitting.maps[0], second.append)
-    sitting.run(lambda: bool(second))
+    session.session.frequencies(session.maps[0], first.append)
+    session.session.frequencies(session.maps[0], second.append)
+    session.run(lambda: bool(second))
     assert not first and second[0].shape == (4,)
 
 
-def test_many_questions_for_frequencies_take_one_thread(sitting: Sitting) -> None:
+def test_many_questions_for_frequencies_take_one_thread(session: SessionHarness) -> None:
     """While one is worked on, the others wait without a thread each; then the newest has its turn."""
     begun, go_on = threading.Event(), threading.Event()
     answers: list[Any] = []
@@ -233,17 +233,17 @@ def test_many_questions_for_frequencies_take_one_thread(sitting: Sitting) -> Non
             return np.zeros(4, np.float32)
 
     for number in range(50):
-        sitting.session.frequencies(SlowMap(), lambda found, number=number: answers.append(number))
+        session.session.frequencies(SlowMap(), lambda found, number=number: answers.append(number))
         assert begun.wait(20)
     assert sum("frequencies" in thread.name for thread in threading.enumerate()) == 1
     go_on.set()
-    sitting.run(lambda: bool(answers))
+    session.run(lambda: bool(answers))
     assert answers == [49] and SlowMap.asked == 2
 
 
-def test_the_end_of_the_worker_is_told(sitting: Sitting) -> None:
+def test_the_end_of_the_worker_is_told(session: SessionHarness) -> None:
     told: list[str] = []
-    sitting.session.notice.connect(told.append)
-    sitting.engine.on_reply(WorkerDied(0, "It ended.", True))
-    sitting.run()
+    session.session.notice.connect(told.append)
+    session.engine.on_reply(WorkerDied(0, "It ended.", True))
+    session.run()
     assert told == ["It ended."]

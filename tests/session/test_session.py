@@ -136,7 +136,7 @@ class FakeEngine:
         return sum(isinstance(request, kind) for _, request in self.asked)
 
 
-class Sitting:
+class SessionHarness:
     """A session on the test's thread, its fake engine, and what its signals told."""
 
     def __init__(self, home: Path) -> None:
@@ -181,12 +181,12 @@ class Sitting:
 
 
 @pytest.fixture
-def sitting(tmp_path: Path) -> Iterator[Sitting]:
-    sitting = Sitting(tmp_path / "home")
-    yield sitting
-    sitting.session.close()
-    sitting.session.close()
-    assert sitting.engine.closed
+def session(tmp_path: Path) -> Iterator[SessionHarness]:
+    session = SessionHarness(tmp_path / "home")
+    yield session
+    session.session.close()
+    session.session.close()
+    assert session.engine.closed
 
 
 def store_at(path: Path, **details: Any) -> LabelStore:
@@ -203,24 +203,26 @@ def result(index: int, score: ObjectScore = GOOD) -> FrameResult:
 # ---- the model
 
 
-def test_graphs_are_a_setting_of_the_model(sitting: Sitting, tmp_path: Path) -> None:
-    sitting.session.load_model(graphs=True)
-    number, request = sitting.engine.last(LoadModel)
+def test_graphs_are_a_setting_of_the_model(session: SessionHarness, tmp_path: Path) -> None:
+    session.session.load_model(graphs=True)
+    number, request = session.engine.last(LoadModel)
     assert request == LoadModel("starter", "auto", "float32", graphs=True)
-    sitting.say(Loaded(number, INFO, PriorState(), ""))
+    session.say(Loaded(number, INFO, PriorState(), ""))
     kept, _ = load_preferences(settings_file(tmp_path / "home"))
     assert kept.graphs
-    sitting.session.load_model(dtype="bfloat16")
-    assert sitting.engine.last(LoadModel)[1].graphs
+    session.session.load_model(dtype="bfloat16")
+    assert session.engine.last(LoadModel)[1].graphs
 
 
-def test_a_model_is_loaded_with_progress_and_kept_in_the_settings(sitting: Sitting, tmp_path: Path) -> None:
+def test_a_model_is_loaded_with_progress_and_kept_in_the_settings(
+    session: SessionHarness, tmp_path: Path
+) -> None:
     states = []
-    sitting.session.models.changed.connect(states.append)
-    sitting.session.load_model("sam2_hiera_tiny", dtype="bfloat16")
-    number, request = sitting.engine.last(LoadModel)
+    session.session.models.changed.connect(states.append)
+    session.session.load_model("sam2_hiera_tiny", dtype="bfloat16")
+    number, request = session.engine.last(LoadModel)
     assert request == LoadModel("sam2_hiera_tiny", "auto", "bfloat16")
-    sitting.say(
+    session.say(
         Progress(number, "bytes", 5, 10), Loaded(number, INFO, PriorState((info("a"),)), "It does not fit.")
     )
     assert [(s.state, s.doing, s.done, s.usable) for s in states] == [
@@ -228,57 +230,57 @@ def test_a_model_is_loaded_with_progress_and_kept_in_the_settings(sitting: Sitti
         ("loading", "bytes", 5, False),
         ("ready", "", 0, True),
     ]
-    assert sitting.told == ["It does not fit."]
-    assert [recording.key for recording in sitting.session.recordings.all] == ["a"]
+    assert session.told == ["It does not fit."]
+    assert [recording.key for recording in session.session.recordings.all] == ["a"]
     kept, _ = load_preferences(settings_file(tmp_path / "home"))
     assert (kept.model, kept.dtype) == ("sam2_hiera_tiny", "bfloat16")
 
 
-def test_a_model_that_fails_leaves_the_one_in_use(sitting: Sitting) -> None:
-    models = sitting.session.models
-    sitting.session.load_model("bad")
-    sitting.answer(LoadModel, Failed, "Bad file.")
+def test_a_model_that_fails_leaves_the_one_in_use(session: SessionHarness) -> None:
+    models = session.session.models
+    session.session.load_model("bad")
+    session.answer(LoadModel, Failed, "Bad file.")
     assert (models.state.state, models.state.sentence, models.state.usable) == ("failed", "Bad file.", False)
-    sitting.load()
-    sitting.session.load_model("worse")
+    session.load()
+    session.session.load_model("worse")
     assert models.state.state == "loading" and models.state.info == INFO
-    sitting.answer(LoadModel, Failed, "Worse file.")
+    session.answer(LoadModel, Failed, "Worse file.")
     assert (models.state.state, models.state.name) == ("ready", "tiny.safetensors")
-    assert models.state.sentence == "Worse file." and sitting.told == ["Bad file.", "Worse file."]
-    assert sitting.session.settings.model == "tiny.safetensors"
+    assert models.state.sentence == "Worse file." and session.told == ["Bad file.", "Worse file."]
+    assert session.session.settings.model == "tiny.safetensors"
 
 
-def test_only_the_model_asked_for_last_counts(sitting: Sitting) -> None:
-    sitting.session.load_model("first")
-    first, _ = sitting.engine.last(LoadModel)
-    sitting.session.load_model("second")
-    sitting.say(Progress(first, "bytes", 1, 2), Loaded(first, INFO, PriorState()))
-    assert sitting.session.models.state.state == "loading" and sitting.session.models.state.usable
+def test_only_the_model_asked_for_last_counts(session: SessionHarness) -> None:
+    session.session.load_model("first")
+    first, _ = session.engine.last(LoadModel)
+    session.session.load_model("second")
+    session.say(Progress(first, "bytes", 1, 2), Loaded(first, INFO, PriorState()))
+    assert session.session.models.state.state == "loading" and session.session.models.state.usable
     other = replace(INFO, name="second")
-    sitting.answer(LoadModel, Loaded, other, PriorState())
-    assert (sitting.session.models.state.state, sitting.session.models.state.info) == ("ready", other)
-    sitting.session.load_model("third")
-    sitting.session.models.cancel()
-    assert sitting.engine.count(Cancel) == 1
+    session.answer(LoadModel, Loaded, other, PriorState())
+    assert (session.session.models.state.state, session.session.models.state.info) == ("ready", other)
+    session.session.load_model("third")
+    session.session.models.cancel()
+    assert session.engine.count(Cancel) == 1
 
 
-def test_a_worker_that_dies_is_shown_until_its_successor_has_the_model(sitting: Sitting) -> None:
-    sitting.load()
-    number, _ = sitting.engine.last(LoadModel)
-    models = sitting.session.models
-    sitting.say(WorkerDied(0, "It died; again.", True))
-    assert (models.state.state, models.state.usable, sitting.told) == ("loading", False, ["It died; again."])
-    asked = len(sitting.engine.asked)
-    sitting.say(
+def test_a_worker_that_dies_is_shown_until_its_successor_has_the_model(session: SessionHarness) -> None:
+    session.load()
+    number, _ = session.engine.last(LoadModel)
+    models = session.session.models
+    session.say(WorkerDied(0, "It died; again.", True))
+    assert (models.state.state, models.state.usable, session.told) == ("loading", False, ["It died; again."])
+    asked = len(session.engine.asked)
+    session.say(
         Ready(0, 1, PriorState((info("a"),)), "An older state."),
         Loaded(number, INFO, PriorState((info("a"),))),
     )
-    assert models.state.state == "ready" and sitting.told[-1] == "An older state."
-    assert len(sitting.session.recordings.all) == 1 and len(sitting.engine.asked) == asked
-    sitting.say(WorkerDied(0, "It died.", True), Failed(number, "The file is gone."))
+    assert models.state.state == "ready" and session.told[-1] == "An older state."
+    assert len(session.session.recordings.all) == 1 and len(session.engine.asked) == asked
+    session.say(WorkerDied(0, "It died.", True), Failed(number, "The file is gone."))
     assert (models.state.state, models.state.sentence) == ("failed", "The file is gone.")
-    sitting.load()
-    sitting.say(WorkerDied(0, "Given up.", False))
+    session.load()
+    session.say(WorkerDied(0, "Given up.", False))
     assert (models.state.state, models.state.sentence) == ("failed", "Given up.")
 
 
@@ -297,15 +299,15 @@ def test_the_offers_say_what_they_cost(monkeypatch: pytest.MonkeyPatch, tmp_path
 # ---- the prompt
 
 
-def test_every_change_of_the_prompt_asks_for_a_preview(sitting: Sitting) -> None:
-    prompting, shown = sitting.session.prompting, []
+def test_every_change_of_the_prompt_asks_for_a_preview(session: SessionHarness) -> None:
+    prompting, shown = session.session.prompting, []
     prompting.preview_changed.connect(shown.append)
     prompting.set_image(IMAGE, "p")
     prompting.set_prompt(CLICK)
-    assert sitting.engine.count(Preview) == 0  # there is no model yet
-    sitting.load()
-    assert prompting.pending and sitting.engine.count(Preview) == 1
-    sitting.preview()
+    assert session.engine.count(Preview) == 0  # there is no model yet
+    session.load()
+    assert prompting.pending and session.engine.count(Preview) == 1
+    session.preview()
     assert not prompting.pending and (shown[-1].chosen, shown[-1].presence, shown[-1].hover) == (
         1,
         4.0,
@@ -317,86 +319,86 @@ def test_every_change_of_the_prompt_asks_for_a_preview(sitting: Sitting) -> None
     assert prompting.preview is not None and prompting.preview.chosen == 2
     with pytest.raises(SettingsError, match="0 to 2"):
         prompting.choose_mask(3)
-    sitting.session.change_settings(side=128)
-    assert sitting.engine.last(Preview)[1].side == 128
-    sitting.preview()
+    session.session.change_settings(side=128)
+    assert session.engine.last(Preview)[1].side == 128
+    session.preview()
     assert prompting.preview.chosen == 2
     prompting.set_prompt(Prompt())
     assert shown[-1] is None and prompting.preview is None
     assert [item for item in shown if item is None] == [None]
 
 
-def test_late_answers_are_dropped(sitting: Sitting) -> None:
-    sitting.load()
-    prompting = sitting.session.prompting
+def test_late_answers_are_dropped(session: SessionHarness) -> None:
+    session.load()
+    prompting = session.session.prompting
     prompting.set_image(IMAGE)
     prompting.set_prompt(CLICK)
-    first, _ = sitting.engine.last(Preview)
+    first, _ = session.engine.last(Preview)
     prompting.set_prompt(Prompt.from_lists([(1, 1)]))
     bits = np.zeros((1, 10), np.uint8)
-    sitting.say(Previewed(first, (8, 10), (0.5,), 1.0, 0, bits))
+    session.say(Previewed(first, (8, 10), (0.5,), 1.0, 0, bits))
     assert prompting.preview is None and prompting.pending
-    sitting.answer(Preview, Failed, "Too large.")
-    assert sitting.told == ["Too large."] and not prompting.pending
+    session.answer(Preview, Failed, "Too large.")
+    assert session.told == ["Too large."] and not prompting.pending
 
 
-def test_a_worker_that_dies_over_a_preview_is_told_once(sitting: Sitting) -> None:
-    sitting.load()
-    prompting = sitting.session.prompting
+def test_a_worker_that_dies_over_a_preview_is_told_once(session: SessionHarness) -> None:
+    session.load()
+    prompting = session.session.prompting
     prompting.set_image(IMAGE)
     prompting.set_prompt(CLICK)
-    number, _ = sitting.engine.last(Preview)
-    sitting.say(WorkerDied(0, "It died.", True), Failed(number, "It died."))
-    assert sitting.told == ["It died."] and not prompting.pending
+    number, _ = session.engine.last(Preview)
+    session.say(WorkerDied(0, "It died.", True), Failed(number, "It died."))
+    assert session.told == ["It died."] and not prompting.pending
 
 
-def test_hovering_previews_a_click_that_was_not_made(sitting: Sitting) -> None:
-    sitting.load()
-    prompting = sitting.session.prompting
+def test_hovering_previews_a_click_that_was_not_made(session: SessionHarness) -> None:
+    session.load()
+    prompting = session.session.prompting
     prompting.hover((1, 1))
     prompting.set_image(IMAGE)
-    assert sitting.engine.count(Preview) == 0
+    assert session.engine.count(Preview) == 0
     prompting.set_prompt(CLICK)
     prompting.hover((5, 6))
-    _, request = sitting.engine.last(Preview)
+    _, request = session.engine.last(Preview)
     assert request.prompt.points_xy.tolist() == [[3, 2], [5, 6]] and prompting.prompt is CLICK
-    sitting.preview()
+    session.preview()
     assert prompting.preview is not None and prompting.preview.hover
     prompting.hover((50, 6))
     prompting.hover(None)
-    assert sitting.engine.count(Preview) == 3 and sitting.engine.last(Preview)[
+    assert session.engine.count(Preview) == 3 and session.engine.last(Preview)[
         1
     ].prompt.points_xy.tolist() == [[3, 2]]
 
 
-def test_recording_empties_the_prompt_once_it_is_on_disk(sitting: Sitting) -> None:
-    sitting.load()
-    prompting, made = sitting.session.prompting, []
+def test_recording_empties_the_prompt_once_it_is_on_disk(session: SessionHarness) -> None:
+    session.load()
+    prompting, made = session.session.prompting, []
     prompting.recorded.connect(made.append)
     prompting.set_image(IMAGE, "cat.jpg")
     prompting.set_prompt(CLICK)
     prompting.choose_mask(1)
     prompting.record(3, "cat")
-    _, request = sitting.engine.last(Record)
+    _, request = session.engine.last(Record)
     assert (request.label, request.name, request.mask_index, request.prompt) == (3, "cat", 1, CLICK)
     assert prompting.prompt is CLICK
-    sitting.answer(Record, PriorChanged, PriorState((info("a", 3, "cat"),), True))
+    session.answer(Record, PriorChanged, PriorState((info("a", 3, "cat"),), True))
     assert [item.name for item in made] == ["cat"] and prompting.prompt.is_empty
-    assert sitting.session.recordings.undoable and sitting.session.recordings.labels == (3,)
+    assert session.session.recordings.undoable and session.session.recordings.labels == (3,)
 
     prompting.set_prompt(CLICK)
     prompting.record(3)
     other = Prompt.from_lists([(1, 1)])
     prompting.set_prompt(other)  # the person has gone on
-    sitting.answer(Record, PriorChanged, PriorState((info("a"), info("b"))))
+    session.answer(Record, PriorChanged, PriorState((info("a"), info("b"))))
     assert prompting.prompt is other
     prompting.record(3)
-    sitting.answer(Record, Failed, "Full.")
-    assert prompting.prompt is other and sitting.told == ["Full."]
+    session.answer(Record, Failed, "Full.")
+    assert prompting.prompt is other and session.told == ["Full."]
 
 
-def test_bad_prompts_change_nothing(sitting: Sitting) -> None:
-    prompting = sitting.session.prompting
+def test_bad_prompts_change_nothing(session: SessionHarness) -> None:
+    prompting = session.session.prompting
     with pytest.raises(ImageError, match="no image"):
         prompting.set_prompt(CLICK)
     with pytest.raises(ImageError):
@@ -415,14 +417,14 @@ def test_bad_prompts_change_nothing(sitting: Sitting) -> None:
         prompting.set_image(np.zeros(3))
     assert prompting.prompt is CLICK and prompting.image is not None
     prompting.set_image(None)
-    assert prompting.image is None and prompting.prompt.is_empty and not sitting.engine.asked
+    assert prompting.image is None and prompting.prompt.is_empty and not session.engine.asked
 
 
 # ---- the recordings
 
 
-def test_recordings_are_edited_by_their_keys(sitting: Sitting, tmp_path: Path) -> None:
-    recordings = sitting.session.recordings
+def test_recordings_are_edited_by_their_keys(session: SessionHarness, tmp_path: Path) -> None:
+    recordings = session.session.recordings
     recordings.rename("a", "new")
     recordings.relabel("a", 4)
     recordings.switch("a", on=False)
@@ -430,7 +432,7 @@ def test_recordings_are_edited_by_their_keys(sitting: Sitting, tmp_path: Path) -
     recordings.clear()
     recordings.undo()
     recordings.load(tmp_path / "p.safetensors", append=True)
-    assert [request for _, request in sitting.engine.asked] == [
+    assert [request for _, request in session.engine.asked] == [
         ChangeRecording("a", name="new"),
         ChangeRecording("a", label=4),
         ChangeRecording("a", enabled=False),
@@ -440,52 +442,52 @@ def test_recordings_are_edited_by_their_keys(sitting: Sitting, tmp_path: Path) -
         LoadPrior(str(tmp_path / "p.safetensors"), append=True),
     ]
     state = PriorState((info("a", 1, "x"), info("b", 3, enabled=False), info("c", 1)), True)
-    sitting.answer(ChangeRecording, PriorChanged, state)
+    session.answer(ChangeRecording, PriorChanged, state)
     assert (recordings.labels, recordings.next_label(), recordings.name_of(1)) == ((1,), 2, "x")
-    sitting.answer(RemoveRecording, Failed, "Gone.")
-    assert sitting.told == ["Gone."] and len(recordings.all) == 3
+    session.answer(RemoveRecording, Failed, "Gone.")
+    assert session.told == ["Gone."] and len(recordings.all) == 3
 
 
-def test_what_was_saved_is_known(sitting: Sitting, tmp_path: Path) -> None:
-    recordings, saved = sitting.session.recordings, []
+def test_what_was_saved_is_known(session: SessionHarness, tmp_path: Path) -> None:
+    recordings, saved = session.session.recordings, []
     recordings.saved.connect(saved.append)
     with pytest.raises(PriorError, match="no recording"):
         recordings.save(tmp_path / "p")
     recordings.take(PriorState((info("a"),)))
     assert recordings.unsaved
     recordings.save(tmp_path / "p")
-    sitting.answer(SavePrior, Failed, "Read-only.")
-    assert recordings.unsaved and sitting.told == ["Read-only."]
+    session.answer(SavePrior, Failed, "Read-only.")
+    assert recordings.unsaved and session.told == ["Read-only."]
     recordings.save(tmp_path / "p")
-    sitting.answer(SavePrior, Done)
+    session.answer(SavePrior, Done)
     assert not recordings.unsaved and saved == [tmp_path / "p"]
     recordings.take(PriorState((info("a", name="new"),)))
     assert recordings.unsaved
     recordings.load(tmp_path / "q")
-    sitting.answer(LoadPrior, PriorChanged, PriorState((info("z"),)))
+    session.answer(LoadPrior, PriorChanged, PriorState((info("z"),)))
     assert not recordings.unsaved
 
 
 # ---- tracking
 
 
-def test_a_run_is_shown_as_it_goes(sitting: Sitting, tmp_path: Path) -> None:
-    tracking, results, done, shown = sitting.session.tracking, sitting.session.results, [], []
+def test_a_run_is_shown_as_it_goes(session: SessionHarness, tmp_path: Path) -> None:
+    tracking, results, done, shown = session.session.tracking, session.session.results, [], []
     tracking.frame_done.connect(done.append)
     results.labels_changed.connect(shown.append)
     path = tmp_path / "s.zarr"
-    number = sitting.track(path)
-    _, request = sitting.engine.last(Track)
+    number = session.track(path)
+    _, request = session.engine.last(Track)
     assert (request.store, list(request.frames), request.keep) == (str(path), list(range(6)), frozenset())
     with pytest.raises(StoreError, match="already"):
         tracking.track(store=tmp_path / "t.zarr")
     with pytest.raises(VideoError, match="being tracked"):
         tracking.set_video(None)
     with store_at(path) as store:
-        sitting.say(Working(number, "tracking"), TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
+        session.say(Working(number, "tracking"), TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
         for index, score in ((0, GOOD), (1, LOST), (2, GOOD)):
             store.write(result(index, score))
-            sitting.say(FrameDone(number, index, {1: score}, 0.5))
+            session.say(FrameDone(number, index, {1: score}, 0.5))
         assert done == [0, 1, 2] and results.scores[1] == {1: LOST}
         assert (results.next_lost(0), results.previous_lost(5), results.next_lost(1)) == (1, 1, None)
         assert (tracking.job.done, tracking.job.total, tracking.job.rate, tracking.job.left_s) == (
@@ -495,89 +497,91 @@ def test_a_run_is_shown_as_it_goes(sitting: Sitting, tmp_path: Path) -> None:
             1.5,
         )
         tracking.pause()
-        sitting.say(Paused(number))
+        session.say(Paused(number))
         tracking.resume()
-        sitting.say(Continued(number))
+        session.say(Continued(number))
         tracking.reset_memory()
         tracking.cancel()
-        sitting.say(TrackEnded(number, "cancelled"))
-    controls = [type(request) for _, request in sitting.engine.asked if isinstance(request, Control)]
+        session.say(TrackEnded(number, "cancelled"))
+    controls = [type(request) for _, request in session.engine.asked if isinstance(request, Control)]
     assert controls == [Pause, Continue, ResetRecent, Cancel]
-    assert sitting.jobs == ["starting", *["tracking"] * 4, "paused", "tracking", "cancelled"]
-    assert tracking.job.resumable and not sitting.told
+    assert session.jobs == ["starting", *["tracking"] * 4, "paused", "tracking", "cancelled"]
+    assert tracking.job.resumable and not session.told
     tracking.resume()
-    assert sitting.engine.last(Track)[1].resume
+    assert session.engine.last(Track)[1].resume
     assert len(shown) == 1 and results.labels is shown[0] and shown[0][1, 0, 1] == 1
 
 
-def test_an_interrupted_run_goes_on_by_itself_if_it_got_anywhere(sitting: Sitting, tmp_path: Path) -> None:
-    sitting.load()
-    model, _ = sitting.engine.last(LoadModel)
-    number = sitting.track(tmp_path / "s.zarr", overwrite=True)
+def test_an_interrupted_run_goes_on_by_itself_if_it_got_anywhere(
+    session: SessionHarness, tmp_path: Path
+) -> None:
+    session.load()
+    model, _ = session.engine.last(LoadModel)
+    number = session.track(tmp_path / "s.zarr", overwrite=True)
     store_at(tmp_path / "s.zarr").close()
     loaded = Loaded(model, INFO, PriorState())
-    sitting.say(TrackEnded(number, "interrupted", "It died."), loaded)
-    assert sitting.session.tracking.job.state == "interrupted" and sitting.engine.count(Track) == 1
-    sitting.session.tracking.resume()
-    number, request = sitting.engine.last(Track)
+    session.say(TrackEnded(number, "interrupted", "It died."), loaded)
+    assert session.session.tracking.job.state == "interrupted" and session.engine.count(Track) == 1
+    session.session.tracking.resume()
+    number, request = session.engine.last(Track)
     assert request.overwrite  # nothing had been replaced yet
     started = TrackStarted(number, str(tmp_path / "s.zarr"), (6, 8, 10), {1: "a"}, 0, 6)
-    sitting.say(
+    session.say(
         started, FrameDone(number, 0, {1: GOOD}, 0.1), TrackEnded(number, "interrupted", "It died."), loaded
     )
-    number, request = sitting.engine.last(Track)
-    assert sitting.engine.count(Track) == 3 and request.resume and not request.overwrite
-    sitting.say(replace(started, id=number), FrameDone(number, 1, {1: GOOD}, 0.1), Paused(number))
-    sitting.say(TrackEnded(number, "interrupted", "It died."), loaded)
-    assert sitting.engine.count(Track) == 3  # it was paused, and stays so
-    sitting.session.tracking.cancel()
-    assert sitting.session.tracking.job.state == "cancelled"
+    number, request = session.engine.last(Track)
+    assert session.engine.count(Track) == 3 and request.resume and not request.overwrite
+    session.say(replace(started, id=number), FrameDone(number, 1, {1: GOOD}, 0.1), Paused(number))
+    session.say(TrackEnded(number, "interrupted", "It died."), loaded)
+    assert session.engine.count(Track) == 3  # it was paused, and stays so
+    session.session.tracking.cancel()
+    assert session.session.tracking.job.state == "cancelled"
 
 
-def test_painted_frames_are_left_alone(sitting: Sitting, tmp_path: Path) -> None:
-    tracking, results = sitting.session.tracking, sitting.session.results
+def test_painted_frames_are_left_alone(session: SessionHarness, tmp_path: Path) -> None:
+    tracking, results = session.session.tracking, session.session.results
     path = tmp_path / "s.zarr"
-    number = sitting.track(path)
+    number = session.track(path)
     with store_at(path) as store:
-        sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
+        session.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
         assert results.labels is not None
         results.labels[2, 0, 0] = 1
-        keep, request = sitting.engine.last(Keep)
+        keep, request = session.engine.last(Keep)
         assert request == Keep(frozenset({2}))
         store.write(result(2))
-        sitting.say(FrameDone(number, 2, {1: GOOD}, 0.1))
+        session.say(FrameDone(number, 2, {1: GOOD}, 0.1))
         assert results.labels[2, 0, 0] == 1 and results.labels[2, 0, 2] == 0
-        sitting.say(Kept(keep, frozenset({2})), TrackEnded(number, "finished"))
+        session.say(Kept(keep, frozenset({2})), TrackEnded(number, "finished"))
     results.labels[3, 0, 0] = 1
-    assert sitting.engine.count(Keep) == 1  # nobody writes any more
+    assert session.engine.count(Keep) == 1  # nobody writes any more
     assert results.edited == {2, 3}
     with pytest.raises(StoreError, match="painted by hand"):
         tracking.track(store=path, overwrite=True)
     tracking.track(store=path, again=True)
-    _, request = sitting.engine.last(Track)
+    _, request = session.engine.last(Track)
     assert (request.keep, request.again, request.resume) == (frozenset({2, 3}), True, True)
-    sitting.answer(Track, Failed, "No.")
+    session.answer(Track, Failed, "No.")
     tracking.track(range(2, 3), store=path, again=True, over_edits=True)
-    assert sitting.engine.last(Track)[1].keep == {3} == edited_frames(path) == results.edited
-    sitting.answer(Track, Failed, "No.")
+    assert session.engine.last(Track)[1].keep == {3} == edited_frames(path) == results.edited
+    session.answer(Track, Failed, "No.")
     results.release_edited([3])
     results.mark_edited([5])
     tracking.track(store=path, overwrite=True, over_edits=True)
-    assert sitting.engine.last(Track)[1].keep == frozenset() and results.labels is None
-    assert sitting.told == ["No.", "No."] and sitting.jobs[-2:] == ["failed", "starting"]
+    assert session.engine.last(Track)[1].keep == frozenset() and results.labels is None
+    assert session.told == ["No.", "No."] and session.jobs[-2:] == ["failed", "starting"]
 
 
-def test_nothing_is_lost_in_painted_frames(sitting: Sitting, tmp_path: Path) -> None:
-    results, told = sitting.session.results, []
+def test_nothing_is_lost_in_painted_frames(session: SessionHarness, tmp_path: Path) -> None:
+    results, told = session.session.results, []
     results.edited_changed.connect(lambda: told.append(results.lost_frames()))
     assert results.edited == frozenset() and results.lost_frames() == []
     path = tmp_path / "s.zarr"
-    number = sitting.track(path)
+    number = session.track(path)
     store_at(path).close()
-    sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
+    session.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
     for index in range(6):
-        sitting.say(FrameDone(number, index, {1: LOST if index in (1, 2, 4) else GOOD, 2: GOOD}, 0.1))
-    sitting.say(TrackEnded(number, "finished"))
+        session.say(FrameDone(number, index, {1: LOST if index in (1, 2, 4) else GOOD, 2: GOOD}, 0.1))
+    session.say(TrackEnded(number, "finished"))
     assert results.lost_frames() == [1, 2, 4] == results.lost_frames(1) and results.lost_frames(2) == []
     assert results.labels is not None
     results.labels[2, 0, 0] = 1
@@ -588,8 +592,8 @@ def test_nothing_is_lost_in_painted_frames(sitting: Sitting, tmp_path: Path) -> 
     assert told == [[1, 4], [1, 2, 4]]
 
 
-def test_a_frame_is_remembered_as_painted_or_as_prompted(sitting: Sitting, tmp_path: Path) -> None:
-    tracking, remembered = sitting.session.tracking, []
+def test_a_frame_is_remembered_as_painted_or_as_prompted(session: SessionHarness, tmp_path: Path) -> None:
+    tracking, remembered = session.session.tracking, []
     tracking.remembered.connect(remembered.append)
     with pytest.raises(VideoError, match="no video"):
         tracking.remember_frame(0, 1)
@@ -599,56 +603,56 @@ def test_a_frame_is_remembered_as_painted_or_as_prompted(sitting: Sitting, tmp_p
     with pytest.raises(VideoError, match="no frame 6"):
         tracking.remember_frame(6, 1)
     path = tmp_path / "s.zarr"
-    number = sitting.track(path)
+    number = session.track(path)
     with store_at(path) as store:
         store.write(result(4))
-    sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
-    sitting.session.recordings.take(PriorState((info("a", 1, "cat"),)))
+    session.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
+    session.session.recordings.take(PriorState((info("a", 1, "cat"),)))
     with pytest.raises(SettingsError, match="nowhere in frame 3"):
         tracking.remember_frame(3, 1)
     tracking.remember_frame(4, 1)
-    _, request = sitting.engine.last(RememberFrame)
+    _, request = session.engine.last(RememberFrame)
     assert (request.index, request.label, request.name, request.store) == (4, 1, "cat", str(path))
     assert np.argwhere(read_shared(request.mask)).tolist() == [[0, 4]] if _alive(request) else True
-    sitting.answer(RememberFrame, PriorChanged, PriorState((info("a"), info("b"))))
-    assert remembered == [4] and len(sitting.session.recordings.all) == 2
+    session.answer(RememberFrame, PriorChanged, PriorState((info("a"), info("b"))))
+    assert remembered == [4] and len(session.session.recordings.all) == 2
     tracking.remember_frame(2, 1, prompt=CLICK)
-    request = sitting.engine.last(RememberFrame)[1]
+    request = session.engine.last(RememberFrame)[1]
     assert request.mask is None and request.prompt is CLICK
-    sitting.answer(RememberFrame, Failed, "No.")
-    assert sitting.told == ["No."]
+    session.answer(RememberFrame, Failed, "No.")
+    assert session.told == ["No."]
     with pytest.raises(PromptError, match="no clicks on this frame"):
         tracking.remember_frame(2, 1, prompt=Prompt())
 
 
-def test_the_mask_that_was_seen_becomes_the_frames_label(sitting: Sitting, tmp_path: Path) -> None:
-    tracking, results = sitting.session.tracking, sitting.session.results
+def test_the_mask_that_was_seen_becomes_the_frames_label(session: SessionHarness, tmp_path: Path) -> None:
+    tracking, results = session.session.tracking, session.session.results
     tracking.set_video(VIDEO)
     path = tmp_path / "s.zarr"
-    number = sitting.track(path)
+    number = session.track(path)
     with store_at(path) as store:
         store.write(result(4))
-    sitting.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
+    session.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a", 2: "b"}, 0, 6))
     assert results.labels is not None
     results.labels[4, 7, 9] = 2
     seen = np.zeros((8, 10), bool)
     seen[2, 3] = True
     tracking.remember_frame(4, 1, prompt=CLICK, seen=seen)
     assert results.labels[4][0, 4] == 1  # as it was, until the memory is safe
-    sitting.answer(RememberFrame, PriorChanged, PriorState((info("b"),)))
+    session.answer(RememberFrame, PriorChanged, PriorState((info("b"),)))
     assert np.argwhere(results.labels[4]).tolist() == [[2, 3], [7, 9]] and results.labels[4][7, 9] == 2
     assert 4 in results.labels.edited
 
 
-def test_a_recording_without_a_name_is_called_like_its_label(sitting: Sitting) -> None:
-    sitting.load()
-    sitting.session.recordings.take(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
-    prompting = sitting.session.prompting
+def test_a_recording_without_a_name_is_called_like_its_label(session: SessionHarness) -> None:
+    session.load()
+    session.session.recordings.take(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
+    prompting = session.session.prompting
     prompting.set_image(np.zeros((8, 10, 3), np.uint8))
     for label, name in ((1, "cat"), (3, "")):
         prompting.set_prompt(CLICK)
         prompting.record(label)
-        assert sitting.engine.last(Record)[1].name == name
+        assert session.engine.last(Record)[1].name == name
 
 
 def _alive(request: Any) -> bool:
@@ -659,15 +663,15 @@ def _alive(request: Any) -> bool:
     return True
 
 
-def test_videos_are_paths_for_the_worker_or_shared_from_here(sitting: Sitting, tmp_path: Path) -> None:
-    tracking, seen = sitting.session.tracking, []
+def test_videos_are_paths_for_the_worker_or_shared_from_here(session: SessionHarness, tmp_path: Path) -> None:
+    tracking, seen = session.session.tracking, []
     tracking.video_changed.connect(seen.append)
     tracking.set_video(VIDEO, name="layer")
     assert tracking.video is not None and (tracking.video.stream, tracking.video.name) == (1, "layer")
     np.save(tmp_path / "x.npy", VIDEO)
     with pytest.raises(VideoError):
         tracking.set_video(tmp_path / "x.npy")
-    assert tracking.video.stream == 1 and len(sitting.engine.videos) == 1
+    assert tracking.video.stream == 1 and len(session.engine.videos) == 1
     folder = tmp_path / "clip"
     folder.mkdir()
     from PIL import Image
@@ -690,7 +694,7 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     clip.mkdir()
     for index in range(6):
         Image.fromarray(IMAGE).save(clip / f"{index}.png")
-    first = Sitting(home)
+    first = SessionHarness(home)
     first.session.change_settings(recent=2)
     first.session.tracking.set_video(clip)
     first.session.tracking.track(store=path)
@@ -699,7 +703,7 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     with store_at(path, video_path=str(clip), frames={"range": [1, 6, 1]}, settings=settings) as store:
         store.write(result(1, LOST))
 
-    second = Sitting(home)
+    second = SessionHarness(home)
     assert second.session.settings.last_run == LastRun(str(path), str(clip))
     found: list[Leftover] = []
     second.session.left_found.connect(found.append)
@@ -727,24 +731,24 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     second.session.close()
 
 
-def test_a_store_can_be_looked_at_without_its_video(sitting: Sitting, tmp_path: Path) -> None:
+def test_a_store_can_be_looked_at_without_its_video(session: SessionHarness, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     with store_at(path, video_path="gone.mp4", frames="nonsense", settings=3) as store:
         for index in range(6):
             store.write(result(index))
-    sitting.session.tracking.open_run(path, resume=True)
-    sitting.wait()
-    assert sitting.session.tracking.job.state == "finished" and sitting.engine.count(Track) == 0
+    session.session.tracking.open_run(path, resume=True)
+    session.wait()
+    assert session.session.tracking.job.state == "finished" and session.engine.count(Track) == 0
     assert (
-        isinstance(sitting.session.results.labels, EditableLabels)
-        and len(sitting.session.results.scores) == 6
+        isinstance(session.session.results.labels, EditableLabels)
+        and len(session.session.results.scores) == 6
     )
     with pytest.raises(StoreError, match="no run to go on"):
-        sitting.session.tracking.resume()
+        session.session.tracking.resume()
 
 
 def test_a_video_on_another_computer_is_opened_only_by_who_tracked_it(
-    sitting: Sitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: SessionHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(elsewhere, "WINDOWS", True)
@@ -755,44 +759,46 @@ def test_a_video_on_another_computer_is_opened_only_by_who_tracked_it(
     path, video = tmp_path / "s.zarr", r"\\host\share\clip.mp4"
     with store_at(path, video_path=video) as store:
         store.write(result(0))
-    sitting.session.tracking.open_run(path)
-    sitting.wait()
-    assert not asked and sitting.session.tracking.video is None
-    assert "on the computer host" in sitting.told[-1] and video in sitting.told[-1]
-    assert sitting.session.results.labels is not None  # the labels are shown all the same
+    session.session.tracking.open_run(path)
+    session.wait()
+    assert not asked and session.session.tracking.video is None
+    assert "on the computer host" in session.told[-1] and video in session.told[-1]
+    assert session.session.results.labels is not None  # the labels are shown all the same
 
-    sitting.session.change_settings(last_run=LastRun(str(path), video))
-    sitting.session.open_run(path)
-    sitting.wait()
+    session.session.change_settings(last_run=LastRun(str(path), video))
+    session.session.open_run(path)
+    session.wait()
     assert asked == [video]
 
 
-def test_scores_of_earlier_frames_come_with_a_run_that_is_resumed(sitting: Sitting, tmp_path: Path) -> None:
+def test_scores_of_earlier_frames_come_with_a_run_that_is_resumed(
+    session: SessionHarness, tmp_path: Path
+) -> None:
     path = tmp_path / "s.zarr"
     with store_at(path) as store:
         store.write(result(0, LOST))
-    number = sitting.track(path, resume=True)
-    sitting.say(
+    number = session.track(path, resume=True)
+    session.say(
         TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 1, 6), FrameDone(number, 1, {1: GOOD}, 0.1)
     )
-    sitting.wait()
-    assert sitting.session.results.scores == {0: {1: LOST}, 1: {1: GOOD}}
+    session.wait()
+    assert session.session.results.scores == {0: {1: LOST}, 1: {1: GOOD}}
 
 
 # ---- settings, folders, and small questions
 
 
-def test_settings_are_kept_and_checked(sitting: Sitting, tmp_path: Path) -> None:
+def test_settings_are_kept_and_checked(session: SessionHarness, tmp_path: Path) -> None:
     seen = []
-    sitting.session.settings_changed.connect(seen.append)
-    sitting.session.change_settings(recent=3, hover=True)
-    sitting.session.change_settings(recent=3)
-    assert len(seen) == 1 and sitting.session.tracking.settings.recent == 3
+    session.session.settings_changed.connect(seen.append)
+    session.session.change_settings(recent=3, hover=True)
+    session.session.change_settings(recent=3)
+    assert len(seen) == 1 and session.session.tracking.settings.recent == 3
     for bad in ({"recent": 99}, {"hover": 1}, {"nothing": 1}, {"model": None}):
         with pytest.raises(SettingsError):
-            sitting.session.change_settings(**bad)
-    again = Sitting(tmp_path / "home")
-    assert again.session.settings == sitting.session.settings and again.session.first_notice == ""
+            session.session.change_settings(**bad)
+    again = SessionHarness(tmp_path / "home")
+    assert again.session.settings == session.session.settings and again.session.first_notice == ""
     again.session.close()
 
 
@@ -822,7 +828,7 @@ def test_settings_of_another_version_keep_what_is_known(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_sitting_stays_if_it_holds_recordings(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    empty = Sitting(home)
+    empty = SessionHarness(home)
     empty.session.close()
     assert not empty.session.folder.exists()
 
@@ -846,7 +852,7 @@ def test_the_folder_of_a_sitting_stays_if_it_holds_recordings(tmp_path: Path) ->
     (found,) = [session for session in left_sessions(sessions_dir(home)) if session.crashed]
     assert found.path == crashed.path
 
-    later = Sitting(home)
+    later = SessionHarness(home)
     chosen = next(
         session for session in later.session.left_sessions() if (session.prior.parent / "pictures").exists()
     )
@@ -869,26 +875,26 @@ def test_home_is_the_users_own_place_or_what_the_environment_names(
     assert "napari-samexp" in str(settings_file()) and "napari-samexp" in str(sessions_dir())
 
 
-def test_activity_is_told_and_slow_modules_are_imported_aside(sitting: Sitting) -> None:
+def test_activity_is_told_and_slow_modules_are_imported_aside(session: SessionHarness) -> None:
     seen: list[str] = []
-    sitting.session.activity.connect(seen.append)
-    sitting.session.start()
-    assert sitting.engine.started
-    sitting.load()
-    sitting.session.prompting.set_image(IMAGE)
-    sitting.session.prompting.set_prompt(CLICK)
-    sitting.answer(Preview, Working, "encoding")
-    sitting.preview()
+    session.session.activity.connect(seen.append)
+    session.session.start()
+    assert session.engine.started
+    session.load()
+    session.session.prompting.set_image(IMAGE)
+    session.session.prompting.set_prompt(CLICK)
+    session.answer(Preview, Working, "encoding")
+    session.preview()
     assert seen == ["encoding", ""]
 
 
 def test_nothing_is_delivered_after_the_end(tmp_path: Path) -> None:
-    sitting = Sitting(tmp_path / "home")
-    sitting.engine.say(WorkerDied(0, "On its way.", True))
-    with sitting.session:
+    session = SessionHarness(tmp_path / "home")
+    session.engine.say(WorkerDied(0, "On its way.", True))
+    with session.session:
         pass
-    sitting.say(WorkerDied(0, "Too late.", True))
-    assert sitting.told == []
+    session.say(WorkerDied(0, "Too late.", True))
+    assert session.told == []
 
 
 @pytest.mark.parametrize(
@@ -951,19 +957,19 @@ def test_a_home_that_cannot_be_written_keeps_nobody_from_working(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     home = tmp_path / "home"
     home.write_text("a file where the folder should be")
-    sitting = Sitting(home)
-    assert sitting.session.folder.is_relative_to(tmp_path / "temporary")
-    notice = sitting.session.first_notice
+    session = SessionHarness(home)
+    assert session.session.folder.is_relative_to(tmp_path / "temporary")
+    notice = session.session.first_notice
     assert "No folder for this session" in notice and "are kept in" in notice and "\n" not in notice
-    sitting.session.change_settings(hover=True)  # which cannot be kept, and are used all the same
-    assert sitting.session.settings.hover
-    folder = sitting.session.folder
-    sitting.session.close()
+    session.session.change_settings(hover=True)  # which cannot be kept, and are used all the same
+    assert session.session.settings.hover
+    folder = session.session.folder
+    session.session.close()
     assert not folder.exists()
 
     monkeypatch.setattr(tempfile, "tempdir", str(home))  # nowhere
     with pytest.raises(SamexpError, match="No folder for this session"):
-        Sitting(home)
+        SessionHarness(home)
 
 
 @pytest.mark.parametrize("day", [0, 10**9])
@@ -1038,7 +1044,7 @@ def test_recorded_images_that_are_links_or_pipes_are_not_taken_over(tmp_path: Pa
     (there / "b.png").symlink_to("/dev/zero")
     os.mkfifo(there / "c.png")
     (there / "d").symlink_to(hostile_archive.write_thesis(tmp_path))
-    later = Sitting(home)
+    later = SessionHarness(home)
     later.session.recover(later.session.left_sessions()[0])
     later.wait()
     taken = later.session.folder / "prior" / "pictures"

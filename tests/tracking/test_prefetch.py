@@ -11,7 +11,7 @@ import tiny_run
 
 from napari_samexp.errors import VideoError
 from napari_samexp.io.video import LazyVideo, open_video
-from napari_samexp.tracking.prefetch import Ahead
+from napari_samexp.tracking.prefetch import Prefetcher
 
 
 class Watched(LazyVideo):
@@ -36,24 +36,24 @@ def watched() -> Watched:
 
 def test_frames_are_those_of_the_video_and_all_but_the_first_come_from_the_thread(watched: Watched) -> None:
     frames = tiny_run.drawn_frames(6)
-    with Ahead(watched) as ahead:
+    with Prefetcher(watched) as ahead:
         for index in range(6):
             following = index + 1 if index < 5 else None
             np.testing.assert_array_equal(ahead.frame(index, following), frames[index])
     assert [index for index, _ in watched.asked] == list(range(6))
-    assert [name.startswith("samexp ahead") for _, name in watched.asked] == [False] + 5 * [True]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("samexp ahead")]
+    assert [name.startswith("samexp prefetch") for _, name in watched.asked] == [False] + 5 * [True]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("samexp prefetch")]
 
 
 def test_another_frame_than_foreseen_is_read_at_once(watched: Watched) -> None:
-    with Ahead(watched) as ahead:
+    with Prefetcher(watched) as ahead:
         ahead.frame(0, 1)
         np.testing.assert_array_equal(ahead.frame(4, None), tiny_run.drawn_frames(6)[4])
 
 
 def test_a_damaged_frame_is_told_when_its_turn_comes(watched: Watched) -> None:
     watched.damaged = 1
-    with Ahead(watched) as ahead:
+    with Prefetcher(watched) as ahead:
         ahead.frame(0, 1)
         with pytest.raises(VideoError, match="Frame 1 is damaged"):
             ahead.frame(1, 2)
@@ -61,13 +61,13 @@ def test_a_damaged_frame_is_told_when_its_turn_comes(watched: Watched) -> None:
 
 def test_nothing_is_read_ahead_of_other_sources() -> None:
     video = tiny_run.ArrayVideo(tiny_run.drawn_frames(3))
-    with Ahead(video) as ahead:  # type: ignore[arg-type]
+    with Prefetcher(video) as ahead:  # type: ignore[arg-type]
         ahead.frame(0, 1)
         assert video.asked == [0]
 
 
 def test_the_thread_ends_when_a_video_is_closed_under_it(watched: Watched) -> None:
-    with Ahead(watched) as ahead:
+    with Prefetcher(watched) as ahead:
         ahead.frame(0, 1)
         watched.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("samexp ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("samexp prefetch")]

@@ -1,4 +1,4 @@
-"""Frames for the eye: decoded beside the window, the newest wish first. No Qt."""
+"""Frames for the eye: decoded beside the window, the newest request first. No Qt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IDLE_S = 5.0  # a thread that has nothing to do ends, so that nobody has to end
 
 
 class FrameFeed:
-    """Decodes the frame that was wished for last, then its neighbours, in a thread of its own.
+    """Decodes the frame that was requested for last, then its neighbours, in a thread of its own.
 
     Nobody else should read `video` on the window's thread while this works: a video is decoded by one
     thread at a time, and a far jump can take a second.
@@ -56,10 +56,10 @@ class FrameFeed:
         self._behind = max(0, min(_BEHIND, room - 1 - self._ahead))
         self._changed = threading.Condition()
         self._indices: set[int] = set()
-        self._wish: int | None = None
+        self._request: int | None = None
         self._here = 0
         self._step = 1
-        self._jumped = False  # whether the wish was for a frame beyond the neighbours
+        self._jumped = False  # whether the request was for a frame beyond the neighbours
         self._quick = True  # whether the last jump was
         self._thread: threading.Thread | None = None
         self._bad: dict[int, str] = {}
@@ -70,7 +70,7 @@ class FrameFeed:
         with self._changed:
             return self._cache.get(index)
 
-    def wish(self, index: int, patience_s: float = 0.0) -> Frame | None:
+    def request(self, index: int, patience_s: float = 0.0) -> Frame | None:
         """Ask for a frame, wait a moment where that is likely to help, and return it if it is ready by then.
 
         A frame that comes later is announced by `on_frame`, called in the feed's thread.
@@ -81,7 +81,7 @@ class FrameFeed:
                 patience_s = min(patience_s, _AT_ONCE_S)
             if index != self._here:
                 self._step = 1 if index > self._here else -1
-            self._here = self._wish = index
+            self._here = self._request = index
             self._ensure_thread()
             self._changed.notify_all()
             frame = self._cache.get(index)
@@ -128,10 +128,10 @@ class FrameFeed:
         """Return the frame to decode now; None once there has been nothing to do for a while."""
         with self._changed:
             while True:
-                wish = self._wish
-                if wish is not None and wish not in self._cache and wish not in self._bad:
-                    return wish
-                self._wish = None
+                wanted = self._request
+                if wanted is not None and wanted not in self._cache and wanted not in self._bad:
+                    return wanted
+                self._request = None
                 for index in self._neighbours():
                     if index not in self._cache and index not in self._bad:
                         return index
@@ -162,7 +162,7 @@ class FrameFeed:
             self.on_frame(index)
             return
         with self._changed:
-            if index == self._wish and self._jumped:
+            if index == self._request and self._jumped:
                 self._quick = time.perf_counter() - began < _QUICK_S
             self._keep(index, frame)
             self._changed.notify_all()
@@ -171,9 +171,9 @@ class FrameFeed:
     def _goes_on(self, sought: int, passed: int, image: Callable[[], Frame]) -> bool:
         """Return whether to decode on past a frame to the one that is sought; show it if it is a better stand-in."""
         with self._changed:
-            if self._wish not in (None, sought):
+            if self._request not in (None, sought):
                 return False
-            far = self._wish == sought and sought - passed >= _LONG_WAY
+            far = self._request == sought and sought - passed >= _LONG_WAY
             better = far and self._is_nearer(passed, sought)
         if better:
             with suppress(SamexpError):  # that frame's trouble is not the sought one's

@@ -75,7 +75,7 @@ def _shape(layer: Any) -> tuple[int, ...]:
 def _pixels(layer: Any, plane: tuple[int, ...]) -> npt.NDArray[Any] | None:
     if isinstance(layer.data, ShownVideo):
         # never decodes here: that could take a second of the window's time
-        return layer.data.feed.wish(plane[0])
+        return layer.data.feed.request(plane[0])
     data = layer.data[0] if layer.multiscale else layer.data
     return np.asarray(data[plane] if plane else data)
 

@@ -98,7 +98,7 @@ class ShownVideo:
         return f"<ShownVideo of {self.exact!r}>"
 
     def _shown(self, index: int) -> Frame:
-        frame = self.feed.wish(index, PATIENCE_S)
+        frame = self.feed.request(index, PATIENCE_S)
         if frame is not None:
             self._waiting = None
             return frame

@@ -1,7 +1,7 @@
 """Text from outside, as a window may show it: never taken for HTML, and never longer than can be read.
 
 Qt guesses of labels, tooltips and message boxes whether they are HTML, and HTML may open any file or nest tables
-until the window hangs. Names come from files that people exchange, so nothing here is left to a guess.
+until the window hangs. Names come from files that people proxy, so nothing here is left to a guess.
 """
 
 from __future__ import annotations

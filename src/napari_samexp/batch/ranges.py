@@ -17,7 +17,7 @@ from napari_samexp.errors import SettingsError, StoreError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.lock import Claim
+from napari_samexp.io.lock import StoreLock
 from napari_samexp.types import FrameResult, RunIdentity
 
 __all__ = ["merge", "range_key", "require_own_range", "split_job"]
@@ -98,11 +98,11 @@ def require_own_range(part: Job) -> None:
 
 
 def _remove(store: Path) -> None:
-    claim = Claim(absolute_path(store.parent) / store.name)  # nobody else may still write it
+    lock = StoreLock(absolute_path(store.parent) / store.name)  # nobody else may still write it
     try:
-        claim.remove()
+        lock.remove()
     finally:
-        claim.release()
+        lock.release()
 
 
 def _copy(job: Job, store: LabelStore) -> None:

@@ -40,7 +40,7 @@ from napari_samexp.engine.messages import (
     WorkerDied,
 )
 from napari_samexp.engine.process import WorkerOptions, WorkerProcess
-from napari_samexp.engine.queue import Entry, RequestLine
+from napari_samexp.engine.queue import Entry, RequestQueue
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.errors import SamexpError
 from napari_samexp.types import VideoSource
@@ -98,7 +98,7 @@ class EngineClient:
         # a clock that was set back would have a change taken for one that was made long ago.
         self._numbers = itertools.count(1 + secrets.randbits(60))
         self._posted: deque[Entry] = deque()
-        self._line = RequestLine()
+        self._line = RequestQueue()
         self._frames = FrameServer(self._answer_frame)
         self._bell, self._button = multiprocessing.Pipe(duplex=False)
         self._lock = threading.Lock()  # of the button, and of the thread's beginning and end

@@ -19,7 +19,7 @@ from napari_samexp.engine.messages import (
     Track,
 )
 
-__all__ = ["Entry", "RequestLine"]
+__all__ = ["Entry", "RequestQueue"]
 
 MOST_UNANSWERED = 16  # so that a worker which reads nothing cannot fill the pipe and block the sender
 
@@ -49,7 +49,7 @@ class Entry:
         return not self.repeated and not isinstance(self.request, Preview | Track | Control)
 
 
-class RequestLine:
+class RequestQueue:
     """Requests that wait, requests that the worker has, and what a new worker would have to know.
 
     Of the previews that wait, only the newest stays; the worker does the same with those that it has.

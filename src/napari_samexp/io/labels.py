@@ -26,7 +26,7 @@ from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.frame_memory import FrameMemory
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.label_header import StoreHeader, require_replaceable, require_there
-from napari_samexp.io.lock import Claim, swap_was_interrupted
+from napari_samexp.io.lock import StoreLock, swap_was_interrupted
 from napari_samexp.io.score_journal import ScoreJournal
 from napari_samexp.io.store_files import MEMORY
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
@@ -46,14 +46,14 @@ class LabelStore:
         memory/      what the tracker needs to resume, `save_memory`
     """
 
-    def __init__(self, path: Path, claim: Claim | None) -> None:
+    def __init__(self, path: Path, lock: StoreLock | None) -> None:
         self._path = path
-        self._claim = claim
+        self._lock = lock
         self._header = StoreHeader.read(path)
         self._allowed = np.zeros(1 << 16, np.bool_)
         self._allowed[list(self._header.names)] = True
-        self._array = self._header.open_array(path, writable=claim is not None)
-        if claim is not None:
+        self._array = self._header.open_array(path, writable=lock is not None)
+        if lock is not None:
             with os_errors_as_store_errors("tidy up", path):
                 remove_partials(path)
                 remove_partials(path / MEMORY)
@@ -98,17 +98,17 @@ class LabelStore:
         header = StoreHeader.of(shape, labels, identity, details)
         folder = absolute_path(path)
         require_replaceable(folder, overwrite)
-        claim = Claim(folder)
+        lock = StoreLock(folder)
         try:
             require_replaceable(folder, overwrite)  # again, now that nobody else can change it
             with os_errors_as_store_errors("create the label store", folder):
-                patiently(lambda: header.build(claim.building))
-                ScoreJournal.start(claim.building / "scores.jsonl")
-                sync(claim.building / "zarr.json")
-                claim.install()
-            return cls(folder, claim)
+                patiently(lambda: header.build(lock.building))
+                ScoreJournal.start(lock.building / "scores.jsonl")
+                sync(lock.building / "zarr.json")
+                lock.install()
+            return cls(folder, lock)
         except BaseException:
-            claim.release()
+            lock.release()
             raise
 
     @classmethod
@@ -140,16 +140,16 @@ class LabelStore:
             raise StoreError(f"A label store has no mode {mode!r}; use 'a' to write or 'r' to read.")
         folder = absolute_path(path)
         if swap_was_interrupted(folder):
-            Claim(folder).release()
+            StoreLock(folder).release()
         StoreHeader.read(folder, identity)
         if mode == "r":
             return cls(folder, None)
-        claim = Claim(folder)
+        lock = StoreLock(folder)
         try:
             StoreHeader.read(folder, identity)  # again, now that nobody else can change it
-            return cls(folder, claim)
+            return cls(folder, lock)
         except BaseException:
-            claim.release()
+            lock.release()
             raise
 
     def write(self, result: FrameResult) -> None:
@@ -251,9 +251,9 @@ class LabelStore:
 
     def close(self) -> None:
         """Let others write; reading goes on to work."""
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -309,7 +309,7 @@ class LabelStore:
         return dict(self._journal.scores())
 
     def _require_writer(self) -> None:
-        if self._claim is None:
+        if self._lock is None:
             raise StoreError(f"The label store {self._path} is not open for writing; open it with mode 'a'.")
 
     def _index(self, index: int) -> int:

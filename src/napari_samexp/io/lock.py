@@ -14,12 +14,12 @@ from napari_samexp.io.atomic import os_errors_as_store_errors, patiently, sync
 from napari_samexp.io.guarded import kind_at, lock_at, make_folder, open_folder
 from napari_samexp.io.store_files import remove_store, require_store_files
 
-__all__ = ["Claim", "swap_was_interrupted"]
+__all__ = ["StoreLock", "swap_was_interrupted"]
 
 _LONGEST_NAME = 240  # bytes; file systems take 255, and what lies beside needs a few more
 
 
-class Claim:
+class StoreLock:
     """The only writer at `path`, until `release` or the end of the process, however it ends.
 
     The lock and the folders in the making lie beside `path`, in a hidden folder ``.<name>.samexp``: a lock
@@ -124,7 +124,7 @@ class Claim:
 
 
 def swap_was_interrupted(path: Path) -> bool:
-    """Whether `path` is missing because a process was killed while replacing it; a `Claim` brings it back."""
+    """Whether `path` is missing because a process was killed while replacing it; a `StoreLock` brings it back."""
     if path.exists():
         return False
     side = _side(path)

@@ -284,7 +284,7 @@ def _source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | 
         return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
     if found.suffix.lower() in IMAGE_SUFFIXES:
         return StackSource(image_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
-    # takes a third of the time in which the dock opens, and few sittings begin with a video
+    # takes a third of the time in which the dock opens, and few sessions begin with a video
     from napari_samexp.io._av import AvSource
 
     return AvSource(found, cache_bytes=cache_bytes, limits=limits)

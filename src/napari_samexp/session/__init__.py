@@ -1,4 +1,4 @@
-"""One sitting at the viewer, without Qt: the state, the decisions and the signals."""
+"""One session at the viewer, without Qt: the state, the decisions and the signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapWish
+    from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
     from napari_samexp.session.folders import LeftSession, left_sessions
     from napari_samexp.session.frames import lost_frames, next_lost, previous_lost, select_frames
     from napari_samexp.session.jobs import JobState
@@ -24,7 +24,7 @@ _HOMES = {
     "LastRun": "preferences",
     "LeftSession": "folders",
     "Leftover": "session",
-    "MapWish": "encodings",
+    "MapRequest": "encodings",
     "MaskPreview": "prompting",
     "ModelOffer": "models",
     "ModelState": "models",
@@ -45,7 +45,7 @@ __all__ = [
     "LastRun",
     "LeftSession",
     "Leftover",
-    "MapWish",
+    "MapRequest",
     "MaskPreview",
     "ModelOffer",
     "ModelState",

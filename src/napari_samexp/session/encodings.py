@@ -1,4 +1,4 @@
-"""Position-encoding maps in one sitting: which model, which map, and the newest wish wins."""
+"""Position-encoding maps in one session: which model, which map, and the newest request wins."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from napari_samexp.errors import SamexpError
 from napari_samexp.posenc.map import PosencMap
 from napari_samexp.sam.encoding_spec import ABSOLUTE, Part, require_part
 from napari_samexp.session.folders import new_folder, sessions_dir
-from napari_samexp.session.proxy import Deliver, Exchange, MakeEngine, at_once
+from napari_samexp.session.proxy import Deliver, EngineProxy, MakeEngine, at_once
 
-__all__ = ["EncodingSession", "EncodingSource", "MapWish"]
+__all__ = ["EncodingSession", "EncodingSource", "MapRequest"]
 
 HW = tuple[int, int]
 _Question = tuple[PosencMap, Callable[[npt.NDArray[np.float32]], None]]
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MapWish:
+class MapRequest:
     """What a map shall show; `grid_hw` None is the model's own grid."""
 
     part: str = ABSOLUTE
@@ -55,12 +55,12 @@ class MapWish:
 class EncodingSource:
     """The maps of one model at a time.
 
-    While one map is on its way, of all wishes only the newest is kept.
+    While one map is on its way, of all requests only the newest is kept.
 
     Signals
     -------
     described : Encodings
-        What the chosen model has; wishes can be made from here on.
+        What the chosen model has; requests can be made from here on.
     changed : PosencMap
         The newest map, its norm and limits computed.
     failed : str
@@ -82,11 +82,11 @@ class EncodingSource:
     failed = Signal(str)
     progress = Signal(int, object)
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy) -> None:
+        self._proxy = proxy
         self._block: SharedArray | None = None
         self._busy = False
-        self._next: MapWish | None = None
+        self._next: MapRequest | None = None
         self._turn = 0  # what was asked for an earlier model comes too late
         self.model = ""
         self.encodings: Encodings | None = None
@@ -101,7 +101,7 @@ class EncodingSource:
         """Open a model by name or path; its encodings are told by `described`."""
         self._turn += 1
         self.model, self.encodings, self.current, self._next = model, None, None, None
-        self._exchange.ask(DescribeEncodings(model), partial(self._on_description, self._turn))
+        self._proxy.ask(DescribeEncodings(model), partial(self._on_description, self._turn))
 
     def leave(self) -> None:
         """Have no model."""
@@ -111,18 +111,18 @@ class EncodingSource:
     def cancel(self) -> None:
         """Stop a download."""
         if self.opening:
-            self._exchange.tell(Cancel())
+            self._proxy.tell(Cancel())
 
-    def wish(self, wish: MapWish) -> None:
-        """Ask for a map; it comes by `changed`, unless a newer wish overtakes it.
+    def request(self, wanted: MapRequest) -> None:
+        """Ask for a map; it comes by `changed`, unless a newer request overtakes it.
 
         Raises
         ------
         SamexpError
             If no model is open, it has no such part, or the grid cannot be used.
         """
-        part = self.part(wish.part)
-        self._next = replace(wish, grid_hw=part.require_grid(wish.grid_hw))
+        part = self.part(wanted.part)
+        self._next = replace(wanted, grid_hw=part.require_grid(wanted.grid_hw))
         if not self._busy:
             self._send()
 
@@ -153,19 +153,19 @@ class EncodingSource:
             self.failed.emit(reply.sentence)
 
     def _send(self) -> None:
-        wish, self._next = self._next, None
-        if wish is None or self.encodings is None or wish.grid_hw is None:
+        wanted, self._next = self._next, None
+        if wanted is None or self.encodings is None or wanted.grid_hw is None:
             return
         try:
-            block = self._room_for(self.part(wish.part).map_shape(wish.grid_hw))
+            block = self._room_for(self.part(wanted.part).map_shape(wanted.grid_hw))
         except SamexpError as error:
             self.failed.emit(str(error))
             return
         request = ComputeEncoding(
-            self.model, wish.part, wish.grid_hw, wish.window_tile, wish.dtype, block.ref
+            self.model, wanted.part, wanted.grid_hw, wanted.window_tile, wanted.dtype, block.ref
         )
         self._busy = True
-        self._exchange.ask(request, partial(self._on_map, self._turn, wish, block), (block,))
+        self._proxy.ask(request, partial(self._on_map, self._turn, wanted, block), (block,))
 
     def _room_for(self, shape: tuple[int, int, int]) -> SharedArray:
         """Return a block that holds a map; a larger one that is there will do, but not for ever."""
@@ -175,30 +175,30 @@ class EncodingSource:
             self._block = SharedArray(shape, np.float32)
         return self._block
 
-    def _on_map(self, turn: int, wish: MapWish, block: SharedArray, reply: Reply) -> None:
+    def _on_map(self, turn: int, wanted: MapRequest, block: SharedArray, reply: Reply) -> None:
         if not reply.final:
             return
         if isinstance(reply, EncodingComputed) and turn == self._turn:
-            work = partial(self._finished, wish, block, reply.shape)
-            self._exchange.aside(work, partial(self._show, turn), self._broke)
+            work = partial(self._finished, wanted, block, reply.shape)
+            self._proxy.aside(work, partial(self._show, turn), self._broke)
             return
         self._go_on()
         if isinstance(reply, Failed) and turn == self._turn:
             self.failed.emit(reply.sentence)
 
-    def _finished(self, wish: MapWish, block: SharedArray, shape: tuple[int, int, int]) -> PosencMap:
+    def _finished(self, wanted: MapRequest, block: SharedArray, shape: tuple[int, int, int]) -> PosencMap:
         """Copy a map out of shared memory and compute what every view of it needs; not on the window's thread."""
         encodings = self.encodings
-        if encodings is None or wish.grid_hw is None:
+        if encodings is None or wanted.grid_hw is None:
             raise SamexpError("The model was left.")
-        part = require_part(encodings.parts, wish.part, encodings.name)
+        part = require_part(encodings.parts, wanted.part, encodings.name)
         made = PosencMap(
             block.read(shape),
             encodings.name,
-            wish.part,
-            wish.grid_hw,
-            wish.window_tile or not part.tiled,
-            wish.dtype,
+            wanted.part,
+            wanted.grid_hw,
+            wanted.window_tile or not part.tiled,
+            wanted.dtype,
             part.kind,
             encodings.weights,
         )
@@ -256,16 +256,16 @@ class EncodingSession:
         options = options or WorkerOptions(threads=max(1, (os.cpu_count() or 2) // 2))
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self._folder.path, options))
         self._deliver = deliver
-        self._exchange = Exchange(make, deliver, self._on_other, lambda what: None)
+        self._proxy = EngineProxy(make, deliver, self._on_other, lambda what: None)
         self._question: _Question | None = None  # the newest
         self._analysing = False
         self._lock = threading.Lock()
         self._closed = False
-        self.first, self.second = EncodingSource(self._exchange), EncodingSource(self._exchange)
+        self.first, self.second = EncodingSource(self._proxy), EncodingSource(self._proxy)
 
     def start(self) -> None:
         """Have the worker started before it is needed."""
-        self._exchange.engine.start()
+        self._proxy.engine.start()
 
     def frequencies(self, shown: PosencMap, then: Callable[[npt.NDArray[np.float32]], None]) -> None:
         """Compute the dominant frequency of each channel aside; only the newest question is answered."""
@@ -300,7 +300,7 @@ class EncodingSession:
         if self._closed:
             return
         self._closed = True
-        self._exchange.close()
+        self._proxy.close()
         self.first.release()
         self.second.release()
         self._folder.close()

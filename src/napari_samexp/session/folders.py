@@ -1,4 +1,4 @@
-"""The folder of one sitting: its prior is in it from the moment a prompt is recorded."""
+"""The folder of one session: its prior is in it from the moment a prompt is recorded."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ __all__ = [
     "settings_file",
 ]
 
-KEPT = 5  # folders of former sittings
+KEPT = 5  # folders of former sessions
 _REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
-_IN_USE = "in-use"  # a file that a sitting removes when it ends as it should
+_IN_USE = "in-use"  # a file that a session removes when it ends as it should
 _NAME = re.compile(r"[0-9]{8,12}-.+")
 _FILES = re.compile(rf"lock|{_IN_USE}|prior/{_REVISION.pattern}|prior/images/[^/]+\.png|(.+/)?\.DS_Store")
 
@@ -48,12 +48,12 @@ def settings_file(home: Path | None = None) -> Path:
 
 
 def sessions_dir(home: Path | None = None) -> Path:
-    """Return where the folders of sittings are."""
+    """Return where the folders of sessions are."""
     return state_dir(home) / "sessions"
 
 
 class SessionFolder:
-    """A new folder for this sitting, which no other process takes for one that was left, nor other users read.
+    """A new folder for this session, which no other process takes for one that was left, nor other users read.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class SessionFolder:
     """
 
     def __init__(self, parent: Path) -> None:
-        # counted, not dated: a clock that was set back must not make the newest sitting the oldest
+        # counted, not dated: a clock that was set back must not make the newest session the oldest
         self.path = parent / f"{_highest(parent) + 1:08d}-{secrets.token_hex(3)}"
         self._lock = FileLock(self.path / "lock", mode=0o600, thread_local=False)  # in a new folder
         try:
@@ -83,7 +83,7 @@ class SessionFolder:
             ) from error
 
     def close(self) -> None:
-        """End the sitting: keep the folder if it has recordings, and few of the former ones."""
+        """End the session: keep the folder if it has recordings, and few of the former ones."""
         with suppress(OSError):
             (self.path / _IN_USE).unlink(missing_ok=True)
         keep = _newest_prior(self.path) is not None
@@ -96,7 +96,7 @@ class SessionFolder:
 
 
 def new_folder(parent: Path) -> tuple[SessionFolder, str]:
-    """Return a folder for a sitting, and one sentence if it cannot be where it should.
+    """Return a folder for a session, and one sentence if it cannot be where it should.
 
     A home that cannot be written, as in some containers and on a full disk, must not keep anybody from working.
 
@@ -128,7 +128,7 @@ def _user() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LeftSession:
-    """A former sitting with recordings.
+    """A former session with recordings.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class LeftSession:
 
 
 def left_sessions(parent: Path | None = None) -> list[LeftSession]:
-    """Return the former sittings that left recordings and that no process has open, the newest first."""
+    """Return the former sessions that left recordings and that no process has open, the newest first."""
     parent = parent or sessions_dir()
     found = []
     with suppress(OSError):
@@ -177,7 +177,7 @@ def _highest(parent: Path) -> int:
 
 
 def _number(path: Path) -> int:
-    """Return the place of a sitting in their order; the names of older versions begin with a date, such as 20260131."""
+    """Return the place of a session in their order; the names of older versions begin with a date, such as 20260131."""
     match = re.match(r"[0-9]{8,12}", path.name)
     return int(match[0]) if match else 0
 

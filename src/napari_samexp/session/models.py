@@ -20,7 +20,7 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.sam.variants import VARIANTS
 from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, cache_dir
-from napari_samexp.session.proxy import Exchange
+from napari_samexp.session.proxy import EngineProxy
 
 __all__ = ["SUGGESTED_ON_CPU", "ModelOffer", "ModelState", "Models", "model_offers"]
 
@@ -120,8 +120,8 @@ class Models:
     loaded = Signal(object, bool)
     failed = Signal(str)
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy) -> None:
+        self._proxy = proxy
         self._asked = self._held_id = 0
         self._held = ModelState()  # the model that the worker has, or a new worker is loading again
         self.state = ModelState()
@@ -129,14 +129,12 @@ class Models:
     def load(self, name: str, device: str = "auto", dtype: str = "float32", graphs: bool = False) -> None:
         """Load a model; the one in use stays until that has succeeded."""
         self._set(ModelState("loading", name, self._held.info))
-        self._asked = self._exchange.ask(
-            LoadModel(name, device, dtype, graphs), partial(self._on_reply, name)
-        )
+        self._asked = self._proxy.ask(LoadModel(name, device, dtype, graphs), partial(self._on_reply, name))
 
     def cancel(self) -> None:
         """Stop loading."""
         if self.state.state == "loading":
-            self._exchange.tell(Cancel())
+            self._proxy.tell(Cancel())
 
     def on_other(self, reply: Reply) -> None:
         """Learn of a worker that ended, and of the model that its successor loads again."""

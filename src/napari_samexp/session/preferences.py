@@ -1,4 +1,4 @@
-"""What a person set, in one small file that the next sitting finds."""
+"""What a person set, in one small file that the next session finds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _knob(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The run that the last sitting ended with.
+    """The run that the last session ended with.
 
     Parameters
     ----------

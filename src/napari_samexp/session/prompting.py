@@ -21,7 +21,7 @@ from napari_samexp.engine.messages import (
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.errors import ImageError, PromptError, SettingsError
 from napari_samexp.session.models import Models
-from napari_samexp.session.proxy import Exchange
+from napari_samexp.session.proxy import EngineProxy
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import Prompt
@@ -81,8 +81,8 @@ class Prompting:
     recorded = Signal(object)
     failed = Signal(str)
 
-    def __init__(self, exchange: Exchange, models: Models, recordings: Recordings) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy, models: Models, recordings: Recordings) -> None:
+        self._proxy = proxy
         self._models = models
         self._recordings = recordings
         self._asked = 0
@@ -187,7 +187,7 @@ class Prompting:
         prompt, settings = self.prompt, self.settings
         name = name or self._recordings.name_of(label)
         request = Record(image.ref, prompt, label, name, self._choice, settings.side, settings.square)
-        self._exchange.ask(request, partial(self._on_recorded, prompt), (image,))
+        self._proxy.ask(request, partial(self._on_recorded, prompt), (image,))
 
     # ---- previews
 
@@ -201,11 +201,11 @@ class Prompting:
             return
         request = Preview(self.image.ref, prompt, self.settings.side, self.settings.square)
         then = partial(self._on_preview, self._hover is not None)
-        self._asked = self._exchange.ask(request, then, (self.image,))
+        self._asked = self._proxy.ask(request, then, (self.image,))
 
     def give_up(self) -> None:
         """Wait no longer for the preview on its way."""
-        self._exchange.forget(self._asked)
+        self._proxy.forget(self._asked)
         self._asked = 0
 
     def _on_preview(self, hover: bool, reply: Reply) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from napari_samexp.engine.client import Engine
 from napari_samexp.engine.messages import Control, Reply, Request, Working
 
-__all__ = ["Deliver", "Exchange", "MakeEngine", "at_once"]
+__all__ = ["Deliver", "EngineProxy", "MakeEngine", "at_once"]
 
 T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
@@ -25,7 +25,7 @@ def at_once(call: Callable[[], None]) -> None:
     call()
 
 
-class Exchange:
+class EngineProxy:
     """Asks the engine, and runs slow work of this process aside.
 
     Parameters

@@ -23,7 +23,7 @@ from napari_samexp.engine.messages import (
     UndoChange,
 )
 from napari_samexp.errors import PriorError
-from napari_samexp.session.proxy import Exchange
+from napari_samexp.session.proxy import EngineProxy
 
 __all__ = ["Recordings"]
 
@@ -53,8 +53,8 @@ class Recordings:
     saved = Signal(object)
     failed = Signal(str)
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy) -> None:
+        self._proxy = proxy
         self._state = PriorState()
         self._saved: tuple[object, ...] = ()
         self.undoable = False
@@ -136,7 +136,7 @@ class Recordings:
                 self._saved = content
                 self.saved.emit(target)
 
-        self._exchange.ask(SavePrior(str(target)), on_reply)
+        self._proxy.ask(SavePrior(str(target)), on_reply)
 
     def edit(self, request: PriorEdit, done: Callable[[], None] | None = None) -> None:
         """Have the worker change the prior; `done` is called once that is on disk."""
@@ -149,7 +149,7 @@ class Recordings:
                 if done is not None:
                     done()
 
-        self._exchange.ask(request, on_reply)
+        self._proxy.ask(request, on_reply)
 
     def take(self, state: PriorState) -> None:
         """Show the prior as the worker has it."""

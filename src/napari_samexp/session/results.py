@@ -13,7 +13,7 @@ from psygnal import Signal
 from napari_samexp.engine.messages import FrameDone, Keep, Kept, TrackStarted
 from napari_samexp.errors import SettingsError
 from napari_samexp.session.frames import lost_frames, next_lost, previous_lost
-from napari_samexp.session.proxy import Exchange
+from napari_samexp.session.proxy import EngineProxy
 from napari_samexp.types import ObjectScore
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Results:
     edited_changed = Signal()
     failed = Signal(str)
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy) -> None:
+        self._proxy = proxy
         self.labels: EditableLabels | None = None
         self.scores: dict[int, dict[int, ObjectScore]] = {}
 
@@ -132,7 +132,7 @@ class Results:
                 from napari_samexp.session.stores import look_into
 
                 path = Path(reply.store)
-                self._exchange.aside(lambda: look_into(path), self._add, self._fail)
+                self._proxy.aside(lambda: look_into(path), self._add, self._fail)
         if self.labels is not None:
             self.labels.guarding = True
 
@@ -159,7 +159,7 @@ class Results:
 
     def _on_edit(self, frames: frozenset[int]) -> None:
         if self.labels is not None and self.labels.guarding:
-            self._exchange.tell(Keep(frames))
+            self._proxy.tell(Keep(frames))
         self.edited_changed.emit()
 
     def _add(self, found: OpenedStore) -> None:

@@ -1,4 +1,4 @@
-"""One sitting at the viewer: a model, a prompt in work, recordings, a video and its run."""
+"""One session at the viewer: a model, a prompt in work, recordings, a video and its run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from napari_samexp.session.jobs import JobState
 from napari_samexp.session.models import Models, ModelState
 from napari_samexp.session.preferences import LastRun, Preferences, load_preferences, save_preferences
 from napari_samexp.session.prompting import Prompting
-from napari_samexp.session.proxy import Deliver, Exchange, MakeEngine, at_once
+from napari_samexp.session.proxy import Deliver, EngineProxy, MakeEngine, at_once
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.session.tracking import Tracking
@@ -36,7 +36,7 @@ __all__ = ["Leftover", "Session"]
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What an earlier sitting left, and `Session.reopen` brings back."""
+    """What an earlier session left, and `Session.reopen` brings back."""
 
     run: LastRun | None
     recordings: LeftSession | None
@@ -46,7 +46,7 @@ class Leftover:
 
 
 class Session:
-    """Everything that a person does in one sitting, without a window.
+    """Everything that a person does in one session, without a window.
 
     No method waits for the model: what comes of a request is told by signals. A method raises a
     `SamexpError` if it is asked for something that makes no sense, and nothing has changed then.
@@ -84,7 +84,7 @@ class Session:
     first_notice : str
         Why recordings are kept elsewhere, or why settings begin anew, if so.
     folder : Path
-        This sitting's own, where the prior is from the moment a prompt is recorded.
+        This session's own, where the prior is from the moment a prompt is recorded.
     """
 
     notice = Signal(str)
@@ -103,16 +103,16 @@ class Session:
         self._folder, elsewhere = new_folder(sessions_dir(home))
         self.folder = self._folder.path
         make = make_engine or (lambda on_reply: EngineClient(on_reply, self.folder, options))
-        self._exchange = Exchange(make, deliver, self._on_other, self.activity.emit)
-        self.models = Models(self._exchange)
-        self.recordings = Recordings(self._exchange)
-        self.prompting = Prompting(self._exchange, self.models, self.recordings)
-        self.results = Results(self._exchange)
-        self.tracking = Tracking(self._exchange, self.recordings, self.results)
+        self._proxy = EngineProxy(make, deliver, self._on_other, self.activity.emit)
+        self.models = Models(self._proxy)
+        self.recordings = Recordings(self._proxy)
+        self.prompting = Prompting(self._proxy, self.models, self.recordings)
+        self.results = Results(self._proxy)
+        self.tracking = Tracking(self._proxy, self.recordings, self.results)
         self._settings_file = settings_file(home)
         self.settings, anew = load_preferences(self._settings_file)
         self.first_notice = elsewhere or anew
-        self._wished = self.settings
+        self._requested = self.settings
         self._closed = False
         self._connect()
         self._spread_settings()
@@ -121,7 +121,7 @@ class Session:
 
     def start(self) -> None:
         """Have the worker started before it is needed, and slow modules imported aside."""
-        self._exchange.engine.start()
+        self._proxy.engine.start()
         threading.Thread(target=_import_early, name="napari-samexp imports", daemon=True).start()
 
     def load_model(
@@ -135,7 +135,7 @@ class Session:
         """Load a model by name or path; what is not given is as in the settings."""
         given = {"model": name, "device": device, "dtype": dtype, "graphs": graphs}
         settings = self.settings.changed({key: value for key, value in given.items() if value is not None})
-        self._wished = settings
+        self._requested = settings
         self.models.load(settings.model, settings.device, settings.dtype, settings.graphs)
 
     def change_settings(self, **values: Any) -> None:
@@ -157,7 +157,7 @@ class Session:
             self.prompting.ask_preview()
 
     def look_back(self) -> None:
-        """Look for what the last sitting left; `left_found` tells, if there is anything."""
+        """Look for what the last session left; `left_found` tells, if there is anything."""
         run = self.settings.last_run
 
         def look() -> Leftover:
@@ -168,10 +168,10 @@ class Session:
             if found:
                 self.left_found.emit(found)
 
-        self._exchange.aside(look, tell, lambda _: None)
+        self._proxy.aside(look, tell, lambda _: None)
 
     def reopen(self, left: Leftover, *, resume: bool = False) -> None:
-        """Take over the recordings that a sitting left, if there are none here, and show its run.
+        """Take over the recordings that a session left, if there are none here, and show its run.
 
         Parameters
         ----------
@@ -179,8 +179,8 @@ class Session:
             Also go on with the run at once.
         """
         if not self.recordings.all:
-            # looked for again: the sitting may have been about to end when it was looked for first
-            self._exchange.aside(self.left_sessions, self._recover_newest, lambda _: None)
+            # looked for again: the session may have been about to end when it was looked for first
+            self._proxy.aside(self.left_sessions, self._recover_newest, lambda _: None)
         if left.run is not None:
             self.open_run(left.run.store, resume=resume)
 
@@ -196,11 +196,11 @@ class Session:
             self.recover(left[0])
 
     def left_sessions(self) -> list[LeftSession]:
-        """Return former sittings whose recordings can be taken over, the newest first."""
+        """Return former sessions whose recordings can be taken over, the newest first."""
         return [left for left in left_sessions(self.folder.parent) if left.path != self.folder]
 
     def recover(self, left: LeftSession) -> None:
-        """Take over the recordings of a former sitting, in the place of those here, and remove it."""
+        """Take over the recordings of a former session, in the place of those here, and remove it."""
         here = self.folder / "prior" / "pictures"
 
         def copy() -> None:
@@ -209,19 +209,19 @@ class Session:
                 shutil.copytree(there, here, dirs_exist_ok=True, ignore=_not_files)
 
         def discard() -> None:
-            self._exchange.aside(left.discard, lambda _: None, lambda _: None)
+            self._proxy.aside(left.discard, lambda _: None, lambda _: None)
 
         def load(_: object) -> None:
             self.recordings.edit(LoadPrior(str(left.prior)), discard)
 
-        self._exchange.aside(copy, load, load)  # without the images, only this model can use them
+        self._proxy.aside(copy, load, load)  # without the images, only this model can use them
 
     def close(self) -> None:
         """End the worker and let go of everything; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
-        self._exchange.close()
+        self._proxy.close()
         if self.prompting.image is not None:
             self.prompting.image.release()
         self._folder.close()
@@ -256,9 +256,9 @@ class Session:
             # what was shown is still right, and asking again could end the worker again
             self.tracking.on_model_again()
             return
-        wished = self._wished
+        requested = self._requested
         self.change_settings(
-            model=wished.model, device=wished.device, dtype=wished.dtype, graphs=wished.graphs
+            model=requested.model, device=requested.device, dtype=requested.dtype, graphs=requested.graphs
         )
         self.prompting.ask_preview()
 

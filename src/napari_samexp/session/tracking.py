@@ -33,7 +33,7 @@ from napari_samexp.errors import PromptError, SamexpError, StoreError, VideoErro
 from napari_samexp.session.forecasts import Estimate, Forecasts
 from napari_samexp.session.frames import RECENT, select_frames
 from napari_samexp.session.jobs import JobState, after_reply
-from napari_samexp.session.proxy import Exchange
+from napari_samexp.session.proxy import EngineProxy
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
 from napari_samexp.tracking.settings import TrackSettings
@@ -70,8 +70,8 @@ class Tracking:
     remembered = Signal(int)
     failed = Signal(str)
 
-    def __init__(self, exchange: Exchange, recordings: Recordings, results: Results) -> None:
-        self._exchange = exchange
+    def __init__(self, proxy: EngineProxy, recordings: Recordings, results: Results) -> None:
+        self._proxy = proxy
         self._recordings = recordings
         self._results = results
         self._request: Track | None = None
@@ -135,12 +135,12 @@ class Tracking:
             from napari_samexp.io.video import open_video
 
             video = open_video(video, limits=limits)
-        ref = self._exchange.engine.share_video(video)
+        ref = self._proxy.engine.share_video(video)
         return replace(ref, name=name) if name else ref
 
     def _take_video(self, video: VideoRef | None) -> None:
         if self.video is not None:
-            self._exchange.engine.release_video(self.video)
+            self._proxy.engine.release_video(self.video)
         self.video = video
         self.video_changed.emit(video)
 
@@ -202,7 +202,7 @@ class Tracking:
     def pause(self) -> None:
         """Stop after the frame in work, and keep everything ready to go on."""
         if self.job.active:
-            self._exchange.tell(Pause())
+            self._proxy.tell(Pause())
 
     def resume(self) -> None:
         """Go on: after a pause, or with a run that was cancelled, failed or interrupted.
@@ -213,7 +213,7 @@ class Tracking:
             If there is no such run.
         """
         if self.job.state == "paused":
-            self._exchange.tell(Continue())
+            self._proxy.tell(Continue())
         elif self._request is not None and self.job.resumable:
             self._go_on(self._request)
         else:
@@ -222,14 +222,14 @@ class Tracking:
     def cancel(self) -> None:
         """End the run; its finished frames stay, and it can be resumed."""
         if self.job.active:
-            self._exchange.tell(Cancel())
+            self._proxy.tell(Cancel())
         elif self.job.state == "interrupted":
             self._set_job(replace(self.job, state="cancelled"))
 
     def reset_memory(self) -> None:
         """Let the run's next frame see the prior alone."""
         if self.job.active:
-            self._exchange.tell(ResetRecent())
+            self._proxy.tell(ResetRecent())
 
     def open_run(
         self,
@@ -260,9 +260,7 @@ class Tracking:
         from napari_samexp.session.stores import look_into
 
         path = Path(store).absolute()
-        self._exchange.aside(
-            lambda: look_into(path, video), partial(self._on_opened, resume, known), self._fail
-        )
+        self._proxy.aside(lambda: look_into(path, video), partial(self._on_opened, resume, known), self._fail)
 
     def _on_opened(self, resume: bool, known: tuple[tuple[str, int], ...], found: OpenedStore) -> None:
         if self.job.active:
@@ -293,7 +291,7 @@ class Tracking:
         self._begun = self._progressed = False
         self._request = request
         self._set_job(JobState("starting", request.store))
-        self._exchange.ask(request, self._on_reply)
+        self._proxy.ask(request, self._on_reply)
 
     def _on_reply(self, reply: Reply) -> None:
         if isinstance(reply, TrackStarted):
@@ -402,7 +400,7 @@ class Tracking:
             side=self.settings.side,
             square=self.settings.square,
         )
-        self._exchange.ask(request, partial(self._on_remembered, request, seen), (shared,))
+        self._proxy.ask(request, partial(self._on_remembered, request, seen), (shared,))
 
     def _on_remembered(
         self, request: RememberFrame, seen: npt.NDArray[np.bool_] | None, reply: Reply

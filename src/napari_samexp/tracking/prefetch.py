@@ -11,12 +11,12 @@ import numpy.typing as npt
 from napari_samexp.io.video import LazyVideo
 from napari_samexp.types import VideoSource
 
-__all__ = ["Ahead"]
+__all__ = ["Prefetcher"]
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class Ahead:
+class Prefetcher:
     """Reads one frame ahead, on a thread of its own, where a video may be read on any thread.
 
     Only our own `LazyVideo` promises that; of other sources each frame is read when it is asked for. As a
@@ -25,7 +25,7 @@ class Ahead:
 
     def __init__(self, video: VideoSource) -> None:
         self._video = video
-        self._pool = ThreadPoolExecutor(1, "samexp ahead") if isinstance(video, LazyVideo) else None
+        self._pool = ThreadPoolExecutor(1, "samexp prefetch") if isinstance(video, LazyVideo) else None
         self._pending: tuple[int, Future[Pixels]] | None = None
 
     def frame(self, index: int, following: int | None) -> Pixels:
@@ -43,7 +43,7 @@ class Ahead:
             self._pending = following, self._pool.submit(self._video.frame, following)
         return frame
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(self, *_: Any) -> None:

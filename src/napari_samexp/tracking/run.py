@@ -19,7 +19,7 @@ from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
-from napari_samexp.tracking.prefetch import Ahead
+from napari_samexp.tracking.prefetch import Prefetcher
 from napari_samexp.tracking.prior import PriorMemory, Recording
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.tracking.tracker import Tracker
@@ -160,7 +160,7 @@ class Run:
             self._restore(frames[0], frames[: list(frames).index(self.todo[0])])
 
     def __iter__(self) -> Iterator[FrameResult]:
-        with Ahead(self._video) as ahead:
+        with Prefetcher(self._video) as ahead:
             for place, index in enumerate(self.todo):
                 if index not in self.keep:
                     following = (i for i in islice(self.todo, place + 1, None) if i not in self.keep)

@@ -8,7 +8,7 @@ from napari_samexp._qt.posenc.encoding_frame import grid_of
 from napari_samexp._qt.posenc.encoding_layers import EncodingLayers
 from napari_samexp.posenc.map import PosencMap
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAX_SIDE, Part
-from napari_samexp.session.encodings import EncodingSource, MapWish
+from napari_samexp.session.encodings import EncodingSource, MapRequest
 
 __all__ = ["Comparison", "same_share"]
 
@@ -39,7 +39,7 @@ class Comparison:
         names = [each.name for each in self._source.encodings.parts]
         return self._source.part(part.name if part.name in names else ABSOLUTE)
 
-    def wish(self, part: Part, first: MapWish, dtype: str) -> None:
+    def request(self, part: Part, first: MapRequest, dtype: str) -> None:
         """Ask for the same part, on a grid that is as much finer or coarser than the model's own.
 
         Raises
@@ -53,7 +53,7 @@ class Comparison:
         grid = None
         if first.grid_hw is not None and part.resizable and other.resizable:
             grid = same_share(first.grid_hw, part.grid_hw, other.grid_hw)
-        self._source.wish(MapWish(other.name, grid, first.window_tile, dtype))
+        self._source.request(MapRequest(other.name, grid, first.window_tile, dtype))
 
     def show(self, made: PosencMap) -> None:
         """Show the second map, the first to the left and this one to the right."""

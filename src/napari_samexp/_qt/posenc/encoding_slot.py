@@ -30,7 +30,7 @@ class EncodingSlot:
     layers: dict[str, Any] = field(default_factory=dict)
     rects: dict[str, Rect] = field(default_factory=dict)
     _limits: dict[str, Limits] = field(default_factory=dict)
-    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # wished for, and as napari made it
+    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # requested for, and as napari made it
 
     def looks(self, kind: str) -> dict[str, Any]:
         """Return the settings of a new layer."""
@@ -80,10 +80,10 @@ class EncodingSlot:
             if not np.allclose(getattr(layer, name), lies[name]):
                 setattr(layer, name, lies[name])
         layer.metadata = {MARK: self.made.facts}
-        wished = self.name(kind)
-        if self._names[kind][0] != wished and layer.name == self._names[kind][1]:
-            layer.name = wished
-            self._names[kind] = wished, layer.name
+        requested = self.name(kind)
+        if self._names[kind][0] != requested and layer.name == self._names[kind][1]:
+            layer.name = requested
+            self._names[kind] = requested, layer.name
 
     def fit_contrast(self, channel: int | None = None, *, force: bool = False) -> None:
         """Set contrast anew; with `force`, that of the map also where a person has set it.

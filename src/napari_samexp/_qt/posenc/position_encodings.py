@@ -24,7 +24,7 @@ from napari_samexp.errors import SamexpError
 from napari_samexp.posenc.map import PosencMap, save_sheet
 from napari_samexp.sam.encoding_spec import MAX_SIDE, Part
 from napari_samexp.sam.weights.catalogue import STARTER
-from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapWish
+from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
 
 __all__ = ["PositionEncodings"]
 
@@ -137,7 +137,7 @@ class PositionEncodings(Dock):
         for signal, call in (
             (session.notice, self.say),
             (session.first.described, self._described),
-            (session.second.described, self._wish),
+            (session.second.described, self._request),
             (session.first.changed, partial(self._arrived, 0)),
             (session.second.changed, partial(self._arrived, 1)),
             (session.first.failed, self._failed),
@@ -145,11 +145,11 @@ class PositionEncodings(Dock):
             (session.first.progress, panel.show_download),
             (session.second.progress, panel.show_download),
             (panel.part.activated, self._part_chosen),
-            (panel.dtype.activated, self._wish),
-            (panel.compare_dtype.activated, self._wish),
-            (panel.grid_height.valueChanged, self._wish),
-            (panel.grid_width.valueChanged, self._wish),
-            (panel.window_tile.toggled, self._wish),
+            (panel.dtype.activated, self._request),
+            (panel.compare_dtype.activated, self._request),
+            (panel.grid_height.valueChanged, self._request),
+            (panel.grid_width.valueChanged, self._request),
+            (panel.window_tile.toggled, self._request),
             (panel.native_grid.clicked, self._part_chosen),
             (panel.contrast.currentIndexChanged, self._contrast_chosen),
             (panel.show_norm.toggled, partial(self._want, "norm")),
@@ -175,7 +175,7 @@ class PositionEncodings(Dock):
     def _sources(self) -> tuple[EncodingSource, EncodingSource]:
         return self.session.first, self.session.second
 
-    # ---- what is wished for
+    # ---- what is requested for
 
     def _described(self, encodings: Encodings) -> None:
         self._last = self.session.first.model
@@ -196,19 +196,19 @@ class PositionEncodings(Dock):
         part = self._part()
         if part is not None:
             self.panel.show_part(part)
-            self._wish()
+            self._request()
 
-    def _wish(self, *_: Any) -> None:
-        """Ask for the maps that the controls describe; a newer wish overtakes one on its way."""
+    def _request(self, *_: Any) -> None:
+        """Ask for the maps that the controls describe; a newer request overtakes one on its way."""
         part, panel = self._part(), self.panel
         if part is None:
             return
         grid = (panel.grid_height.value(), panel.grid_width.value()) if part.resizable else None
-        wish = MapWish(part.name, grid, panel.window_tile.isChecked(), panel.dtype.currentData())
+        wanted = MapRequest(part.name, grid, panel.window_tile.isChecked(), panel.dtype.currentData())
         try:
-            self.session.first.wish(wish)
+            self.session.first.request(wanted)
             self._allow_tile(part)
-            self.comparison.wish(part, wish, panel.compare_dtype.currentData())
+            self.comparison.request(part, wanted, panel.compare_dtype.currentData())
         except SamexpError as error:
             self.say(str(error))
 
