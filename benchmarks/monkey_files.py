@@ -15,6 +15,7 @@ from bad_input_sound import damaged, frames, make_sound_files
 from monkey_layers import HOSTILE
 
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.measure.comparison import Cell, Comparison
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.tracking import PriorMemory
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
@@ -72,23 +73,22 @@ def hostile_store(path: Path, name: str) -> None:
 
 
 def hostile_comparison(folder: Path) -> None:
-    rows = HOSTILE[:3]
+    rows = tuple(HOSTILE[:3])
     cells = [
-        {
-            "row": row,
-            "column": row,
-            "video": "clip.mp4",
-            "store": f"hostile{n}.zarr",
-            "presence": 1.0,
-            "frames": 12,
-            "best": 3,
-        }
+        Cell(
+            row,
+            rows[0],
+            str(folder / "clip.mp4"),
+            str(folder / f"hostile{n}.zarr"),
+            presence=1.0,
+            frames=12,
+            best=3,
+        )
         for n, row in enumerate(rows)
     ]
-    cells[1]["error"] = HOSTILE[1]
-    cells[2]["video"] = "//host/share/x.mp4"
-    content = {"version": 1, "rows": rows, "columns": rows[:1], "cells": cells, "agreement": {}}
-    (folder / "comparison.json").write_text(json.dumps(content))
+    cells[1], cells[2] = replace(cells[1], error=HOSTILE[1]), replace(cells[2], video="//host/share/x.mp4")
+    Comparison(rows, rows[:1], tuple(cells), {}).save(folder / "comparison.json")
+    content = json.loads((folder / "comparison.json").read_text("utf-8"))
     (folder / "broken.json").write_text(json.dumps({**content, "rows": 3, "cells": [[]]}))
 
 

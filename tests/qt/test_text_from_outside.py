@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from napari_samexp._qt.text import PlainLabel, button_text, for_napari, readable
 from napari_samexp.engine.messages import PriorState
 from napari_samexp.errors import StoreError
 from napari_samexp.io.labels import LabelStore
+from napari_samexp.measure.comparison import Cell, Comparison
 from napari_samexp.session import LastRun, Leftover
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 
@@ -185,16 +187,9 @@ def test_the_dock_of_comparison(qtbot: Any, viewer: Any, tmp_path: Path, name: s
 
     write_mp4(tmp_path / "v.mp4", [np.full((20, 30, 3), 50 * t, np.uint8) for t in range(3)], 5)
     make_store(tmp_path / "s.zarr", [name])
-    cell = {"row": name, "column": name, "video": "v.mp4", "store": "s.zarr", "presence": 1.0, "frames": 3}
-    broken = {**cell, "error": name}
-    content = {
-        "version": 1,
-        "rows": [name, name],
-        "columns": [name],
-        "cells": [cell, broken],
-        "agreement": {},
-    }
-    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    cell = Cell(name, name, str(tmp_path / "v.mp4"), str(tmp_path / "s.zarr"), presence=1.0, frames=3)
+    cells = (cell, replace(cell, error=name))
+    Comparison((name, name), (name,), cells, {}).save(tmp_path / "comparison.json")
     dock = ComparisonDock(viewer)
     qtbot.addWidget(dock)
     dock.load(str(tmp_path / "comparison.json"))
