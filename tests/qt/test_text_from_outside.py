@@ -259,7 +259,7 @@ def test_help_opens_nothing_but_its_pages(qtbot: Any, tmp_path: Path) -> None:
 def test_every_label_and_tooltip_goes_through_the_helper() -> None:
     found = [
         f"{path.name}:{node.lineno}"
-        for path in sorted(QT.glob("*.py"))
+        for path in sorted(QT.rglob("*.py"))
         if path.name != "text.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and is_a_way_around(node)

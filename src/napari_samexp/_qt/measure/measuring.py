@@ -29,7 +29,7 @@ __all__ = ["MeasuringDock", "evaluate_layers", "masks_of", "show_regions"]
 
 _TIPS = {
     "labels": "What is measured.",
-    "truth": "What it is compared with.",
+    "ground_truth": "What it is compared with.",
     "evaluate": "J, F and presence of each label, as DAVIS defines them.",
     "tracks": "A Tracks layer of the centroids, and areas and scores in the labels' features.",
     "table": "Save area, centroid, box and scores of each frame as CSV.",
@@ -161,7 +161,7 @@ class MeasuringDock(QWidget):
     def _build(self) -> None:
         form = QFormLayout()
         form.addRow("labels", self.labels)
-        form.addRow("truth", self.ground_truth)
+        form.addRow("ground truth", self.ground_truth)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         for name, tip in _TIPS.items():
