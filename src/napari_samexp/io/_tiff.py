@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image
 
 from napari_samexp.errors import ImageError
+from napari_samexp.io._tiff_survey import own_ome, survey
 
-__all__ = ["MAX_PIXELS", "TiffStack", "is_tiff", "require_honest"]
+__all__ = ["MAX_PIXELS", "TiffStack", "is_tiff", "known_orientation", "require_honest"]
 
 # Where Pillow refuses too: a file of a few bytes can claim to be as large as it likes.
 MAX_PIXELS = 2 * 89_478_485
@@ -22,6 +23,26 @@ MAX_PIXELS = 2 * 89_478_485
 # A file may unpack to this much whatever its size, and to more only as far as images of things do
 FREE_BYTES = 128 * 2**20
 MAX_RATIO = 100
+
+# What tifffile would follow to other files, or read as slides and gels are read
+_LEFT_OUT = frozenset(
+    [
+        "avs",
+        "bif",
+        "eer",
+        "indica",
+        "mdgel",
+        "micromanager",
+        "mmstack",
+        "ndpi",
+        "ndtiff",
+        "philips",
+        "qpi",
+        "scn",
+        "sis",
+        "svs",
+    ]
+)
 
 _ORIENTATION = 274
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -35,6 +56,11 @@ def require_honest(path: Path, unpacked: int, packed: int) -> None:
             f"{path} says that {packed} bytes of it unpack to {unpacked / 2**20:.0f} MB, which no image of things "
             "does; make it smaller, or save it without compression."
         )
+
+
+def known_orientation(value: Any) -> int:
+    """Return an EXIF orientation, 1 to 8; 1 for whatever else a file may say."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def is_tiff(path: Path) -> bool:
@@ -67,7 +93,7 @@ class TiffStack:
         self._path = path
         self._file: Any = None
         try:
-            self._file = tifffile.TiffFile(path)
+            self._file = self._opened()
             self._read_layout()
         except ImageError:
             self.close()
@@ -76,8 +102,17 @@ class TiffStack:
             self.close()
             raise ImageError(f"{path} is a broken TIFF file ({error}); copy or save it again.") from error
 
+    def _opened(self) -> Any:
+        """Return the file as tifffile sees it, with no page but its own."""
+        found = survey(self._path)
+        self._held = found.pages
+        ome = own_ome(self._path, found)
+        kinds: dict[str, Any] = {f"is_{kind}": False for kind in _LEFT_OUT & tifffile.TIFF.FILE_FLAGS}
+        return tifffile.TiffFile(self._path, **kinds, **({"omexml": ome} if ome else {"is_ome": False}))
+
     def _read_layout(self) -> None:
         series = self._file.series[0]
+        self._require_held(series)
         shape, axes, self._pages = tuple(series.shape), series.axes, list(series.pages)
         self._keyframe = series.keyframe
         alike = [s for s in self._file.series if tuple(s.shape) == shape and s.dtype == series.dtype]
@@ -94,6 +129,16 @@ class TiffStack:
         self.orientation = self._orientation()
         self._read = self._reader(series, shape)
 
+    def _require_held(self, series: Any) -> None:
+        """Raise `ImageError` if a file describes more images than it has, as pages or one behind the other."""
+        planes = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
+        nbytes = math.prod(series.shape) * series.dtype.itemsize
+        end = math.inf if series.dataoffset is None else series.dataoffset + nbytes
+        if planes > self._held and end > self._path.stat().st_size:
+            raise ImageError(
+                f"{self._path} says that it has {planes} images, and the file ends before; copy or save it again."
+            )
+
     def _require_usable(self, shape: tuple[int, ...], axes: str) -> None:
         frame = self.frame_shape
         if 0 in shape or len(frame) not in (2, 3) or (len(frame) == 3 and frame[-1] not in (1, 3, 4)):
@@ -109,7 +154,7 @@ class TiffStack:
 
     def _orientation(self) -> int:
         tag = self._keyframe.tags.get(_ORIENTATION)
-        return int(tag.value) if tag is not None else 1
+        return known_orientation(None if tag is None else tag.value)
 
     def _reader(self, series: Any, shape: tuple[int, ...]) -> Callable[[int], AnyArray]:
         # ImageJ writes large stacks as one page and raw numbers behind it, so pages do not always help
@@ -138,7 +183,7 @@ class TiffStack:
         return (3,) if part.ndim == 3 and len(self._stored) == 2 else ()
 
     def _page(self, page: Any) -> AnyArray:
-        require_honest(self._path, page.nbytes, sum(page.databytecounts))
+        require_honest(self._path, page.nbytes, min(sum(page.databytecounts), self._path.stat().st_size))
         try:
             return _shown(self._keyframe, page.asarray())
         except ValueError as error:
@@ -148,6 +193,8 @@ class TiffStack:
             self._path, formats=("TIFF",)
         ) as file:  # knows LZW and JPEG, which tifffile leaves to imagecodecs
             file.seek(page.index)
+            if file.size != (page.imagewidth, page.imagelength):
+                raise ValueError(f"its size is given twice, as {file.size} too")
             image = file.convert("RGB") if file.mode in ("P", "CMYK", "YCbCr") else file
             return np.asarray(image)
 
