@@ -27,13 +27,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import bad_input_crafted
 import bad_input_media
 import bad_input_runs
 import bad_input_weights
 from bad_input_guard import Kind, Outcome, Running, run_all
 from bad_input_sound import make_sound_files
 
-KINDS: dict[str, Kind] = {**bad_input_weights.KINDS, **bad_input_media.KINDS, **bad_input_runs.KINDS}
+KINDS: dict[str, Kind] = {
+    **bad_input_weights.KINDS,
+    **bad_input_media.KINDS,
+    **bad_input_crafted.KINDS,
+    **bad_input_runs.KINDS,
+}
 
 
 def cases(kinds: Sequence[str], count: int) -> Iterator[tuple[str, Kind, int]]:

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import tifffile
+from bad_input_crafted import png, png_chunk, zeros
 from bad_input_guard import Case
 from bad_input_sound import CLIPS, HEIGHT, WIDTH, damaged, frames, write_video
 from bad_input_videos import CLAIMS, write_claim
@@ -446,34 +447,17 @@ def claiming_image(chance: Random, sound: Path, folder: Path) -> Case:
     return Case(f"image: {how}", _seen(path, chance))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, more: bytes = b"") -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def _zeros(count: int) -> bytes:
-    packer = zlib.compressobj(9)
-    piece = bytes(1 << 20)
-    parts = [packer.compress(piece) for _ in range(count >> 20)]
-    return b"".join(parts) + packer.compress(bytes(count & ((1 << 20) - 1))) + packer.flush()
-
-
 def _black_png(path: Path, chance: Random, side: int, depth: int, colour: int) -> None:
     channels = {0: 1, 2: 3, 6: 4}[colour]
-    path.write_bytes(png(side, side, depth, colour, _zeros(side * (1 + side * channels * depth // 8))))
+    path.write_bytes(png(side, side, depth, colour, zeros(side * (1 + side * channels * depth // 8))))
 
 
 def _black_palette(path: Path) -> None:
-    colours = struct.pack(">I", 3) + b"PLTE\0\0\0" + struct.pack(">I", zlib.crc32(b"PLTE\0\0\0"))
-    path.write_bytes(png(11_000, 11_000, 8, 3, _zeros(11_000 * 11_001), colours))
+    path.write_bytes(png(11_000, 11_000, 8, 3, zeros(11_000 * 11_001), png_chunk(b"PLTE", bytes(3))))
 
 
 def _text_bomb(path: Path, chance: Random) -> None:
-    data = b"Comment\0\0" + _zeros(200 << 20)
-    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    chunk = png_chunk(b"zTXt", b"Comment\0\0" + zeros(200 << 20))
     path.write_bytes(png(4, 4, 8, 0, zlib.compress(bytes(20)), chunk))
 
 

@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -255,6 +256,47 @@ def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path, kind: str) -> None:
         tifffile.imwrite(path, black, compression="zlib", rowsperstrip=12_000)
     with pytest.raises(ImageError, match=r"unpack to 137 MB, which no image of things does"):
         read_image(path)
+
+
+def test_only_formats_of_the_list_are_read_whatever_the_name(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "a.ico")
+    (tmp_path / "a.ico").rename(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(COLOUR).save(tmp_path / "b.webp", lossless=True)
+    (tmp_path / "b.webp").rename(tmp_path / "b.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), COLOUR)
+    Image.new("RGB", (30, 20), (10, 200, 90)).save(tmp_path / "c.avif")
+    assert np.abs(read_image(tmp_path / "c.avif").astype(int) - (10, 200, 90)).max() < 6
+
+
+def exif_of(value: int, kind: int = 3, entries: int = 0) -> bytes:
+    """EXIF with an orientation, and entries that each say they hold half of it."""
+    pairs = [(0x0112, kind, 1, value), *((0x0400 + n, 7, 6 * entries, 8) for n in range(entries))]
+    fields = b"".join(struct.pack("<HHII", *pair) for pair in pairs)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(pairs)) + fields + bytes(68)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize(
+    "exif", [exif_of(0), exif_of(60_000), exif_of(40, 5), exif_of(0x36, 2), exif_of(6)[:22]], ids=range(5)
+)
+def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, suffix: str, exif: bytes) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.fromarray(COLOUR).save(path, exif=exif)
+    assert read_image(path).shape == COLOUR.shape and image_size(path) == COLOUR.shape[:2]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif"])
+def test_exif_of_many_entries_is_read_without_a_word(tmp_path: Path, suffix: str) -> None:
+    """In these tests a warning is an error: Pillow has one for each entry that cannot be true."""
+    path = tmp_path / f"a.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.fromarray(COLOUR).save(path, exif=exif_of(6, entries=4000))
+    assert read_image(path).shape == (30, 20, 3) and image_size(path) == (30, 20)
 
 
 def test_a_large_image_of_something_is_read(tmp_path: Path) -> None:

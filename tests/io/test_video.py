@@ -15,7 +15,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_samexp.errors import ImageError, VideoError
+from napari_samexp.errors import ImageError, SamexpError, VideoError
 from napari_samexp.io import video as video_module
 from napari_samexp.io._av import AvSource
 from napari_samexp.io._av_file import AvFile
@@ -29,6 +29,7 @@ from napari_samexp.io.video import (
     open_video,
     read_frame,
 )
+from napari_samexp.measure.masks import open_masks
 from napari_samexp.types import VideoSource
 
 BITS = 8
@@ -930,6 +931,34 @@ def test_a_folder_is_read_lazily_and_names_what_is_broken(folder: Path) -> None:
     (folder / "Frame 3.PNG").write_bytes(b"nothing")
     with pytest.raises(VideoError, match=r"Frame 3\.PNG is not an image"):
         open_video(folder)
+
+
+def test_links_in_a_folder_are_followed_to_ordinary_files(folder: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    for place in folder.iterdir():
+        (links / place.name).symlink_to(place)
+    assert [number_in(frame) for frame in open_video(links)] == [1, 2, 3, 10, 11]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+@pytest.mark.parametrize(
+    "kind", ["pipe", "link to a pipe", "link to a device", "link in a circle", "link to nothing"]
+)
+def test_what_is_no_ordinary_file_in_a_folder_is_named_and_not_opened(folder: Path, kind: str) -> None:
+    odd = folder / "Frame 4.png"
+    os.mkfifo(folder / "pipe")
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to(
+            {"pipe": folder / "pipe", "device": Path("/dev/zero"), "circle": odd}.get(
+                kind.split()[-1], "nothing"
+            )
+        )
+    for read in (open_video, lambda path: open_masks(path).__enter__()):
+        with pytest.raises(SamexpError, match=r"Frame 4\.png is not an ordinary file"):
+            read(folder)
 
 
 def test_one_image_is_a_video_of_one_frame(folder: Path) -> None:

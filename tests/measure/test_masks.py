@@ -102,3 +102,12 @@ def test_what_are_no_labels(tmp_path):
     ):  # fmt: skip
         with pytest.raises(StoreError, match=phrase), open_masks(tmp_path / name):
             pass
+
+
+@pytest.mark.parametrize("place", ["m.png", "folder/0.png"])
+def test_a_mask_that_its_bytes_cannot_hold_is_refused_by_its_header(tmp_path, place, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    Image.new("L", (13_000, 13_000)).save(tmp_path / place, compress_level=9)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("its pixels were unpacked"))
+    with pytest.raises(StoreError, match="unpack to 161 MB"), open_masks(tmp_path / place.split("/")[0]):
+        pass

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "bad_input.py"
 def test_bad_input_is_refused_with_a_sentence_or_works(tmp_path: Path) -> None:
     """Four cases of each kind; what is wrong is printed with the command that shows it again."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--cases", "120", "--seed", "2026", "--keep", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), "--cases", "124", "--seed", "2026", "--keep", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "120 cases with seed 2026" in done.stdout
+    assert "124 cases with seed 2026" in done.stdout

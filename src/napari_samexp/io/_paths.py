@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from napari_samexp.errors import SamexpError
 
-__all__ = ["content_digest", "existing_path", "natural_key", "readable_file"]
+__all__ = ["content_digest", "existing_path", "files_of_folder", "natural_key", "readable_file"]
 
 _CHUNK = 1 << 20
 
@@ -35,12 +36,45 @@ def readable_file(path: str | os.PathLike[str], error: type[SamexpError], expect
         raise error(f"{path} is not an ordinary file; give {expected}.")
     try:
         with found.open("rb") as file:
-            empty = not file.read(1)
+            empty = not os.fstat(file.fileno()).st_size  # a byte may never come: /proc has files that wait
     except OSError as problem:
         raise error(f"{path} cannot be read ({problem.strerror}); check its permissions.") from problem
     if empty:
         raise error(f"{path} is empty (0 bytes); copy it again, or give {expected}.")
     return found
+
+
+def files_of_folder(
+    folder: Path, suffixes: Collection[str], error: type[SamexpError]
+) -> tuple[list[Path], list[Path]]:
+    """Return a folder's files with these suffixes in the order in which people count, and its other files.
+
+    Links to ordinary files are followed, wherever those are: a person may collect images in that way. Hidden files
+    are left out, such as the ``._`` doubles of macOS.
+
+    Raises
+    ------
+    SamexpError
+        As `error`, if the folder cannot be read, or if what has such a suffix is neither a file nor a folder: a
+        pipe, a device, or a link that leads to one, in a circle or nowhere.
+    """
+    try:
+        entries = sorted(
+            (e for e in folder.iterdir() if not e.name.startswith(".") and not e.is_dir()),
+            key=lambda entry: natural_key(entry.name),
+        )
+        ordinary = {entry for entry in entries if entry.is_file()}
+    except OSError as problem:
+        raise error(
+            f"The folder {folder} cannot be read ({problem.strerror}); check its permissions."
+        ) from problem
+    wanted = [entry for entry in entries if entry.suffix.lower() in suffixes]
+    odd = next((entry for entry in wanted if entry not in ordinary), None)
+    if odd is not None:
+        raise error(
+            f"{odd} is not an ordinary file (a pipe, a device, or a link that leads nowhere); take it out of the folder."
+        )
+    return wanted, [entry for entry in entries if entry in ordinary.difference(wanted)]
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

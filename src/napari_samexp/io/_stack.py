@@ -16,7 +16,7 @@ from napari_samexp.errors import ImageError, VideoError
 from napari_samexp.images import to_rgb8, value_limits
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io._indexing import OnWay
-from napari_samexp.io._paths import content_digest, natural_key
+from napari_samexp.io._paths import content_digest, files_of_folder
 from napari_samexp.io._tiff import TiffStack
 from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
 
@@ -86,7 +86,9 @@ class StackSource:
     def frame(self, index: int, on_way: OnWay | None = None) -> npt.NDArray[np.uint8]:
         """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array; nothing lies on the way to it."""
         try:
-            return np.array(to_rgb8(self._checked(index), self._limits))
+            raw = self._checked(index)
+            rgb = to_rgb8(raw, self._limits)
+            return rgb.copy() if np.may_share_memory(rgb, raw) else rgb
         except ImageError as error:
             raise self._error(index, error) from error
 
@@ -182,18 +184,11 @@ def folder_stack(folder: Path) -> Stack:
     Raises
     ------
     VideoError
-        If there is no image, or one that is broken or of another size.
+        If there is no image, or one that is broken, of another size or no ordinary file.
     """
-    try:
-        files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: natural_key(f.name))
-    except OSError as error:
-        raise VideoError(
-            f"The folder {folder} cannot be read ({error.strerror}); check its permissions."
-        ) from error
-    # a leading dot marks what systems add of their own, such as the ._ doubles of macOS
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    images, others = files_of_folder(folder, IMAGE_SUFFIXES, VideoError)
     if not images:
-        found = f"other files: {len(files)}, such as {files[0].name}" if files else "it has no files"
+        found = f"other files: {len(others)}, such as {others[0].name}" if others else "it has no files"
         raise VideoError(f"The folder {folder} has no images ({found}); give one with png, jpg or tif files.")
     return image_stack(folder.name, images)
 

@@ -183,7 +183,9 @@ class TiffStack:
         return (3,) if part.ndim == 3 and len(self._stored) == 2 else ()
 
     def _page(self, page: Any) -> AnyArray:
-        require_honest(self._path, page.nbytes, min(sum(page.databytecounts), self._path.stat().st_size))
+        colours = 3 if self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE else 1
+        packed = min(sum(page.databytecounts), self._path.stat().st_size)
+        require_honest(self._path, page.nbytes * colours, packed)
         try:
             return _shown(self._keyframe, page.asarray())
         except ValueError as error:

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from napari_samexp.errors import ImageError
+from napari_samexp.errors import ImageError, SamexpError
 from napari_samexp.io._paths import readable_file
-from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff, require_honest
+from napari_samexp.io._tiff import MAX_PIXELS, TiffStack, is_tiff, known_orientation, require_honest
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "open_image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_size", "opened_image", "read_image"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 
-_PROGRAMS = ("EPS", "WMF")  # drawings, for which Pillow asks another program or the system to run them
+# Those of the suffixes, and GIF and AVIF. Pillow knows others, of which some run a program (EPS, WMF), and some
+# unpack before their size can be known (ICO, ICNS).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _EXPECTED = "an image (png, jpg, tif, ...) or, for one frame of a video, VIDEO@FRAME such as clip.mp4@12"
 _ORIENTATION = 0x0112
 _PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -35,7 +36,8 @@ AnyArray = npt.NDArray[Any]
 def read_image(path: str | os.PathLike[str]) -> AnyArray:
     """Return an image as it is in its file, upright.
 
-    Whatever Pillow or tifffile can open. Of a file with several images, the first.
+    PNG, JPEG, JPEG 2000, TIFF, WebP, AVIF, BMP, GIF, TGA or PPM, whatever its suffix. Of a file with several
+    images, the first.
 
     Parameters
     ----------
@@ -57,22 +59,9 @@ def read_image(path: str | os.PathLike[str]) -> AnyArray:
     if is_tiff(file):
         with closing(TiffStack(file)) as stack:
             return _upright(stack.frame(0), stack.orientation)
-    with _opened(file) as image:
+    with opened_image(file) as image:
         orientation = _orientation(image)
         return _upright(_deep_png(file) if _is_deep_png(file) else _values(image), orientation)
-
-
-def open_image(path: Path) -> Image.Image:
-    """Return an image of numbers as Pillow opens it; the bound on its size is for the caller to know."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path, formats=_formats())
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in _PROGRAMS)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -88,21 +77,31 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with closing(TiffStack(file)) as stack:
             (height, width), orientation = stack.frame_shape[:2], stack.orientation
     else:
-        with _opened(file) as image:
+        with opened_image(file) as image:
             (width, height), orientation = image.size, _orientation(image)
     return (width, height) if orientation >= 5 else (height, width)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image with Pillow, and turn all that goes wrong in the block into `ImageError`."""
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow for the block, in which its size can be relied on and nothing is decoded yet.
+
+    Raises
+    ------
+    ImageError
+        For whatever goes wrong in the block; and before it, if the image is of another format, or has too many
+        pixels for any image or for its own bytes.
+    """
     try:
-        with open_image(path) as image:
-            if math.prod(image.size) > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            require_honest(path, math.prod(image.size) * _pixel_bytes(image), path.stat().st_size)
-            yield image
-    except ImageError:
+        # Pillow warns of each odd entry, of which a file may have as many as it likes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                if math.prod(image.size) > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                require_honest(path, math.prod(image.size) * _pixel_bytes(image), path.stat().st_size)
+                yield image
+    except SamexpError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels; make it smaller.") from error
@@ -120,7 +119,10 @@ def _orientation(image: Image.Image) -> int:
     # a PNG may say it behind its pixels, which would have to be decoded to find out
     if image.format == "PNG" and "exif" not in image.info:
         return 1
-    return int(image.getexif().get(_ORIENTATION, 1))
+    try:
+        return known_orientation(image.getexif().get(_ORIENTATION))
+    except Exception:  # damage there is none to the pixels
+        return 1
 
 
 def _upright(image: AnyArray, orientation: int) -> AnyArray:

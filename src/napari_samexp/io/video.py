@@ -15,13 +15,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.errors import VideoError
+from napari_samexp.errors import ImageError, VideoError
 from napari_samexp.images import to_rgb8
 from napari_samexp.io._indexing import FrameIndexError, FrameNotWanted, OnWay, frame_number, frame_request
 from napari_samexp.io._paths import existing_path, readable_file
 from napari_samexp.io._stack import StackSource, array_stack, folder_stack, image_stack, tiff_stack
 from napari_samexp.io._tiff import is_tiff
-from napari_samexp.io.image import IMAGE_SUFFIXES, read_image
+from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
 
 __all__ = [
     "MAX_REQUEST_BYTES",
@@ -284,10 +284,22 @@ def _source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | 
         return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
     if found.suffix.lower() in IMAGE_SUFFIXES:
         return StackSource(image_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
+    _require_usable_gif(found)
     # takes a third of the time in which the dock opens, and few sessions begin with a video
     from napari_samexp.io._av import AvSource
 
     return AvSource(found, cache_bytes=cache_bytes, limits=limits)
+
+
+def _require_usable_gif(path: Path) -> None:
+    """Raise `VideoError` for a GIF of a size that its bytes do not make likely: FFmpeg believes any."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GIF8":
+            return
+    try:
+        image_size(path)
+    except ImageError as error:
+        raise VideoError(str(error)) from error
 
 
 def _checked_limits(limits: Any) -> Limits | None:

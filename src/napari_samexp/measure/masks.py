@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp.errors import ImageError, StoreError
-from napari_samexp.io._paths import existing_path, natural_key, readable_file
+from napari_samexp.io._paths import existing_path, files_of_folder, readable_file
 from napari_samexp.io.chunk_files import ChunkFiles, labels_readable, require_plain_codecs
 from napari_samexp.io.guarded import kind_at
-from napari_samexp.io.image import open_image
+from napari_samexp.io.image import opened_image
 from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.types import ObjectScore
@@ -180,10 +180,7 @@ def _opened_file(path: Path) -> Iterator[Masks]:
 
 
 def _folder(path: Path) -> Masks:
-    files = sorted(
-        (entry for entry in path.iterdir() if entry.suffix.lower() in _MASK_SUFFIXES and entry.is_file()),
-        key=lambda file: natural_key(file.name),
-    )
+    files, _ = files_of_folder(path, _MASK_SUFFIXES, StoreError)
     if not files:
         raise StoreError(f"The folder {path} holds no mask images; give {_EXPECTED}.")
     return Masks((len(files), *_image(files[0]).shape), _reader(files))
@@ -196,13 +193,10 @@ def _reader(files: Sequence[Path]) -> Callable[[int], Labels]:
 def _image(path: Path) -> npt.NDArray[Any]:
     """Return the labels in an image: its palette's numbers, or its gray values."""
     try:
-        with open_image(path) as image:
-            if image.mode in ("P", "L", "1", "I") or image.mode.startswith("I;16"):
-                values = np.array(image)
-            else:
+        with opened_image(path) as image:
+            if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
                 raise StoreError(f"{path} holds colours, which are no labels; give {_EXPECTED}.")
-    except StoreError:
-        raise
-    except Exception as error:  # damaged bytes raise anything, also struct and zlib errors
-        raise StoreError(f"The mask {path} cannot be read ({error}); give {_EXPECTED}.") from error
+            values = np.array(image)
+    except ImageError as error:
+        raise StoreError(f"The mask cannot be read: {error}") from error
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
