@@ -1,7 +1,12 @@
 """What is drawn over a video: the right pixels, legible words, and files that are whole or not there."""
 
+import subprocess
+import sys
+import time
+
 import av
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -244,3 +249,57 @@ def test_frames_that_cannot_be_decoded_stop_the_overlay(tmp_path, labels):
     with pytest.raises(VideoError, match="Frame 3 is broken"):
         write_overlay(tmp_path / "o.mp4", Still(broken_at=3), labels)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+@pytest.mark.parametrize("part", [0, 0.05, 0.5, 0.95, 0.999])
+def test_a_disk_that_fills_while_ffmpeg_writes_leaves_the_older_file(tmp_path, part):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160, 3), np.uint8)
+    write_mp4(tmp_path / "o.mp4", noise)
+    most = int((tmp_path / "o.mp4").stat().st_size * part)
+    (tmp_path / "o.mp4").write_bytes(b"older")
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from napari_samexp.io.mp4 import write_mp4\n"
+        "from napari_samexp.types import StoreError, VideoError\n"
+        "noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160, 3), np.uint8)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        "try:\n    write_mp4(sys.argv[1], noise)\n"
+        "except (StoreError, VideoError) as error:\n    sys.exit(7)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "o.mp4")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("o.mp4", b"older")]
+
+
+def test_a_writer_that_is_killed_leaves_no_process(tmp_path):
+    code = (
+        "import itertools, sys, numpy as np\n"
+        "from napari_samexp.io.mp4 import write_mp4\n"
+        "write_mp4(sys.argv[1], (np.full((120, 160, 3), n % 255, np.uint8) for n in itertools.count()))\n"
+    )
+    writer = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "o.mp4")])
+    try:
+        end = time.monotonic() + 60
+        while not (helpers := writer.children(recursive=True)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert helpers, "FFmpeg was never begun"
+    finally:
+        writer.kill()
+        writer.wait()
+    _, alive = psutil.wait_procs(helpers, timeout=60)
+    assert not alive
+    assert not (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 61, 250])
+@pytest.mark.parametrize("fps", [10, 24000 / 1001, 240, 0.1])
+def test_there_are_exactly_the_frames_at_exactly_their_times(tmp_path, count, fps):
+    write_mp4(tmp_path / "o.mp4", (np.full((8, 8, 3), n, np.uint8) for n in range(count)), fps)
+    with open_video(tmp_path / "o.mp4") as read:
+        assert len(read) == count
+        np.testing.assert_allclose(read.times, np.arange(count) / fps, rtol=1e-3, atol=1e-3)
+        assert np.abs(read.frame(count - 1).astype(int) - (count - 1)).max() <= 4

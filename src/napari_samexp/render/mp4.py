@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
-from av.codec.codec import UnknownCodecError
-from av.video.reformatter import ColorRange, Colorspace
 
 from napari_samexp.errors import VideoError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, partial_file
@@ -21,8 +22,10 @@ __all__ = ["write_mp4"]
 
 DEFAULT_FPS = 10.0
 ENCODER = "libx264"
-_BT709 = 1  # the code for primaries and transfer alike in ITU-T H.273
 _FPS_LIMITS = (0.1, 240.0)
+# Say which colours the numbers mean: without a word, players guess by the image's size
+_COLOURS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+_TO_COLOURS = ("-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd")
 
 RgbImage = npt.NDArray[np.uint8]
 
@@ -53,50 +56,59 @@ def write_mp4(
         If there is no frame or they cannot be encoded.
     """
     target = absolute_path(path)
-    # FFmpeg's own errors are OSErrors too where they have an errno, so a full disk ends up here as well
     with os_errors_as_store_errors("write the video", target), partial_file(target) as partial:
-        try:
-            _encode(partial, iter(frames), _rate(fps), quality)
-        except (av.error.FFmpegError, UnknownCodecError) as error:
-            if isinstance(error, OSError):
-                raise
-            reason = f"cannot be encoded as H.264 ({error}); see that PyAV has libx264"
-            raise VideoError(f"{target} {reason}.") from error
+        partial.touch()  # FFmpeg would not say why it cannot
+        written = _encode(partial, iter(frames), _rate(fps), quality)
+        if not partial.stat().st_size:
+            raise VideoError(
+                f"{target} cannot be encoded as H.264; see that FFmpeg has libx264 and the disk has room."
+            )
+        _require_whole(partial, written)
 
 
-def _encode(path: Path, frames: Iterator[RgbImage], rate: Fraction, quality: int) -> None:
+def _encode(path: Path, frames: Iterator[RgbImage], rate: Fraction, quality: int) -> int:
+    """Have FFmpeg encode the frames, and return how many there were."""
     first = next(frames, None)
     if first is None:
         raise VideoError("There is no frame to write as a video; give at least one.")
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        options = {"crf": str(quality), "preset": "veryfast"}
-        stream: Any = container.add_stream(ENCODER, rate=rate, options=options)
-        stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
-        stream.pix_fmt = "yuv420p"
-        _tag_colours(stream.codec_context)
-        container.mux(stream.encode(_frame(first)))
-        for image in frames:
-            _require_size(image, first.shape)
-            container.mux(stream.encode(_frame(image)))
-        container.mux(stream.encode(None))
+    height, width = _even(first).shape[:2]
+    options = ("-crf", str(quality), "-preset", "veryfast", "-movflags", "+faststart", "-f", "mp4")
+    encoder = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=float(rate), codec=ENCODER, quality=None, macro_block_size=2,
+        ffmpeg_log_level="quiet", input_params=["-r", str(rate)], output_params=[*_TO_COLOURS, *_COLOURS, *options],
+    )  # fmt: skip
+    count = 0
+    with closing(encoder):
+        encoder.send(None)
+        for frame in chain((first,), frames):
+            _require_size(frame, first.shape)
+            count += 1
+            try:
+                encoder.send(np.ascontiguousarray(_even(frame)))
+            except OSError:  # FFmpeg is gone; what it has written tells more
+                break
+    return count
 
 
-def _require_size(image: RgbImage, shape: tuple[int, ...]) -> None:
-    if image.shape != shape:
-        raise VideoError(f"A frame has shape {image.shape}, but the first {shape}; give one size.")
+def _require_whole(path: Path, count: int) -> None:
+    """Raise `OSError` unless a video has `count` frames: FFmpeg's process does not say that a disk was full."""
+    try:
+        with av.open(str(path)) as container:
+            found = sum(packet.size > 0 for packet in container.demux(video=0))
+    except av.error.InvalidDataError:
+        found = 0
+    if found != count:
+        raise OSError(errno.EIO, f"{found} of {count} frames could be written")
 
 
-def _tag_colours(codec: Any) -> None:
-    """Say which colours the numbers mean: without a word, players guess by the image's size."""
-    codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
-    codec.color_range = ColorRange.MPEG
+def _require_size(frame: RgbImage, shape: tuple[int, ...]) -> None:
+    if frame.shape != shape:
+        raise VideoError(f"A frame has shape {frame.shape}, but the first {shape}; give one size.")
 
 
-def _frame(image: RgbImage) -> av.VideoFrame:
-    height, width = image.shape[:2]
-    even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-    return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+def _even(frame: RgbImage) -> RgbImage:
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _rate(fps: float | None) -> Fraction:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import imageio.v3 as imageio
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
@@ -139,11 +139,9 @@ def tile_sheet(tiles: Sequence[tuple[RgbImage, str]], columns: int) -> RgbImage:
 
 def write_png(path: str | os.PathLike[str], image: RgbImage) -> None:
     """Write an image (H, W, 3) uint8 as PNG; `StoreError` if that fails, and an older file is kept then."""
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, "PNG", optimize=True)
     target = absolute_path(path)
     with os_errors_as_store_errors("write the image", target):
-        write_atomic(target, data.getvalue())
+        write_atomic(target, imageio.imwrite("<bytes>", image, extension=".png", optimize=True))
 
 
 # ---- labels
