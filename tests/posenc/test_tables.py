@@ -15,7 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from napari_samexp.errors import CheckpointError, SettingsError
 from napari_samexp.posenc.tables import PositionTables, read_tables
-from napari_samexp.sam.encoding_spec import MAP_DTYPES, MAX_SIDE, MAX_VALUES, Part, require_grid, require_part
+from napari_samexp.sam.encoding_spec import (
+    MAP_DTYPES,
+    MAX_SIDE,
+    MAX_VALUES,
+    EncodingSpec,
+    require_grid,
+    require_part,
+)
 from napari_samexp.sam.position_encoding import axial_rope, rotate
 from napari_samexp.sam.vit import _distances
 from napari_samexp.sam.weights.loading import load_model, metadata_for
@@ -214,7 +221,7 @@ def test_a_missing_part_is_named_beside_those_that_there_are(family: str) -> Non
 
 
 def test_many_blocks_are_named_as_a_range() -> None:
-    parts = [Part(f"relative:{i}", "", "", 8, (4, 4)) for i in range(32)]
+    parts = [EncodingSpec(f"relative:{i}", "", "", 8, (4, 4)) for i in range(32)]
     with pytest.raises(CheckpointError, match="it has relative:0 to relative:31"):
         require_part(parts, "rotary", "sam_vit_h")
 

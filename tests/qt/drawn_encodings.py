@@ -17,17 +17,17 @@ from napari_samexp.engine.messages import (
     Request,
 )
 from napari_samexp.engine.sharing import write_shared
-from napari_samexp.sam.encoding_spec import Part
+from napari_samexp.sam.encoding_spec import EncodingSpec
 
 SAM2 = (
-    Part("absolute", "absolute", "Added to patch tokens.", 6, (8, 8), tiled=True),
-    Part("rotary", "rotary", "Turns pairs.", 4, (4, 4)),
-    Part("times", "times", "Learned times.", 4, (1, 7), resizable=False, kind="frames"),
+    EncodingSpec("absolute", "absolute", "Added to patch tokens.", 6, (8, 8), tiled=True),
+    EncodingSpec("rotary", "rotary", "Turns pairs.", 4, (4, 4)),
+    EncodingSpec("times", "times", "Learned times.", 4, (1, 7), resizable=False, kind="frames"),
 )
-SAM1 = (Part("absolute", "absolute", "Added to patch tokens.", 11, (4, 4)),)
+SAM1 = (EncodingSpec("absolute", "absolute", "Added to patch tokens.", 11, (4, 4)),)
 
 
-def drawn(request: ComputeEncoding, part: Part) -> np.ndarray:
+def drawn(request: ComputeEncoding, part: EncodingSpec) -> np.ndarray:
     """Return values that differ by place, channel, tile and type, louder from channel to channel."""
     channels, height, width = part.map_shape(request.grid_hw)
     c, y, x = np.mgrid[:channels, :height, :width]

@@ -26,12 +26,12 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.errors import CheckpointError, SamexpError, SettingsError
-from napari_samexp.sam.encoding_spec import Part
+from napari_samexp.sam.encoding_spec import EncodingSpec
 from napari_samexp.session.encodings import EncodingSession, MapRequest
 
 PARTS = (
-    Part("absolute", "absolute", "", 4, (8, 8), tiled=True),
-    Part("relative:0", "relative", "", 2, (3, 3), resizable=False, kind="offsets"),
+    EncodingSpec("absolute", "absolute", "", 4, (8, 8), tiled=True),
+    EncodingSpec("relative:0", "relative", "", 2, (3, 3), resizable=False, kind="offsets"),
 )
 
 

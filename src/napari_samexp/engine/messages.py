@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.sam.encoding_spec import Part
+from napari_samexp.sam.encoding_spec import EncodingSpec
 from napari_samexp.sam.variants import MemoryVariant
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, Prompt
@@ -434,7 +434,7 @@ class Encodings(Reply):
     name: str
     family: str
     weights: str
-    parts: tuple[Part, ...]
+    parts: tuple[EncodingSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class PosencMap:
     values : array, shape (C, h, w), float32
     model : str
     part : str
-        Such as ``"absolute"``; see `sam.parts.Part`.
+        Such as ``"absolute"``; see `EncodingSpec`.
     grid_hw : (int, int)
         The grid of tokens that it was computed for. The map itself has as many places, but for relative
         positions, which have 2 h - 1 by 2 w - 1.

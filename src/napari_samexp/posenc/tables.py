@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_samexp.errors import CheckpointError, SettingsError
-from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, Part, require_part
+from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, EncodingSpec, require_part
 from napari_samexp.sam.position_encoding import (
     hiera_map,
     memory_map,
@@ -61,7 +61,7 @@ class PositionTables:
         Such as ``"SAM 2.1"`` (empty where unknown), and the file's name.
     tables : mapping of str to Tensor
         By Meta's keys, copied out of the file.
-    parts : tuple of Part
+    parts : tuple of EncodingSpec
         The encodings that there are.
     """
 
@@ -69,9 +69,9 @@ class PositionTables:
     family: str
     weights: str
     tables: Mapping[str, Tensor]
-    parts: tuple[Part, ...]
+    parts: tuple[EncodingSpec, ...]
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> EncodingSpec:
         """Return a part by its name; `CheckpointError` if this model has none of that name."""
         return require_part(self.parts, name, self.name)
 
@@ -121,7 +121,7 @@ class PositionTables:
         out: npt.NDArray[np.float32] = computed.contiguous().numpy()
         return out
 
-    def _compute(self, part: Part, grid: HW, window_tile: bool, kind: torch.dtype) -> Tensor:
+    def _compute(self, part: EncodingSpec, grid: HW, window_tile: bool, kind: torch.dtype) -> Tensor:
         name, _, which = part.name.partition(":")
         if name == "relative":
             block = f"image_encoder.blocks.{which}.attn.rel_pos"
@@ -209,7 +209,9 @@ def _slot(which: str) -> int:
     return MAX_RECENT if which == "prior" else int(which) - 1
 
 
-def _parts(file: CheckpointFile, tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator[Part]:
+def _parts(
+    file: CheckpointFile, tables: Mapping[str, Tensor], variant: Variant | None
+) -> Iterator[EncodingSpec]:
     size = _NO_VARIANT_SIZE if variant is None else variant.image_size
     if _TABLE in tables:
         table = tables[_TABLE]
@@ -225,12 +227,12 @@ def _parts(file: CheckpointFile, tables: Mapping[str, Tensor], variant: Variant 
         yield from _memory(tables[_TIMES].shape[-1], (size // 16, size // 16))
 
 
-def _absolute(channels: int, grid: HW, tiled: bool) -> Part:
+def _absolute(channels: int, grid: HW, tiled: bool) -> EncodingSpec:
     says = "What the image encoder adds to its patch tokens."
-    return Part(ABSOLUTE, "absolute", says, channels, grid, tiled=tiled)
+    return EncodingSpec(ABSOLUTE, "absolute", says, channels, grid, tiled=tiled)
 
 
-def _hiera(tables: Mapping[str, Tensor], grid: HW) -> Iterator[Part]:
+def _hiera(tables: Mapping[str, Tensor], grid: HW) -> Iterator[EncodingSpec]:
     channels = tables[_BACKGROUND].shape[1]
     if tables[_WINDOW].shape[1] != channels:
         raise CheckpointError(
@@ -238,10 +240,12 @@ def _hiera(tables: Mapping[str, Tensor], grid: HW) -> Iterator[Part]:
             "use a file in which they agree."
         )
     yield _absolute(channels, grid, tiled=True)
-    yield Part("window", "window tile alone", "The window table, tiled over the grid.", channels, grid)
+    yield EncodingSpec(
+        "window", "window tile alone", "The window table, tiled over the grid.", channels, grid
+    )
 
 
-def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator[Part]:
+def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator[EncodingSpec]:
     own = tables[_TABLE].shape[1]
     for block in sorted({int(m[1]) for key in tables if (m := _RELATIVE.fullmatch(key))}):
         key = f"image_encoder.blocks.{block}.attn.rel_pos"
@@ -250,7 +254,7 @@ def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator
         rows, columns = tables[f"{key}_h"], tables[f"{key}_w"]
         grid = ((rows.shape[0] + 1) // 2, (columns.shape[0] + 1) // 2)
         is_global = block in variant.global_blocks if isinstance(variant, Sam1Variant) else grid[0] == own
-        yield Part(
+        yield EncodingSpec(
             f"relative:{block}",
             f"relative, block {block}" + (" (global)" if is_global else " (window)"),
             "What a query is multiplied with, by where the key lies from it; the query is in the middle.",
@@ -261,27 +265,27 @@ def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator
         )
 
 
-def _rotary(channels: int, grid: HW) -> Part:
+def _rotary(channels: int, grid: HW) -> EncodingSpec:
     says = "What memory attention's rotary encoding makes of (1, 0); computed, the same in every model."
-    return Part("rotary", "rotary, memory attention", says, channels, grid)
+    return EncodingSpec("rotary", "rotary, memory attention", says, channels, grid)
 
 
-def _edgetam(variant: EdgeTamVariant) -> Iterator[Part]:
+def _edgetam(variant: EdgeTamVariant) -> Iterator[EncodingSpec]:
     """Yield EdgeTAM's encodings: none of the absolute kind."""
     grid = (variant.image_size // variant.patch,) * 2
     says = "What memory attention's rotary encoding makes of (1, 0) for a frame's tokens; other grids are spread over the own one."
-    yield Part("rotary", "rotary, memory attention", says, variant.d_model, grid, spread_hw=grid)
+    yield EncodingSpec("rotary", "rotary, memory attention", says, variant.d_model, grid, spread_hw=grid)
     says = "What the perceiver adds to a memory's tokens before it packs them: a sine map, nothing learned."
-    yield Part("perceiver", "perceiver, sine map", says, variant.mem_dim, grid)
+    yield EncodingSpec("perceiver", "perceiver, sine map", says, variant.mem_dim, grid)
     yield from _memory(variant.mem_dim, (variant.windows, variant.windows), resizable=False)
 
 
-def _memory(channels: int, grid: HW, resizable: bool = True) -> Iterator[Part]:
+def _memory(channels: int, grid: HW, resizable: bool = True) -> Iterator[EncodingSpec]:
     says = "What is added to the keys of a memory's tokens: a sine map, and the learned time of that memory."
     for which in (*map(str, range(1, MAX_RECENT + 1)), "prior"):
         when = "the prior" if which == "prior" else f"{which} frame{'s' * (which != '1')} back"
-        yield Part(f"memory:{which}", f"memory, {when}", says, channels, grid, resizable)
+        yield EncodingSpec(f"memory:{which}", f"memory, {when}", says, channels, grid, resizable)
     says = "The learned times alone: 1 to 6 frames back, and the prior."
-    yield Part(
+    yield EncodingSpec(
         "times", "memory, times alone", says, channels, (1, MAX_RECENT + 1), resizable=False, kind="frames"
     )

@@ -9,7 +9,16 @@ from typing import Literal
 from napari_samexp.errors import CheckpointError, SettingsError
 from napari_samexp.sam.weights.download import plain
 
-__all__ = ["ABSOLUTE", "MAP_DTYPES", "MAX_SIDE", "MAX_VALUES", "Kind", "Part", "require_grid", "require_part"]
+__all__ = [
+    "ABSOLUTE",
+    "MAP_DTYPES",
+    "MAX_SIDE",
+    "MAX_VALUES",
+    "Kind",
+    "EncodingSpec",
+    "require_grid",
+    "require_part",
+]
 
 ABSOLUTE = "absolute"
 MAX_SIDE = 1024  # tokens; four times SAM 2's own grid
@@ -21,7 +30,7 @@ Kind = Literal["tokens", "offsets", "frames"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EncodingSpec:
     """One encoding of a model.
 
     Parameters
@@ -105,7 +114,7 @@ def require_grid(grid_hw: Sequence[int], channels: int = 1) -> HW:
     return height, width
 
 
-def require_part(parts: Sequence[Part], name: str, source: str) -> Part:
+def require_part(parts: Sequence[EncodingSpec], name: str, source: str) -> EncodingSpec:
     """Return the part of a name; `CheckpointError` with what there is if `source` has none of that name."""
     for part in parts:
         if part.name == name:

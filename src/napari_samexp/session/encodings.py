@@ -30,7 +30,7 @@ from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.errors import SamexpError
 from napari_samexp.posenc.map import PosencMap
-from napari_samexp.sam.encoding_spec import ABSOLUTE, Part, require_part
+from napari_samexp.sam.encoding_spec import ABSOLUTE, EncodingSpec, require_part
 from napari_samexp.session.folders import new_folder, sessions_dir
 from napari_samexp.session.proxy import Deliver, EngineProxy, MakeEngine, at_once
 
@@ -126,7 +126,7 @@ class EncodingSource:
         if not self._busy:
             self._send()
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> EncodingSpec:
         """Return a part of the model by its name."""
         if self.encodings is None:
             raise SamexpError("No model is open; choose one first.")

@@ -7,7 +7,7 @@ from typing import Any
 from napari_samexp._qt.posenc.encoding_frame import grid_of
 from napari_samexp._qt.posenc.encoding_layers import EncodingLayers
 from napari_samexp.posenc.map import PosencMap
-from napari_samexp.sam.encoding_spec import ABSOLUTE, MAX_SIDE, Part
+from napari_samexp.sam.encoding_spec import ABSOLUTE, MAX_SIDE, EncodingSpec
 from napari_samexp.session.encodings import EncodingSource, MapRequest
 
 __all__ = ["Comparison", "same_share"]
@@ -26,7 +26,7 @@ class Comparison:
         self._viewer, self._layers, self._source = viewer, layers, source
         self._kept: tuple[bool, Any] | None = None  # what grid view was before
 
-    def part_beside(self, part: Part) -> Part | None:
+    def part_beside(self, part: EncodingSpec) -> EncodingSpec | None:
         """Return what of the second model is shown beside a part of the first; None without a second one.
 
         Raises
@@ -39,7 +39,7 @@ class Comparison:
         names = [each.name for each in self._source.encodings.parts]
         return self._source.part(part.name if part.name in names else ABSOLUTE)
 
-    def request(self, part: Part, first: MapRequest, dtype: str) -> None:
+    def request(self, part: EncodingSpec, first: MapRequest, dtype: str) -> None:
         """Ask for the same part, on a grid that is as much finer or coarser than the model's own.
 
         Raises

@@ -13,7 +13,7 @@ from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.posenc.spectrum_view import FrequencyPlot, SpectrumView
 from napari_samexp._qt.text import PlainLabel, tooltip
 from napari_samexp._qt.tracking.panel import Section, _button, _form, _make_bold, _named, _row, _shrinkable
-from napari_samexp.sam.encoding_spec import MAP_DTYPES, Part
+from napari_samexp.sam.encoding_spec import MAP_DTYPES, EncodingSpec
 
 __all__ = ["CONTRASTS", "EncodingPanel"]
 
@@ -55,7 +55,7 @@ class EncodingPanel(QWidget):
             label.setMinimumHeight(2 * label.fontMetrics().lineSpacing())
         super().showEvent(event)
 
-    def show_part(self, part: Part) -> None:
+    def show_part(self, part: EncodingSpec) -> None:
         """Set the controls to what a part can be, on its own grid, without saying that they were changed."""
         self.part.setToolTip(tooltip(part.help))
         self.window_tile.setEnabled(part.tiled)

@@ -22,7 +22,7 @@ from napari_samexp._qt.text import tooltip
 from napari_samexp.engine.messages import Encodings
 from napari_samexp.errors import SamexpError
 from napari_samexp.posenc.map import PosencMap, save_sheet
-from napari_samexp.sam.encoding_spec import MAX_SIDE, Part
+from napari_samexp.sam.encoding_spec import MAX_SIDE, EncodingSpec
 from napari_samexp.sam.weights.catalogue import STARTER
 from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
 
@@ -187,7 +187,7 @@ class PositionEncodings(Dock):
         combo.setCurrentIndex(max(0, combo.findData(before)))
         self._part_chosen()
 
-    def _part(self) -> Part | None:
+    def _part(self) -> EncodingSpec | None:
         source, name = self.session.first, self.panel.part.currentData()
         return None if source.encodings is None or name is None else source.part(name)
 
@@ -212,7 +212,7 @@ class PositionEncodings(Dock):
         except SamexpError as error:
             self.say(str(error))
 
-    def _allow_tile(self, part: Part) -> None:
+    def _allow_tile(self, part: EncodingSpec) -> None:
         """Let the window tile be switched if either model has one."""
         other = self.comparison.part_beside(part)
         self.panel.window_tile.setEnabled(part.tiled or (other is not None and other.tiled))
