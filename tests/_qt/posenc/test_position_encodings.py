@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_encodings import SAM2, DrawnEncodings, drawn
 from packaging.version import Version
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
@@ -23,15 +24,6 @@ from napari_samexp._qt.posenc.spectrum_view import spectrum_image
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.errors import SamexpError
 from napari_samexp.session.encodings import EncodingSession
-
-_spec = importlib.util.spec_from_file_location(
-    "drawn_encodings", Path(__file__).with_name("drawn_encodings.py")
-)
-assert _spec is not None and _spec.loader is not None
-sys.modules["drawn_encodings"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["drawn_encodings"])
-
-from drawn_encodings import SAM2, DrawnEncodings, drawn  # noqa: E402
 
 AXES_ARE_NAMED = Version(version("napari")) >= Version("0.9")  # the viewer's, as those of its layers
 NAMES = [

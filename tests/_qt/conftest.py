@@ -29,7 +29,7 @@ from napari_samexp.io.video import LazyVideo, open_video
 from napari_samexp.session.session import Session
 
 # tests are imported by path, so what they share is registered by hand
-for _name in ("drawn", "hands"):
+for _name in ("drawn", "drawn_encodings", "hands"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None and _spec.loader is not None
     sys.modules[_name] = importlib.util.module_from_spec(_spec)

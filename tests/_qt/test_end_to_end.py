@@ -498,7 +498,7 @@ dock.open_video_from(sys.argv[2])
 someone.until(lambda: dock.videos.current is not None)
 someone.press("track")
 someone.until(lambda: dock.session.tracking.job.state == "finished")
-assert len(dock.session.results.scores) == len(sample.ground truth)
+assert len(dock.session.results.scores) == len(sample.ground_truth)
 viewer.close()
 print("torch" if "torch" in sys.modules else "never")
 """
