@@ -36,6 +36,16 @@ def test_a_process_without_the_models_imports_no_torch(statement: str) -> None:
     assert found.isdisjoint(FACES | {"torch", "torchvision", "safetensors.torch"})
 
 
+def test_the_tables_of_sizes_and_files_import_no_network() -> None:
+    found = imported_by(
+        "from napari_samexp.sam.encoding_spec import require_grid; from napari_samexp.sam.identify import identify; "
+        "from napari_samexp.sam.variant_json import variant_from_json; "
+        "from napari_samexp.sam.weights.catalogue import OFFICIAL"
+    )
+    assert "napari_samexp" in found
+    assert found.isdisjoint({"ssl", "certifi", "filelock", "http", "torch"})
+
+
 def test_the_dock_imports_no_decoder() -> None:
     pytest.importorskip("qtpy")
     statement = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["LONGEST_NAME", "clean_name"]
+__all__ = ["LONGEST_NAME", "clean_name", "plain"]
 
 LONGEST_NAME = 300  # characters; a file's name has 255 bytes at most, and a frame's number may follow it
 # what turns the order of letters around, so that a name reads as another one
@@ -35,3 +35,10 @@ def clean_name(text: str, longest: int = LONGEST_NAME) -> str:
     spaced = "".join(" " if c in "\t\n\v\f\r\x85\u2028\u2029" else c for c in text)
     kept = "".join(c for c in spaced if unicodedata.category(c) not in _UNSEEN and c not in _DIRECTIONS)
     return kept if len(kept) <= longest else f"{kept[: longest - 1]}…"
+
+
+def plain(text: object, limit: int = 120) -> str:
+    """Return text from a file or server as one short line without control characters."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
+    line = " ".join(line.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -28,7 +28,8 @@ from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.render.overlay import write_png
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Sam2Variant
-from napari_samexp.sam.weights.catalogue import OFFICIAL, OfficialFile, sha256_of
+from napari_samexp.sam.weights.catalogue import OFFICIAL, OfficialFile
+from napari_samexp.sam.weights.hashes import sha256_of
 from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
 from napari_samexp.tracking.forecast import Forecast, Work

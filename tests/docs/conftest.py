@@ -27,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from napari_samexp.cli import run
 from napari_samexp.io.video import open_video
 from napari_samexp.render.mp4 import write_mp4
-from napari_samexp.sam.weights.catalogue import CACHE_VARIABLE, OFFICIAL, STARTER, locate
+from napari_samexp.sam.weights.cache import locate
+from napari_samexp.sam.weights.catalogue import CACHE_VARIABLE, OFFICIAL, STARTER
 from napari_samexp.sam.weights.loading import identify_file, metadata_for
 from napari_samexp.samples import load_sample
 

@@ -13,7 +13,8 @@ from typer.main import get_command
 
 from napari_samexp._qt.shortcuts import ENCODINGS, TRACKING, shown
 from napari_samexp.cli import app
-from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, locate
+from napari_samexp.sam.weights.cache import locate
+from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER
 from napari_samexp.tracking.settings import TrackSettings
 
 ROOT = Path(__file__).parents[2]

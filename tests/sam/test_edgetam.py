@@ -24,11 +24,12 @@ from torch.nn import functional
 
 from napari_samexp.errors import CheckpointError, SamexpError
 from napari_samexp.sam import VARIANTS, EdgeTam, EdgeTamVariant, Memory, load_model
+from napari_samexp.sam.identify import identify
 from napari_samexp.sam.models import PRIOR_SLOT
 from napari_samexp.sam.perceiver import split_windows
 from napari_samexp.sam.position_encoding import axial_rope
 from napari_samexp.sam.repvit import ConvNorm
-from napari_samexp.sam.variants import identify, variant_from_json, variant_to_json
+from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
 from napari_samexp.sam.weights.checkpoint import read_state
 from napari_samexp.sam.weights.loading import metadata_for
 from napari_samexp.types import Prompt

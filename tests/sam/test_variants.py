@@ -11,7 +11,8 @@ import torch
 
 from napari_samexp.errors import CheckpointError
 from napari_samexp.sam import VARIANTS, Sam1Variant, Sam2Variant
-from napari_samexp.sam.variants import identify, variant_from_json, variant_to_json
+from napari_samexp.sam.identify import identify
+from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
 from napari_samexp.sam.weights.loading import build
 from napari_samexp.types import Prompt
 

@@ -9,7 +9,9 @@ from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.progress import progress
 from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch
-from napari_samexp.sam.weights.catalogue import HASH_MARK, OFFICIAL, STARTER, fetch, locate, sha256_of
+from napari_samexp.sam.weights.cache import fetch, locate, may_have_made
+from napari_samexp.sam.weights.catalogue import HASH_MARK, OFFICIAL, STARTER
+from napari_samexp.sam.weights.hashes import sha256_of
 
 if TYPE_CHECKING:
     from napari_samexp.sam.models import Sam2
@@ -81,7 +83,7 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
     wanted = OFFICIAL.get(given or made_by.model)
     if given is None:
         if made_by.model == STARTER or (
-            wanted is not None and wanted.may_have_made(made_by.model, made_by.weights)
+            wanted is not None and may_have_made(wanted, made_by.model, made_by.weights)
         ):
             return made_by.model
         raise PriorError(
@@ -89,7 +91,7 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
             f"SHA-256 {one_line(made_by.weights[:12])}...); give their path with --model."
         )
     require_memory(given)
-    if wanted is not None and not again and not wanted.may_have_made(made_by.model, made_by.weights):
+    if wanted is not None and not again and not may_have_made(wanted, made_by.model, made_by.weights):
         # known before gigabytes are downloaded
         raise PriorMismatch(
             f"The prior was recorded with {one_line(made_by.model)}, not with {given}; leave out --model, "

@@ -17,7 +17,8 @@ from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import SettingsError
 from napari_samexp.posenc.map import PosencMap, frequency_order, require_format, save_sheet
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, MAX_SIDE, require_grid
-from napari_samexp.sam.weights.catalogue import STARTER, fetch
+from napari_samexp.sam.weights.cache import fetch
+from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.posenc.tables import PositionTables

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from napari_samexp.engine.messages import ComputeEncoding, DescribeEncodings, EncodingComputed, Encodings
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.posenc.tables import PositionTables, read_tables
-from napari_samexp.sam.weights.catalogue import Progress, fetch
+from napari_samexp.sam.weights.cache import fetch
+from napari_samexp.sam.weights.download import Progress
 
 __all__ = ["EncodingReader"]
 

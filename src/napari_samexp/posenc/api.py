@@ -7,7 +7,7 @@ from pathlib import Path
 from napari_samexp.posenc.map import PosencMap
 from napari_samexp.posenc.tables import PositionTables, read_tables
 from napari_samexp.sam.encoding_spec import ABSOLUTE
-from napari_samexp.sam.weights.catalogue import Progress
+from napari_samexp.sam.weights.download import Progress
 
 __all__ = ["map_of", "position_encoding"]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_samexp.errors import CheckpointError, SettingsError
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, EncodingSpec, require_part
+from napari_samexp.sam.identify import identify
 from napari_samexp.sam.position_encoding import (
     hiera_map,
     memory_map,
@@ -23,16 +24,11 @@ from napari_samexp.sam.position_encoding import (
     tile_map,
     vit_map,
 )
-from napari_samexp.sam.variants import (
-    MAX_RECENT,
-    EdgeTamVariant,
-    Sam1Variant,
-    Variant,
-    identify,
-    variant_from_json,
-)
-from napari_samexp.sam.weights.catalogue import Progress, fetch
+from napari_samexp.sam.variant_json import variant_from_json
+from napari_samexp.sam.variants import MAX_RECENT, EdgeTamVariant, Sam1Variant, Variant
+from napari_samexp.sam.weights.cache import fetch
 from napari_samexp.sam.weights.checkpoint import CheckpointFile, read_state, require_finite
+from napari_samexp.sam.weights.download import Progress
 from napari_samexp.sam.weights.loading import CONFIG_KEY
 
 __all__ = ["PositionTables", "read_tables"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from napari_samexp._text import plain
 from napari_samexp.errors import CheckpointError, SettingsError
-from napari_samexp.sam.weights.download import plain
 
 __all__ = [
     "ABSOLUTE",

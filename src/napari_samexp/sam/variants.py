@@ -1,35 +1,25 @@
-"""Every size of every family as a row of data, and the row that a state dict's shapes belong to."""
+"""Every size of every family as a row of data. No torch."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
-
-from napari_samexp.errors import CheckpointError
-from napari_samexp.sam.weights.download import plain
-
-if TYPE_CHECKING:  # sizes are read by processes that never import torch
-    from torch import Tensor
+from dataclasses import dataclass
+from typing import Any, Literal
 
 __all__ = [
     "MAX_POINTERS",
     "MAX_RECENT",
+    "PRIOR_SLOT",
     "VARIANTS",
     "EdgeTamVariant",
     "MemoryVariant",
     "Sam1Variant",
     "Sam2Variant",
     "Variant",
-    "identify",
-    "variant_from_json",
-    "variant_to_json",
 ]
 
 MAX_RECENT = 6  # memories of the running video that have a learned time of their own
+PRIOR_SLOT = MAX_RECENT  # row of `maskmem_tpos_enc` for memories without a place in time
 MAX_POINTERS = 15
 
 
@@ -201,157 +191,3 @@ _ROWS: list[Variant] = [
     EdgeTamVariant("edgetam", (2, 2, 14, 2), 48),
 ]
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
-
-
-def identify(state: Mapping[str, Tensor]) -> Variant:
-    """Return the variant whose shapes a state dict has.
-
-    Raises
-    ------
-    CheckpointError
-        If the keys are not those of SAM 1, 2, 2.1 or EdgeTAM, or no known size matches.
-    """
-    if "spatial_perceiver.latents" in state and f"{_REPVIT}stem.conv2.c.weight" in state:
-        return _identify_edgetam(state)
-    if "maskmem_tpos_enc" in state and "image_encoder.trunk.patch_embed.proj.weight" in state:
-        return _identify_sam2(state)
-    if "image_encoder.patch_embed.proj.weight" in state and "mask_decoder.iou_token.weight" in state:
-        return _identify_sam1(state)
-    first = ", ".join(plain(key, 80) for key in list(state)[:3]) or "no keys at all"
-    raise CheckpointError(
-        f"The file holds {first}; expected the keys of SAM 1, SAM 2, SAM 2.1 or EdgeTAM. Choose an official or fine-tuned SAM file."
-    )
-
-
-def _identify_sam1(state: Mapping[str, Tensor]) -> Variant:
-    dim = _channels(state["image_encoder.patch_embed.proj.weight"])
-    depth = _count_blocks(state, "image_encoder.blocks.")
-    for row in VARIANTS.values():
-        if isinstance(row, Sam1Variant) and (row.embed_dim, row.depth) == (dim, depth):
-            return row
-    raise _no_such_size("SAM 1", dim, depth)
-
-
-def _identify_sam2(state: Mapping[str, Tensor]) -> Variant:
-    version = "2.1" if "no_obj_embed_spatial" in state else "2.0"
-    dim = _channels(state["image_encoder.trunk.patch_embed.proj.weight"])
-    depth = _count_blocks(state, "image_encoder.trunk.blocks.")
-    for row in VARIANTS.values():
-        if isinstance(row, Sam2Variant) and (row.version, row.embed_dim, sum(row.stages)) == (
-            version,
-            dim,
-            depth,
-        ):
-            return row
-    raise _no_such_size(f"SAM {version}", dim, depth)
-
-
-_REPVIT = "image_encoder.trunk.body."
-_REPVIT_BLOCK = re.compile(re.escape(_REPVIT) + r"stages_(\d+)\.blocks\.(\d+)\.")
-
-
-def _identify_edgetam(state: Mapping[str, Tensor]) -> Variant:
-    dim = _channels(state[f"{_REPVIT}stem.conv2.c.weight"])
-    depth = len({match.groups() for match in map(_REPVIT_BLOCK.match, state) if match})
-    for row in VARIANTS.values():
-        if isinstance(row, EdgeTamVariant) and (row.embed_dim, sum(row.stages)) == (dim, depth):
-            return row
-    raise _no_such_size("EdgeTAM", dim, depth)
-
-
-def _channels(weight: Tensor) -> int:
-    return int(weight.shape[0]) if weight.ndim else 0
-
-
-def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-
-def _no_such_size(family: str, dim: int, depth: int) -> CheckpointError:
-    return CheckpointError(
-        f"The file has the keys of {family} with {depth} encoder blocks of {dim} channels, which is no official size; "
-        "give its configuration (in a safetensors file's metadata, or as an argument)."
-    )
-
-
-def variant_to_json(variant: Variant) -> str:
-    """Return a variant as JSON, the form in which a safetensors file's metadata holds it."""
-    return json.dumps(asdict(variant), sort_keys=True)
-
-
-def variant_from_json(text: str) -> Variant:
-    """Return the variant that JSON text describes.
-
-    Raises
-    ------
-    CheckpointError
-        If the text is not JSON, or lacks or misspells a field.
-    """
-    try:
-        values = json.loads(text)
-        row = _row_of(values)
-        known = {field.name for field in fields(row)}
-        if unknown := set(values) - known:
-            raise ValueError(f"unknown field {plain(min(unknown), 60)!r}")
-        return _checked(row(**{key: _tupled(value) for key, value in values.items()}))
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        why = plain(error)
-        raise CheckpointError(
-            f"The file's model configuration cannot be used ({why}); expected the fields of a variant."
-        ) from None
-
-
-def _row_of(values: Any) -> type[Sam1Variant | Sam2Variant | EdgeTamVariant]:
-    if "version" in values:
-        return Sam2Variant
-    return EdgeTamVariant if "num_latents" in values else Sam1Variant
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _checked(variant: Variant) -> Variant:
-    """Refuse numbers that would build a model of absurd size or fail deep inside a layer."""
-    for field in fields(variant):
-        _check_field(field.name, getattr(variant, field.name))
-    if variant.d_model % 16 or variant.embed_dim % getattr(variant, "num_heads", 1):
-        raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
-    if variant.image_size % variant.side_multiple:
-        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}")
-    if not isinstance(variant, Sam1Variant):
-        if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
-            raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
-        if variant.patch != 16:
-            raise ValueError("patch must be 16")
-    if isinstance(variant, Sam2Variant) and any(side % 2 for side in variant.window_spec[:3]):
-        raise ValueError("the first three of window_spec must be even")
-    if isinstance(variant, EdgeTamVariant) and (
-        variant.embed_dim % 2 or variant.windows**2 != variant.num_latents_2d
-    ):
-        raise ValueError("embed_dim must be even and num_latents_2d a square")
-    return variant
-
-
-_COUNTS = {"stages": 4, "background_hw": 2, "window_spec": 4, "global_blocks": None}  # numbers in a tuple
-_LAYERS = ("depth", "stages", "mem_layers", "perceiver_depth")
-
-
-def _check_field(name: str, value: Any) -> None:
-    if name == "name":
-        if not isinstance(value, str):
-            raise ValueError("name is no text")
-    elif name == "version":
-        if value not in ("2.0", "2.1"):
-            raise ValueError(f"version is {plain(value)}, expected 2.0 or 2.1 as text")
-    elif isinstance(value, tuple) != (name in _COUNTS):
-        raise ValueError(
-            f"{name} is {plain(value)}, expected {'a list' if name in _COUNTS else 'one number'}"
-        )
-    else:
-        numbers = value if isinstance(value, tuple) else (value,)
-        low, high = int(name != "global_blocks"), 512 if name in _LAYERS else 16384
-        if len(numbers) != (_COUNTS.get(name, 1) or len(numbers)):
-            raise ValueError(f"{name} has {len(numbers)} numbers, expected {_COUNTS[name]}")
-        if not all(type(n) is int and low <= n <= high for n in numbers):
-            raise ValueError(f"{name} is {plain(value)}, expected whole numbers from {low} to {high}")

@@ -19,7 +19,8 @@ from napari_samexp.engine.messages import (
     WorkerDied,
 )
 from napari_samexp.sam.variants import VARIANTS
-from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, cache_dir
+from napari_samexp.sam.weights.cache import cache_dir
+from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER
 from napari_samexp.session.proxy import EngineProxy
 
 __all__ = ["SUGGESTED_ON_CPU", "ModelOffer", "ModelState", "Models", "model_offers"]

@@ -17,13 +17,12 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
-from napari_samexp._text import clean_name
+from napari_samexp._text import clean_name, plain
 from napari_samexp.errors import PriorError, PriorMismatch, PromptError
 from napari_samexp.images import to_rgb8
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
 from napari_samexp.sam.models import Sam1, Sam2
-from napari_samexp.sam.weights.download import plain
 from napari_samexp.types import Prompt
 
 __all__ = ["MAX_LABEL", "MAX_RECORDINGS", "PriorMemory", "Recording", "image_hash", "record", "record_mask"]

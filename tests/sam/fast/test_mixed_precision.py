@@ -65,7 +65,7 @@ def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sa
     assert {features.embedding.dtype, *(part.dtype for part in features.high_res_features or ())} == {
         torch.float32
     }
-    assert (fast.dtype, fast.numbers, exact.numbers) == (torch.float32, "bfloat16", "float32")
+    assert (fast.dtype, fast.compute_dtype, exact.compute_dtype) == (torch.float32, "bfloat16", "float32")
 
 
 @pytest.mark.parametrize(

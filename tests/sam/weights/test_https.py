@@ -20,8 +20,8 @@ from napari_samexp import load_model
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli import run
 from napari_samexp.errors import CheckpointError
-from napari_samexp.sam.weights import catalogue as weights
-from napari_samexp.sam.weights.catalogue import Connection
+from napari_samexp.sam.weights import cache as weights
+from napari_samexp.sam.weights.download import Connection
 
 pytestmark = pytest.mark.usefixtures("cache")
 QUICK = Connection(stall_s=20.0, tries=3, pause_s=0.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_samexp.errors import CheckpointError
 from napari_samexp.sam import VARIANTS, EdgeTam, Sam1, Sam2, load_model
-from napari_samexp.sam.variants import identify
+from napari_samexp.sam.identify import identify
 from napari_samexp.sam.weights.catalogue import OFFICIAL
 from napari_samexp.sam.weights.checkpoint import load_strict
 from napari_samexp.sam.weights.loading import build, convert_state_dict, identify_file

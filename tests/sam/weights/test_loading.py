@@ -239,7 +239,7 @@ def test_a_file_loads_in_every_number_type(family: str, dtype: str, models: dict
     mixed = kind == torch.bfloat16 and family != "EdgeTAM"
     expected = torch.float32 if mixed else kind
     assert isinstance(model, Sam1 if family == "SAM 1" else Sam2)
-    assert (model.dtype, model.numbers) == (expected, str(kind).removeprefix("torch."))
+    assert (model.dtype, model.compute_dtype) == (expected, str(kind).removeprefix("torch."))
     assert {parameter.dtype for parameter in model.parameters()} == {expected, kind}
     exact, encoder = models[family], "prompt_encoder" if family == "SAM 1" else "sam_prompt_encoder"
     ours, theirs = (getattr(m, encoder).pe_layer.positional_encoding_gaussian_matrix for m in (model, exact))

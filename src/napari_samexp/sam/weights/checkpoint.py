@@ -16,8 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from napari_samexp._text import plain
 from napari_samexp.errors import CheckpointError
-from napari_samexp.sam.weights.download import plain, sha256_of
+from napari_samexp.sam.weights.hashes import sha256_of
 from napari_samexp.sam.weights.pickles import require_shallow
 
 __all__ = ["CheckpointFile", "load_strict", "read_state", "require_finite"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import ssl
@@ -19,10 +18,12 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 import certifi
 from filelock import FileLock
 
+from napari_samexp._text import plain
 from napari_samexp._urls import redacted, redacted_url
 from napari_samexp.errors import CheckpointError
+from napari_samexp.sam.weights.hashes import differs
 
-__all__ = ["Connection", "Download", "Progress", "differs", "download", "git_blob_of", "plain", "sha256_of"]
+__all__ = ["Connection", "Download", "Progress", "download"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -133,45 +134,6 @@ def download(job: Download) -> Path:
             "another folder in the environment variable NAPARI_SAMEXP_CACHE."
         ) from error
     return job.target
-
-
-def sha256_of(path: str | Path) -> str:
-    """Return a file's SHA-256 as 64 lower-case hexadecimal digits, reading it piece by piece."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def git_blob_of(path: str | Path) -> str:
-    """Return the id that git gives a file's content, 40 lower-case hexadecimal digits.
-
-    It is the SHA-1 of the word "blob", the size in bytes and the content; ``git hash-object`` prints it.
-    """
-    path = Path(path)
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def differs(path: Path, sha256: str, git_blob: str = "") -> str:
-    """Return how a file differs from the one of a SHA-256 or, where that is empty, of a git blob id.
-
-    Returns
-    -------
-    str
-        Such as "SHA-256 ..., expected ..."; empty if it is that file.
-    """
-    kind, expected, of = ("SHA-256", sha256, sha256_of) if sha256 else ("git blob id", git_blob, git_blob_of)
-    found = of(path)
-    return "" if found == expected else f"{kind} {found}, expected {expected}"
-
-
-def plain(text: object, limit: int = 120) -> str:
-    """Return text from a file or server as one short line without control characters."""
-    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
-    line = " ".join(line.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def _complete(job: Download) -> None:

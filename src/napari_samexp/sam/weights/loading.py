@@ -14,17 +14,14 @@ from torch.overrides import TorchFunctionMode
 from napari_samexp.errors import CheckpointError, SettingsError
 from napari_samexp.sam.edgetam import EdgeTam
 from napari_samexp.sam.fast.mixed_precision import WORTH, gain, mix
+from napari_samexp.sam.identify import identify
 from napari_samexp.sam.models import Sam1, Sam2
-from napari_samexp.sam.variants import (
-    EdgeTamVariant,
-    Sam1Variant,
-    Variant,
-    identify,
-    variant_from_json,
-    variant_to_json,
-)
-from napari_samexp.sam.weights.catalogue import OFFICIAL, Progress, fetch
+from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
+from napari_samexp.sam.variants import EdgeTamVariant, Sam1Variant, Variant
+from napari_samexp.sam.weights.cache import fetch
+from napari_samexp.sam.weights.catalogue import OFFICIAL
 from napari_samexp.sam.weights.checkpoint import CheckpointFile, load_strict, read_state, require_finite
+from napari_samexp.sam.weights.download import Progress
 
 __all__ = [
     "CONFIG_KEY",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_samexp._private import is_own, open_privately, private_folder, state_dir
-from napari_samexp.sam.weights.download import differs
+from napari_samexp.sam.weights.hashes import differs
 
 __all__ = ["difference"]
 

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from napari_samexp.errors import CheckpointError
-from napari_samexp.sam import verified
-from napari_samexp.sam.weights import catalogue as weights
+from napari_samexp.sam.weights import cache as weights
 from napari_samexp.sam.weights import download as download_module
-from napari_samexp.sam.weights.catalogue import Connection, OfficialFile
+from napari_samexp.sam.weights import hashes, verified
+from napari_samexp.sam.weights.catalogue import OfficialFile
+from napari_samexp.sam.weights.download import Connection
 
 pytestmark = pytest.mark.usefixtures("cache")
 BODY = bytes(range(256)) * 2000  # 512,000 bytes: more than one read
@@ -726,7 +727,9 @@ def test_an_address_that_no_server_can_have_is_one_sentence() -> None:
 
 _FETCH = """
 import sys
-from napari_samexp.sam.weights.catalogue import Connection, OfficialFile, fetch
+from napari_samexp.sam.weights.download import Connection
+from napari_samexp.sam.weights.catalogue import OfficialFile
+from napari_samexp.sam.weights.cache import fetch
 url, size, sha256 = sys.argv[1:]
 fetch(OfficialFile("toy", "toy.pt", url, int(size), sha256), connection=Connection(allow_http=True))
 """
@@ -814,9 +817,7 @@ def test_a_blob_put_there_by_hand_is_verified_once(
     cache.mkdir()
     (cache / "toy.pt").write_bytes(BODY)
     hashed: list[str] = []
-    monkeypatch.setattr(
-        verified, "differs", lambda path, *of: hashed.append("") or download_module.differs(path, *of)
-    )
+    monkeypatch.setattr(verified, "differs", lambda path, *of: hashed.append("") or hashes.differs(path, *of))
     assert weights.locate("toy") == weights.fetch("toy") == cache / "toy.pt"
     assert len(hashed) == 1
     (cache / "toy.pt").write_bytes(BODY[::-1])
@@ -838,11 +839,13 @@ def test_an_official_file_is_known_by_its_blob_and_by_its_sha256(
 
 
 def test_whether_a_file_made_memories_is_known_once_it_is_here(unpinned: OfficialFile, cache: Path) -> None:
-    assert unpinned.may_have_made("toy", "0" * 64)  # nobody knows yet
-    assert not unpinned.may_have_made("sam2.1_hiera_tiny", SHA256)
+    assert weights.may_have_made(unpinned, "toy", "0" * 64)  # nobody knows yet
+    assert not weights.may_have_made(unpinned, "sam2.1_hiera_tiny", SHA256)
     cache.mkdir()
     (cache / "toy.pt").write_bytes(BODY)
-    assert unpinned.may_have_made("toy", SHA256)
-    assert not unpinned.may_have_made("toy", "0" * 64)
+    assert weights.may_have_made(unpinned, "toy", SHA256)
+    assert not weights.may_have_made(unpinned, "toy", "0" * 64)
     tiny = weights.OFFICIAL["sam2.1_hiera_tiny"]
-    assert tiny.may_have_made("a copy", tiny.sha256) and not tiny.may_have_made(tiny.name, SHA256)
+    assert weights.may_have_made(tiny, "a copy", tiny.sha256) and not weights.may_have_made(
+        tiny, tiny.name, SHA256
+    )
