@@ -537,7 +537,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("--truth", "--out", "--frames", "--pair", "--void", "--json"),
     "export": ("--to", "--out", "--video", "--frames", "--overwrite"),
     "posenc": ("--out", "--model", "--grid", "--part", "--dtype", "--channels", "--per-channel", "--overwrite", "--json"),
-    "batch": ("--out", "--frames", "--workers", "--scheduler", "--retries", "--split", "--warm-up"),
+    "batch": ("--out", "--frames", "--workers", "--scheduler", "--retries"),
     "demo": ("--nothing",),
     "nothing": ("--help",),
 }  # fmt: skip
@@ -565,7 +565,7 @@ _VALUES = (
     "1e308,1", ":", "0:3", "3:1", "-2:", "1:2:3", "0:99999999999", "NaN:1", "é\u202e\U0001f600", "\x1b[2J", "a\nb", "a\0b", "\ud800", "x" * 5000,
     "../../../etc/passwd", "/dev/null", "/dev/zero", "/", ".", "..", "~", "~nobody/x", "con", "https://127.0.0.1:9/w.pt", "http://x/w.pt",
     "file:///etc/passwd", "sam2.1_hiera_tiny", "starter", "cpu", "cuda", "cuda:99", "meta", "float64", "auto", "fixed", "tiff", "png", "coco",
-    "ome-zarr", "overlay", "table", "tracks", "recent=0-999999999", "recent=1,2", "repeat=0", "x=1", "1=2", "1=1", "relative:0", "memory:prior",
+    "ome-zarr", "overlay", "table", "tracks", "recent=0-999999999", "recent=1,2", "recordings=0", "x=1", "1=2", "1=1", "relative:0", "memory:prior",
     "1024,1024", "0,0", "2000,2000", "*", "[", "**/*", "0" * 64, "f" * 63,
 )  # fmt: skip
 

@@ -57,8 +57,6 @@ BAD_INPUT = [
     (f"{BATCH} --workers 2 --scheduler tcp://x:1", "exclude each other"),
     (f"{BATCH} --frames 3", "give A:B"),
     (f"{BATCH} --recent 9", "--recent"),
-    (f"{BATCH} --split 100 --backward", "leave out --backward"),
-    (f"{BATCH} --split 3", "--split"),
     ("compare cat.safetensors --model tiny.safetensors --out many", "--videos or --images"),
     (f"{COMPARE} --vary colour=1,2", "--vary"),
     (f"{COMPARE} --vary recent=3", "fewer than two"),
@@ -134,20 +132,6 @@ def test_changed_settings_do_not_mix(shell, place):
         assert store.done.all()
 
 
-def test_split_says_so_and_is_skipped_the_second_time(shell, place, monkeypatch):
-    from napari_samexp.render.mp4 import write_mp4
-
-    frames = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
-    write_mp4(place / "long.mp4", frames, 10)
-    line = BATCH.replace("a.mp4 b.mp4", "long.mp4 a.mp4") + " --split 16 --warm-up 4"
-    assert shell(line)[0] == 0
-    with LabelStore.open(place / "many/labels/cat/long.zarr", mode="r") as store:
-        assert store.done.all() and store.details["ranges"] == [[0, 16, 0], [16, 32, 4], [32, 40, 4]]
-    status, out, _ = shell(f"{line} --json")
-    assert status == 0 and json.loads(out)["tracked"] == 0
-    assert not (place / "many/labels/cat/long.zarr.ranges").exists()
-
-
 def test_compare_writes_the_matrix_and_its_images(shell, place):
     status, out, err = shell(f"{COMPARE} --json")
     facts = json.loads(out)
@@ -172,7 +156,7 @@ def test_compare_varies_one_setting(shell, place):
     assert facts["rows"] == ["cat.recent=0", "cat.recent=6"] and (place / "many/vary.png").exists()
     with LabelStore.open(place / "many/labels/cat.recent=0/a.zarr", mode="r") as store:
         assert store.details["settings"]["recent"] == 0
-    for vary in ("repeat=1,3", "recordings=1,2", "prior_time=fixed,elapsed"):
+    for vary in ("recordings=1,2", "prior_time=fixed,elapsed"):
         assert shell(f"{line} --vary {vary}")[0] == 0
 
 

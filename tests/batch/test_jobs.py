@@ -6,7 +6,7 @@ from pathlib import Path
 import hostile_archive
 import pytest
 
-from napari_samexp.batch.jobs import Job, JobResult, Part, job_key
+from napari_samexp.batch.jobs import Job, JobResult, job_key
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.plan import expand, plan_jobs, short_names
 from napari_samexp.batch.run import Here, run_jobs
@@ -20,8 +20,6 @@ def test_frames_are_a_slice_in_the_order_of_tracking(job):
     assert list(replace(job, first=-2).frames(8)) == [6, 7]
     backward = replace(job, settings=TrackSettings(direction="backward"))
     assert list(backward.frames(3)) == [2, 1, 0]
-    assert list(replace(job, part=Part(4, 6, 3)).frames(8)) == [1, 2, 3, 4, 5]
-    assert list(replace(job, part=Part(4, 9, 30)).frames(6)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_key_is_that_of_what_would_change_labels(job, place):
@@ -36,10 +34,8 @@ def test_the_key_is_that_of_what_would_change_labels(job, place):
         replace(job, model=str(place / "other.safetensors")),
         replace(job, dtype="bfloat16"),
         replace(job, last=3),
-        replace(job, repeat=2),
         replace(job, recordings=1),
         replace(job, settings=TrackSettings(recent=1)),
-        replace(job, part=Part(0, 4, 1)),
     ):
         assert job_key(other) != key
     (place / "a.mp4").write_bytes((place / "b.mp4").read_bytes())
@@ -93,7 +89,7 @@ def test_a_job_for_each_row_and_video(job, place):
         ("pointers=0,15", (0, 15), ["0", "15"]),
         ("prior-time=fixed,elapsed", ("fixed", "elapsed"), ["fixed", "elapsed"]),
         ("store_memories=on,off", (True, False), ["on", "off"]),
-        ("repeat=1,2-4", (1, 2, 3, 4), ["1", "2", "3", "4"]),
+        ("recordings=1,2-4", (1, 2, 3, 4), ["1", "2", "3", "4"]),
     ],
 )
 def test_values_to_vary(text, values, words):
@@ -103,7 +99,6 @@ def test_values_to_vary(text, values, words):
 
 def test_varied_jobs(job):
     assert [j.settings.recent for j in parse_vary("recent=0,3").jobs(job)] == [0, 3]
-    assert [j.repeat for j in parse_vary("repeat=1,4").jobs(job)] == [1, 4]
     assert [j.recordings for j in parse_vary("recordings=1,2").jobs(job)] == [1, 2]
 
 
@@ -114,7 +109,7 @@ def test_bad_texts_to_vary(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["recent=0,7", "repeat=0,1", "repeat=1,65", "recordings=on,1", "prior_time=1,2"]
+    "text", ["recent=0,7", "recordings=0,1", "recordings=1,65", "recordings=on,1", "prior_time=1,2"]
 )
 def test_values_out_of_range(job, text):
     with pytest.raises(SettingsError):

@@ -1,19 +1,13 @@
-"""Jobs in this process: equal to plain tracking, stopped, resumed, failed, cut and put together."""
+"""Jobs in this process: equal to plain tracking, stopped, resumed, and failed."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import hostile_archive
 import numpy as np
-import pytest
 
 from napari_samexp.batch.jobs import JobResult, Progress
 from napari_samexp.batch.manifest import Manifest
-from napari_samexp.batch.ranges import merge, split_job
-from napari_samexp.batch.repeated import RepeatedStart
 from napari_samexp.batch.run import Here, run_jobs
 from napari_samexp.batch.work import run_job
-from napari_samexp.errors import SettingsError, StoreError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.sam.weights.loading import load_model
@@ -86,35 +80,6 @@ def test_fewer_recordings(job, place):
     assert (labels_of(job.store)[0] == tracked(job, prior=first)).all()
 
 
-def test_the_first_frame_may_come_more_than_once(job):
-    *_, result = run_job(replace(job, repeat=3, last=4))
-    assert result.frames == 4  # the slice is taken from the longer video
-    *_, result = run_job(replace(job, repeat=3))
-    with open_video(job.video) as video:
-        order = [video.frame(0)] * 2 + [video.frame(t) for t in range(8)]
-    model = load_model(job.model, device="cpu")
-    tracker = Tracker(model, PriorMemory.load(job.prior), job.settings)
-    expected = np.stack([tracker.step(frame, t).labels for t, frame in enumerate(order)])
-    assert (labels_of(job.store)[0] == expected).all()
-
-
-def test_a_repeated_start_is_a_video():
-    frames = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
-
-    class Video:
-        shape, fps, fingerprint = frames.shape, 5.0, "f"
-
-        def frame(self, index):
-            return frames[index]
-
-    video = RepeatedStart(Video(), 3)
-    assert len(video) == 5 and video.shape == (5, 4, 5, 3) and video.fingerprint != "f"
-    assert [int(video.frame(t)[0, 0, 0]) for t in range(5)] == [0, 0, 0, 60, 120]
-    assert (video[-1] == frames[2]).all() and video.fps == 5.0
-    with pytest.raises(SettingsError, match="0 times"):
-        RepeatedStart(Video(), 0)
-
-
 # ---- all jobs
 
 
@@ -141,84 +106,6 @@ def test_a_stop_begins_no_other_job(job, place):
             results.append((event.job, event.status))
     assert results == [("cat/a", "stopped")]
     assert Manifest(place / "m.jsonl").last["cat/a"]["status"] == "stopped"
-
-
-# ---- ranges
-
-
-def test_ranges_cover_the_video(job):
-    parts = split_job(job, 8, 3, 2)
-    assert [(p.part.first, p.part.last, p.part.warm_up) for p in parts] == [(0, 3, 0), (3, 6, 2), (6, 8, 2)]
-    assert len({p.store for p in parts} | {p.name for p in parts}) == 6
-    assert split_job(job, 3, 3, 2) == [job]
-    with pytest.raises(SettingsError, match="range"):
-        split_job(job, 8, 0, 2)
-
-
-def test_ranges_are_put_together(job):
-    parts = split_job(job, 8, 3, 2)
-    for part in parts:
-        assert list(run_job(part))[-1].status == "done"
-    merge(job, parts)
-    labels, done = labels_of(job.store)
-    expected = [tracked(job, range(3)), tracked(job, range(1, 6))[2:], tracked(job, range(4, 8))[2:]]
-    assert done.all() and (labels == np.concatenate(expected)).all()
-    assert not Path(parts[0].store).parent.exists()
-    with LabelStore.open(job.store, mode="r") as store:
-        assert store.details["ranges"] == [[0, 3, 0], [3, 6, 2], [6, 8, 2]] and len(store.scores) == 8
-    merge(job, parts)  # again: nothing to do
-    *_, uncut = run_job(job)
-    assert uncut.status == "failed" and "other settings" in uncut.error
-
-
-def test_an_unfinished_range_is_kept(job):
-    parts = split_job(job, 8, 4, 1)
-    list(run_job(parts[0]))
-    list(run_job(replace(parts[1], part=replace(parts[1].part, last=6))))
-    with pytest.raises(StoreError, match="not finished"):
-        merge(job, parts)
-    assert Path(parts[0].store).exists()
-    list(run_job(parts[1]))
-    merge(job, parts)
-    assert labels_of(job.store)[1].all()
-
-
-@pytest.mark.parametrize("name", ["", "/000000000.zarr", "/.000000000.zarr.samexp"])
-def test_ranges_from_a_hostile_archive_are_left_alone(job, tmp_path, name):
-    here = tmp_path / "here"
-    job = replace(job, store=str(here / "run.zarr"))
-    parts = split_job(job, 8, 4, 1)
-    sent = [replace(part, store=part.store.replace("/here/", "/sent/")) for part in parts]
-    for part in sent:
-        assert list(run_job(part))[-1].status == "done"
-    (tmp_path / "sent" / "run.zarr.ranges" / ".000000000.zarr.samexp" / "new").mkdir(parents=True)
-    hostile_archive.write_thesis(here)
-    hostile_archive.send(tmp_path / "sent", here, {f"run.zarr.ranges{name}": "thesis"})
-    before = sorted(str(path) for path in here.rglob("*"))
-    *_, result = run_job(replace(parts[0], part=replace(parts[0].part, last=8)))
-    assert result.status == "failed" and "is a link and no ordinary folder" in result.error
-    assert sorted(str(path) for path in here.rglob("*")) == before
-    with pytest.raises(StoreError, match="is a link and no ordinary folder"):
-        merge(job, parts)
-    assert Path(f"{job.store}.ranges{name}").is_symlink()
-    hostile_archive.require_untouched(here)
-
-
-def test_what_others_keep_among_ranges_stays(job):
-    parts = split_job(job, 8, 4, 1)
-    for part in parts:
-        list(run_job(part))
-    folder = Path(parts[0].store).parent
-    (folder / "notes.txt").write_text("mine")
-    merge(job, parts)
-    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("notes.txt", "mine")]
-    merge(job, parts)  # again: nothing to do
-    for part in parts:
-        list(run_job(part))
-    (Path(parts[1].store) / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"also holds notes\.txt"):
-        merge(job, parts)
-    assert (Path(parts[1].store) / "notes.txt").read_text() == "mine"
 
 
 def test_settings_travel_as_they_are(job):

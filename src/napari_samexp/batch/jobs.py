@@ -13,26 +13,9 @@ from napari_samexp.io._paths import content_digest
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import RunIdentity
 
-__all__ = ["Event", "Job", "JobResult", "Part", "Progress", "job_key"]
+__all__ = ["Event", "Job", "JobResult", "Progress", "job_key"]
 
 Status = Literal["done", "failed", "stopped", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A stretch of a long video that is tracked alone.
-
-    Parameters
-    ----------
-    first, last : int
-        The frames that count, `last` not included.
-    warm_up : int
-        Frames before them that are tracked too, so that there are recent memories.
-    """
-
-    first: int
-    last: int
-    warm_up: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +39,8 @@ class Job:
         The recorded images, for a prior that another model made.
     recordings : int or None
         How many recordings of each label are used, the first ones; None for all.
-    repeat : int
-        How often the first frame is shown before the second.
     threads : int or None
         Of torch on a CPU; None leaves them as they are.
-    part : Part or None
-        For a piece of a long video.
     graphs : bool
         As `load_model` takes it.
     """
@@ -78,17 +57,12 @@ class Job:
     last: int | None = None
     images: tuple[str, ...] = ()
     recordings: int | None = None
-    repeat: int = 1
     threads: int | None = None
-    part: Part | None = None
     graphs: bool = False
 
     def frames(self, count: int) -> range:
         """Return the frames to track of a video of `count` frames, in the order of tracking."""
-        if self.part is not None:
-            forward = range(max(0, self.part.first - self.part.warm_up), min(count, self.part.last))
-        else:
-            forward = range(count)[self.first : self.last]
+        forward = range(count)[self.first : self.last]
         return forward if self.settings.direction == "forward" else forward[::-1]
 
 
@@ -151,7 +125,8 @@ def job_key(job: Job) -> str:
     for name in ("prior", "video", "model"):
         what[name] = _digest(Path(what[name]))
     del what["images"]
-    what["pictures"] = [_digest(Path(image)) for image in job.images]  # the name in keys of version 0.1
+    # keys of version 0.1 have this name, and two fields that jobs no longer have
+    what |= {"pictures": [_digest(Path(image)) for image in job.images], "repeat": 1, "part": None}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

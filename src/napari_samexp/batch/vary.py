@@ -14,12 +14,8 @@ from napari_samexp.tracking.settings import TrackSettings
 
 __all__ = ["NAMES", "Vary", "parse_vary"]
 
-MOST_REPEATS = 64
-_OF_JOB = {
-    "recordings": "how many recordings of each label are used",
-    "repeat": "how often the first frame is shown before the second",
-}
-NAMES = (*(field.name for field in fields(TrackSettings)), *_OF_JOB)
+MAX_RECORDINGS = 64
+NAMES = (*(field.name for field in fields(TrackSettings)), "recordings")
 _RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")
 _FLAGS = {"on": True, "true": True, "off": False, "false": False}
 
@@ -54,11 +50,11 @@ class Vary:
         return [self._with(like, value) for value in self.values]
 
     def _with(self, like: Job, value: Any) -> Job:
-        if self.name not in _OF_JOB:
+        if self.name != "recordings":
             return replace(like, settings=replace(like.settings, **{self.name: value}))
-        if type(value) is not int or not 1 <= value <= MOST_REPEATS:
-            raise SettingsError(f"{self.name} is {value!r}; give whole numbers from 1 to {MOST_REPEATS}.")
-        return replace(like, recordings=value) if self.name == "recordings" else replace(like, repeat=value)
+        if type(value) is not int or not 1 <= value <= MAX_RECORDINGS:
+            raise SettingsError(f"{self.name} is {value!r}; give whole numbers from 1 to {MAX_RECORDINGS}.")
+        return replace(like, recordings=value)
 
 
 def parse_vary(text: str) -> Vary:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
-from napari_samexp.batch.ranges import require_own_range
-from napari_samexp.batch.repeated import RepeatedStart
 from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.models import Sam1, Sam2
@@ -22,7 +20,6 @@ from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory, image_hash
 from napari_samexp.tracking.run import Run, open_store
 from napari_samexp.tracking.tracker import Tracker
-from napari_samexp.types import VideoSource
 
 __all__ = ["run_job", "used_prior"]
 
@@ -68,14 +65,11 @@ def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     model = _loaded(job)
     prior = _recalled(job, model)
     kept = BACKWARD_CACHE_BYTES if job.settings.direction == "backward" else CACHE_BYTES
-    with open_video(job.video, cache_bytes=kept) as opened:
-        video: VideoSource = opened if job.repeat == 1 else RepeatedStart(opened, job.repeat)
+    with open_video(job.video, cache_bytes=kept) as video:
         frames = job.frames(len(video))
         if not frames:
             raise SamexpError(f"No frame of {job.video} is to be tracked; it has {len(video)}.")
         tracker = Tracker(model, prior, job.settings)
-        if job.part is not None:
-            require_own_range(job)
         Path(job.store).parent.mkdir(parents=True, exist_ok=True)
         # for a session that reopens the store
         details = {"video_path": job.video, "frames": {"range": [frames.start, frames.stop, frames.step]}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as to_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,13 +41,8 @@ from napari_samexp.cli.many import (
     video_list,
 )  # fmt: skip
 from napari_samexp.cli.tables import columns, one_line
-from napari_samexp.errors import SamexpError, SettingsError
+from napari_samexp.errors import SamexpError
 from napari_samexp.tracking.settings import TrackSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from napari_samexp.batch.jobs import Job
 
 __all__ = ["batch"]
 
@@ -71,23 +66,6 @@ def batch(
     workers: Workers = None,
     scheduler: Scheduler = None,
     retries: Retries = 1,
-    split: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=16,
-            help="Cut longer videos into ranges of N frames; labels then differ from an uncut run's.",
-        ),
-    ] = None,
-    warm_up: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=1000,
-            help="With --split: frames tracked before each range, for its memory.",
-        ),
-    ] = 16,
     side: Side = None,
     keep_aspect: KeepAspect = False,
     device: Device = "auto",
@@ -111,8 +89,6 @@ def batch(
         recent=recent, pointers=pointers, store_memories=memories, keep_lost=keep_lost, side=side,
         square=not keep_aspect, prior_time=prior_time, direction="backward" if backward else "forward",
     )  # fmt: skip
-    if split is not None and (backward or frames):
-        raise SettingsError("--split goes forward through whole videos; leave out --backward and --frames.")
     asked = Asked(
         settings,
         frame_slice(frames),
@@ -134,10 +110,7 @@ def batch(
         "version": __version__, "priors": len(rows), "videos": len(paths), "settings": settings.to_json(),
         "workers": redacted_url(scheduler) if scheduler else runner.workers,
     }  # fmt: skip
-    if split is None:
-        outcome = run_all(jobs, runner, out, retries=retries, facts=facts, quiet=json)
-    else:
-        outcome = _run_split(jobs, runner, out, split, warm_up, retries=retries, facts=facts, quiet=json)
+    outcome = run_all(jobs, runner, out, retries=retries, facts=facts, quiet=json)
     require_not_stopped(outcome, out)
     report = _report(outcome, out)
     typer.echo(to_json.dumps(report, indent=1) if json else _text(report))
@@ -145,46 +118,6 @@ def batch(
         raise SomeFailed(
             f"{len(outcome.failed)} of {outcome.jobs} jobs failed; the same command tries them again."
         )
-
-
-def _run_split(
-    jobs: Sequence[Job], runner: Any, out: Path, split: int, warm_up: int, **options: Any
-) -> Outcome:
-    """Track the ranges of all videos, and put those of each video together."""
-    from napari_samexp.batch.jobs import JobResult
-    from napari_samexp.batch.manifest import Manifest
-    from napari_samexp.batch.ranges import merge, range_key, split_job
-
-    manifest = Manifest(out / MANIFEST)
-    counts = {job.video: _frames_of(job.video) for job in jobs}
-    keys = {job.name: range_key(job, split, warm_up) for job in jobs}
-    todo = [job for job in jobs if not manifest.is_done(job, keys[job.name])]
-    parts = {job.name: split_job(job, counts[job.video], split, warm_up) for job in todo}
-    outcome = run_all([part for some in parts.values() for part in some], runner, out, **options)
-    for job in jobs:
-        if job.name not in parts:
-            outcome.results[job.name] = JobResult(job.name, "skipped")
-            outcome.jobs += 1
-            continue
-        ended = [outcome.results.get(part.name) for part in parts[job.name]]
-        if len(ended) > 1 and all(result and result.status in ("done", "skipped") for result in ended):
-            try:
-                merge(job, parts[job.name])
-            except SamexpError as error:
-                outcome.results[job.name] = JobResult(job.name, "failed", error=str(error))
-            else:
-                manifest.add(job, JobResult(job.name, "done", counts[job.video]), keys[job.name])
-    return outcome
-
-
-def _frames_of(path: str) -> int:
-    from napari_samexp.io.video import open_video
-
-    try:
-        with open_video(path) as video:
-            return len(video)
-    except SamexpError:  # the job itself says why
-        return 0
 
 
 def _report(outcome: Outcome, out: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME=A,B,...",
-            help="A row for each value of a setting, such as recent=0-6, repeat=1,4 or recordings=1,2.",
+            help="A row for each value of a setting, such as recent=0-6 or recordings=1,2.",
         ),
     ] = None,
     ground_truth: Annotated[
@@ -178,9 +178,7 @@ def _compared(
         for place, name in enumerate(names):
             cells = [
                 measure_cell(
-                    Cell(
-                        row, name, job.video, job.store, skip=job.repeat - 1, error=failed.get(job.name, "")
-                    ),
+                    Cell(row, name, job.video, job.store, error=failed.get(job.name, "")),
                     ground_truths[place],
                 )
                 for row, job in zip(rows, jobs[place :: len(names)])
