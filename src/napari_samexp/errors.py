@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from napari_samexp._text import printable
 from napari_samexp._urls import redacted
 
 __all__ = [
@@ -33,7 +34,7 @@ class SamexpError(Exception):
     """
 
     def __init__(self, sentence: object = "") -> None:
-        line = "".join(c if c.isprintable() else " " for c in redacted(str(sentence)))
+        line = printable(redacted(str(sentence)))
         if len(line) > LONGEST_SENTENCE:  # what was found comes first, what to do last
             line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
         super().__init__(line)

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from napari_samexp import __version__
+from napari_samexp._text import one_line
 from napari_samexp._urls import redacted
 from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
-from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 
 __all__ = ["app", "main", "run"]

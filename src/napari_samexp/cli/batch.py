@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from napari_samexp import __version__
+from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import (
     DEFAULTS,
@@ -40,7 +41,7 @@ from napari_samexp.cli.many import (
     runner_for,
     video_list,
 )  # fmt: skip
-from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SamexpError
 from napari_samexp.tracking.settings import TrackSettings
 

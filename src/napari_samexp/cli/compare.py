@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_samexp import __version__
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import DEFAULTS, Device, Dtype, Json, KeepAspect, Side, frame_slice, knob
 from napari_samexp.cli.many import (
     Asked,
@@ -31,7 +32,7 @@ from napari_samexp.cli.many import (
     video_list,
 )  # fmt: skip
 from napari_samexp.cli.progress import progress
-from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.settings import TrackSettings
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import typer
 
 from napari_samexp._children import SAFE_PATH
+from napari_samexp._text import one_line
 from napari_samexp.cli.models import load
 from napari_samexp.cli.outputs import Outputs
-from napari_samexp.cli.tables import one_line
 from napari_samexp.cli.track import model_facts, summary, text, track_frames
 from napari_samexp.errors import SettingsError
 from napari_samexp.sam.weights.catalogue import STARTER

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import Json, frame_numbers, frame_slice
 from napari_samexp.cli.folders import require_folder
-from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import frame_slice, require_output
 from napari_samexp.cli.folders import require_folder
 from napari_samexp.cli.progress import Update, progress
-from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:

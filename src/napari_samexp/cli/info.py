@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import Json, Sha256
 from napari_samexp.cli.models import pinned
 from napari_samexp.cli.progress import progress
-from napari_samexp.cli.tables import one_line
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Variant
 from napari_samexp.sam.weights.cache import cache_dir, fetch, is_address, locate, official_of
 from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER, OfficialFile

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.progress import progress
-from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch
 from napari_samexp.sam.weights.cache import fetch, locate, may_have_made
 from napari_samexp.sam.weights.catalogue import HASH_MARK, OFFICIAL, STARTER

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import Json, require_output
 from napari_samexp.cli.progress import progress
-from napari_samexp.cli.tables import one_line
 from napari_samexp.errors import SettingsError
 from napari_samexp.posenc.map import PosencMap, frequency_order, require_format, save_sheet
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, MAX_SIDE, require_grid

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import (
     Device,
     Dtype,
@@ -21,7 +22,7 @@ from napari_samexp.cli.arguments import (
     require_output,
 )  # fmt: skip
 from napari_samexp.cli.models import load, pinned
-from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.cli.tables import columns
 from napari_samexp.errors import PriorError
 from napari_samexp.sam.weights.catalogue import STARTER
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.progress import LINE_EVERY, duration
-from napari_samexp.cli.tables import one_line
 
 if TYPE_CHECKING:
     from napari_samexp.batch.jobs import Event

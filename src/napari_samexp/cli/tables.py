@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["columns", "one_line"]
+from napari_samexp._text import one_line
 
-
-def one_line(text: object) -> str:
-    """Return text without line breaks and control characters, which names of files and objects may hold."""
-    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+__all__ = ["columns"]
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

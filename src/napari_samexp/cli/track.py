@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from napari_samexp._text import one_line
 from napari_samexp.cli.arguments import (
     DEFAULTS,
     Device,
@@ -30,7 +31,7 @@ from napari_samexp.cli.arguments import (
 from napari_samexp.cli.models import load, name_for, pinned
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.progress import Stopped, interruptible, progress
-from napari_samexp.cli.tables import columns, one_line
+from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_samexp._text import is_control
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 
 __all__ = ["write_csv"]
@@ -17,7 +17,6 @@ __all__ = ["write_csv"]
 # What begins a formula, also in full width. Not only where the text begins: where lists are separated by
 # semicolons, as in much of Europe, a spreadsheet begins a cell after each of them.
 _FORMULA = re.compile(r"(^|;)( *)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
-_DROPPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of characters, line and paragraph separators
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -43,5 +42,5 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    kept = (c for c in re.sub(r"[\t\r\n]", " ", value) if unicodedata.category(c) not in _DROPPED)
+    kept = (c for c in re.sub(r"[\t\r\n]", " ", value) if not is_control(c))
     return _FORMULA.sub(r"\1\2'", "".join(kept).strip())
