@@ -20,7 +20,8 @@ from napari_samexp.errors import SamexpError
 from napari_samexp.sam.features import Memory
 from napari_samexp.session.folders import SessionFolder, left_sessions, new_folder
 from napari_samexp.session.preferences import Preferences, load_preferences, save_preferences
-from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording
 from napari_samexp.types import Prompt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="on Windows the user's profile is private already")

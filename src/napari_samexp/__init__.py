@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from napari_samexp.posenc.api import position_encoding
     from napari_samexp.posenc.map import PosencMap
     from napari_samexp.sam.weights.loading import load_model
-    from napari_samexp.tracking.prior import PriorMemory, record
+    from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.tracking.recording import record
     from napari_samexp.tracking.run import open_store, track_into
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
@@ -53,7 +54,7 @@ _find = lazy_names(
         "open_store": "tracking.run",
         "open_video": "io.video",
         "position_encoding": "posenc.api",
-        "record": "tracking.prior",
+        "record": "tracking.recording",
         "track_into": "tracking.run",
     },
 )

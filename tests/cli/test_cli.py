@@ -33,7 +33,7 @@ from napari_samexp.sam.weights.hashes import sha256_of
 from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
 from napari_samexp.tracking.forecast import Forecast, Work
-from napari_samexp.tracking.prior import image_hash
+from napari_samexp.tracking.recording import image_hash
 
 FRAMES, HEIGHT, WIDTH = 10, 48, 64
 TINY = Sam2Variant(

@@ -14,7 +14,8 @@ from napari_samexp.engine.journal import KEPT, PriorJournal, keys_of, state_of
 from napari_samexp.errors import PriorError
 from napari_samexp.sam.features import Memory
 from napari_samexp.session.folders import left_sessions
-from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording
 from napari_samexp.types import Prompt
 
 

@@ -15,7 +15,7 @@ from napari_samexp.errors import PriorError, PriorMismatch
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam import EdgeTam
 from napari_samexp.tracking import PriorMemory, Tracker
-from napari_samexp.tracking.prior import image_hash
+from napari_samexp.tracking.recording import image_hash
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import FrameResult
 

@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from napari_samexp._text import LONGEST_NAME
 from napari_samexp.errors import ImageError, PriorError, PriorMismatch, SettingsError
 from napari_samexp.sam import Memory, Sam2
-from napari_samexp.tracking import PriorMemory, Recording, Tracker, record
-from napari_samexp.tracking import prior as prior_module
-from napari_samexp.tracking.prior import FORMAT, MAX_RECORDINGS, image_hash, record_mask
+from napari_samexp.tracking import PriorMemory, Recording, Tracker, prior_file, record
+from napari_samexp.tracking.prior import MAX_RECORDINGS
+from napari_samexp.tracking.prior_file import FORMAT
+from napari_samexp.tracking.recording import image_hash, record_mask
 from napari_samexp.types import Prompt
 
 IMAGE = tiny_run.drawn_frames(1)[0]
@@ -58,7 +59,7 @@ def same(one: PriorMemory, other: PriorMemory) -> bool:
     def told(prior: PriorMemory) -> list[Any]:
         return [
             (
-                *(getattr(entry, name) for name in prior_module._PLAIN),
+                *(getattr(entry, name) for name in prior_file._FIELDS),
                 entry.image_hw,
                 entry.enabled,
                 entry.thumbnail.tolist(),
@@ -528,7 +529,7 @@ def take(name: str) -> Callable[[Any, Any], None]:
 DAMAGES: dict[str, Callable[[Any, Any], Any]] = {
     **{
         f"without {key}": drop(key)
-        for key in (*prior_module._PLAIN, "image_hw", "points_xy", "point_labels", "box_xyxy")
+        for key in (*prior_file._FIELDS, "image_hw", "points_xy", "point_labels", "box_xyxy")
     },
     **{
         f"{key} = {ascii(value)[:24]}": change_entry(**{key: value})
@@ -668,7 +669,7 @@ def test_names_with_dots_lead_nowhere(sam21: Sam2, tmp_path: Path, monkeypatch: 
 
 
 def test_a_file_larger_than_any_prior_is_not_opened(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_module, "LARGEST_FILE", saved.stat().st_size - 1)
+    monkeypatch.setattr(prior_file, "LARGEST_FILE", saved.stat().st_size - 1)
     refused(saved, "larger than 4 GB")
 
 
@@ -676,5 +677,5 @@ def test_a_file_that_may_not_be_read_says_so(saved: Path, monkeypatch: pytest.Mo
     def locked(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(prior_module, "safe_open", locked)
+    monkeypatch.setattr(prior_file, "safe_open", locked)
     refused(saved, "cannot be read.*Permission denied")

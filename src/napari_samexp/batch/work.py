@@ -17,7 +17,8 @@ from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.weights.loading import load_model
-from napari_samexp.tracking.prior import PriorMemory, image_hash
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import image_hash
 from napari_samexp.tracking.run import Run, open_store
 from napari_samexp.tracking.tracker import Tracker
 

@@ -163,7 +163,8 @@ def _is_sample(clip: Path) -> bool:
 
 def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
     """Return the prior that the sample's clicks make, and the mask that was recorded."""
-    from napari_samexp.tracking.prior import PriorMemory, record
+    from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.tracking.recording import record
     from napari_samexp.types import Prompt
 
     prompt = Prompt(sample.points_xy, sample.labels)

@@ -28,7 +28,8 @@ from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.sam.features import MaskPrediction
-    from napari_samexp.tracking.prior import PriorMemory, Recording
+    from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.tracking.recording import Recording
 
 __all__ = ["record"]
 
@@ -88,7 +89,7 @@ def record(
     prior = _prior_at(out, append=append, overwrite=overwrite)
 
     from napari_samexp.io.video import read_frame
-    from napari_samexp.tracking.prior import record as remember
+    from napari_samexp.tracking.recording import record as remember
 
     pixels = read_frame(image)
     prompt.require_inside(pixels.shape[:2])

@@ -145,7 +145,7 @@ def _file_of(reference: str) -> Path:
 def _images(references: Sequence[str]) -> dict[str, npt.NDArray[np.uint8]]:
     """Return the recorded images by their hash, so that their names do not matter."""
     from napari_samexp.io.video import read_frame
-    from napari_samexp.tracking.prior import image_hash
+    from napari_samexp.tracking.recording import image_hash
 
     return {image_hash(image): image for image in map(read_frame, references)}
 

@@ -23,7 +23,8 @@ from napari_samexp.io.atomic import remove_partials, write_atomic
 from napari_samexp.io.guarded import open_folder, require_ordinary
 from napari_samexp.io.image import read_image
 from napari_samexp.sam.features import Memory
-from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording
 
 __all__ = ["PriorJournal", "keys_of", "state_of"]
 

@@ -32,7 +32,8 @@ from napari_samexp.sam.features import MaskPrediction, Memory
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.weights.download import Progress
 from napari_samexp.sam.weights.loading import load_model
-from napari_samexp.tracking.prior import PriorMemory, Recording, record, record_mask
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording, record, record_mask
 
 __all__ = ["Recorder"]
 

@@ -66,7 +66,8 @@ from napari_samexp.io.atomic import absolute_path
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.weights.download import Progress as Report
-from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording
 from napari_samexp.tracking.run import add_to_run
 
 __all__ = ["Worker", "serve"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.tracking.prior import PriorMemory, Recording, record, record_mask
+    from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.tracking.recording import Recording, record, record_mask
     from napari_samexp.tracking.run import open_store, track_into
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
@@ -28,12 +29,12 @@ __getattr__ = lazy_names(
     __name__,
     {
         "PriorMemory": "prior",
-        "Recording": "prior",
+        "Recording": "recording",
         "TrackSettings": "settings",
         "Tracker": "tracker",
         "open_store": "run",
-        "record": "prior",
-        "record_mask": "prior",
+        "record": "recording",
+        "record_mask": "recording",
         "track_into": "run",
     },
 )

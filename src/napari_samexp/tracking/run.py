@@ -20,7 +20,8 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam2
 from napari_samexp.tracking.prefetch import Prefetcher
-from napari_samexp.tracking.prior import PriorMemory, Recording
+from napari_samexp.tracking.prior import PriorMemory
+from napari_samexp.tracking.recording import Recording
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.tracking.tracker import Tracker
 from napari_samexp.types import FrameResult, RunIdentity, VideoSource
