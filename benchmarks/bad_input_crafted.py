@@ -25,6 +25,7 @@ import tifffile
 from bad_input_guard import Case, run_all
 from PIL import Image
 
+from napari_samexp.errors import SamexpError
 from napari_samexp.io.image import image_size, read_image
 from napari_samexp.io.video import open_video
 from napari_samexp.measure.masks import open_masks
@@ -368,12 +369,30 @@ def require_own(values: np.ndarray) -> None:
     assert values.flat[0] != SECRET.flat[0], "another file is shown"
 
 
-WAYS = {"image": _image, "video": _video, "masks": _masks}
+def _any(path: Path) -> None:
+    """Use a file in all ways; only if none is possible, refuse it."""
+    refused = []
+    for use in (_image, _video, _masks):
+        try:
+            use(path)
+        except SamexpError as error:
+            refused.append(error)
+    if len(refused) == 3:
+        raise refused[0]
+
+
+WAYS = {"image": _image, "video": _video, "masks": _masks, "anything": _any}
 
 
 def crafted(chance: Random, sound: Path, folder: Path) -> Case:
     """A small file that lies about its size or its count, or names another file."""
-    return case_of(chance.choice(sorted(CRAFTED)), chance.choice(sorted(WAYS)), folder)
+    name = chance.choice(sorted(CRAFTED))
+    return case_of(name, chance.choice(ways_of(name)), folder)
+
+
+def ways_of(name: str) -> list[str]:
+    """Return how a file is used in one process: one after the other, but for what takes much each time."""
+    return ["image", "video", "masks"] if name in LARGEST else ["anything"]
 
 
 def case_of(name: str, way: str, folder: Path) -> Case:
@@ -385,7 +404,7 @@ KINDS = {"image: crafted": crafted}
 
 
 def main(names: Sequence[str]) -> int:
-    uses = [(name, way) for name in names or CRAFTED for way in WAYS]
+    uses = [(name, way) for name in names or CRAFTED for way in ways_of(name)]
     cases = (
         (way, lambda chance, sound, folder, name=name, way=way: case_of(name, way, folder), number)
         for number, (name, way) in enumerate(uses)

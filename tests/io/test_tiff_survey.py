@@ -126,3 +126,12 @@ def test_more_images_than_the_file_has_are_refused(tmp_path: Path, text: str) ->
 def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, value: int) -> None:
     tifffile.imwrite(tmp_path / "a.tif", FRAMES[0], extratags=[(274, "H", 1, value, True)])
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), FRAMES[0])
+
+
+def test_a_file_whose_description_is_another_has_its_own_pages(tmp_path: Path) -> None:
+    text = '<?xml version="1.0"?><OME xmlns="{}"><BinaryOnly MetadataFile="other.ome.xml" UUID="urn:uuid:0"/></OME>'
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for frame in FRAMES:
+            file.write(frame, description=text.format(space), metadata=None, contiguous=False)
+    np.testing.assert_array_equal(open_video(tmp_path / "a.ome.tif")[:][..., 0], FRAMES)

@@ -961,6 +961,16 @@ def test_what_is_no_ordinary_file_in_a_folder_is_named_and_not_opened(folder: Pa
             read(folder)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the link would be followed by the test itself")
+def test_a_link_to_another_computer_is_named_before_it_is_followed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "Frame 4.png").symlink_to("\\\\host\\share\\a.png")
+    monkeypatch.setattr("napari_samexp.io.elsewhere.WINDOWS", True)
+    with pytest.raises(VideoError, match=r"Frame 4\.png is a link to another computer"):
+        open_video(folder)
+
+
 def test_one_image_is_a_video_of_one_frame(folder: Path) -> None:
     assert number_in(open_video(folder / "Frame 10.bmp")[0]) == 10
 

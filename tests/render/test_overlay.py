@@ -260,8 +260,8 @@ def test_a_disk_that_fills_while_ffmpeg_writes_leaves_the_older_file(tmp_path, p
     (tmp_path / "o.mp4").write_bytes(b"older")
     code = (
         "import resource, signal, sys, numpy as np\n"
-        "from napari_samexp.io.mp4 import write_mp4\n"
-        "from napari_samexp.types import StoreError, VideoError\n"
+        "from napari_samexp.render.mp4 import write_mp4\n"
+        "from napari_samexp.errors import StoreError, VideoError\n"
         "noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160, 3), np.uint8)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
@@ -278,7 +278,7 @@ def test_a_disk_that_fills_while_ffmpeg_writes_leaves_the_older_file(tmp_path, p
 def test_a_writer_that_is_killed_leaves_no_process(tmp_path):
     code = (
         "import itertools, sys, numpy as np\n"
-        "from napari_samexp.io.mp4 import write_mp4\n"
+        "from napari_samexp.render.mp4 import write_mp4\n"
         "write_mp4(sys.argv[1], (np.full((120, 160, 3), n % 255, np.uint8) for n in itertools.count()))\n"
     )
     writer = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "o.mp4")])

@@ -19,4 +19,4 @@ def test_no_small_file_takes_a_gigabyte_or_ten_seconds_or_opens_another(tmp_path
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert done.stdout.count("\n") > 150
+    assert done.stdout.count("\n") > 80

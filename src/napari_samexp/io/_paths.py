@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from napari_samexp.errors import SamexpError
+from napari_samexp.io.elsewhere import other_computer
 
 __all__ = ["content_digest", "existing_path", "files_of_folder", "natural_key", "readable_file"]
 
@@ -56,12 +57,15 @@ def files_of_folder(
     ------
     SamexpError
         As `error`, if the folder cannot be read, or if what has such a suffix is neither a file nor a folder: a
-        pipe, a device, or a link that leads to one, in a circle or nowhere.
+        pipe, a device, or a link that leads to one, in a circle or nowhere; and for a link to another computer.
     """
     try:
+        named = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        away = next((e for e in named if e.is_symlink() and other_computer(e.readlink(), folder)), None)
+        if away is not None:  # before anything asks what it leads to
+            raise error(f"{away} is a link to another computer; copy what it leads to, or take it out.")
         entries = sorted(
-            (e for e in folder.iterdir() if not e.name.startswith(".") and not e.is_dir()),
-            key=lambda entry: natural_key(entry.name),
+            (entry for entry in named if not entry.is_dir()), key=lambda entry: natural_key(entry.name)
         )
         ordinary = {entry for entry in entries if entry.is_file()}
     except OSError as problem:

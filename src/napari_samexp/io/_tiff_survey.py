@@ -191,6 +191,8 @@ def own_ome(path: Path, found: TiffSurvey) -> str | None:
     if root is None:
         return None
     pixels = [part for image in _parts(root, "Image") for part in _parts(image, "Pixels")]
+    if not pixels:  # they are described in another file
+        return None
     files = {uuid.text for uuid in root.iter() if uuid.tag.endswith("UUID")}
     if len(files) <= 1 and _is_held(pixels, found):
         return _stripped(root)
