@@ -39,14 +39,14 @@ screenshots: $(READY)  ## make docs/images anew, in the dark and the light theme
 	$(SCREEN) $(BIN)/python docs/make_screenshots.py
 
 parity: $(READY)  ## compare with what Meta's code computed
-	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python -m tests.parity.parity
 
 bench: $(READY) $(PEERS)/.ready  ## measure speed and memory, against transformers and what META= and SAM1= name
-	$(BIN)/python benchmarks/suite.py --peers $(PEERS)/bin/python $(if $(META),--meta $(META)) $(if $(SAM1),--sam1 $(SAM1)) $(BENCH)
+	$(BIN)/python -m benchmarks.speed.suite --peers $(PEERS)/bin/python $(if $(META),--meta $(META)) $(if $(SAM1),--sam1 $(SAM1)) $(BENCH)
 
-$(PEERS)/.ready: benchmarks/peers.txt constraints.txt
+$(PEERS)/.ready: benchmarks/speed/peers.txt constraints.txt
 	$(BIN)/python -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/speed/peers.txt
 	touch $@
 
 $(READY): pyproject.toml constraints.txt .ci/environment

@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests import tiny_run
+from tests.parity import golden, parity
+
 # torch.compile's Triton, where it comes with torch, ends the process if a software OpenGL was loaded before it
 if importlib.util.find_spec("triton"):
     importlib.import_module("triton")
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def _register(path: Path) -> None:
-    """Make a script importable by its name; the folders of scripts stay off the search path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-
-# in the order in which they import each other
-for _script in (
-    "benchmarks/golden.py",
-    "benchmarks/reproduce.py",
-    "benchmarks/reproduce_edgetam.py",
-    "benchmarks/parity.py",
-    "benchmarks/turns.py",
-    "benchmarks/optional_modes.py",
-    "tests/tiny_run.py",
-    "tests/hostile_archive.py",
-):
-    _register(ROOT / _script)
-
-import golden  # noqa: E402
-import parity  # noqa: E402
-import tiny_run  # noqa: E402
 
 FAMILIES = tuple(golden.FAMILIES)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import sys
 import time
@@ -12,19 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import optional_modes
 import pytest
-import tiny_run
 import torch
-import turns
 
+from benchmarks.speed import gpu_speed, optional_modes, turns
 from napari_samexp.tracking import Tracker, TrackSettings
 from napari_samexp.types import Prompt
+from tests import tiny_run
 
 PEER = """
 import sys
 sys.path.insert(0, {folder!r})
-from turns import Stages, answer
+from benchmarks.speed.turns import Stages, answer
 
 print("Libraries talk.\\n")
 
@@ -39,21 +37,9 @@ answer({{"frame": model.encode, "more": lambda: {{"gpu_peak": 3.0}}}}, stages)
 """
 
 
-def script(name: str) -> Any:
-    """Import a benchmark that no other one imports."""
-    spec = importlib.util.spec_from_file_location(name, turns.HERE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-gpu_speed = script("gpu_speed")
-
-
 def peer(folder: Path, name: str, work: int) -> turns.Peer:
     script = folder / f"{name}.py"
-    script.write_text(PEER.format(folder=str(turns.HERE), work=work), "utf-8")
+    script.write_text(PEER.format(folder=str(turns.ROOT), work=work), "utf-8")
     return turns.Peer(name, sys.executable, str(script))
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_run
 
 from napari_samexp import errors
 from napari_samexp.errors import PriorError, PriorMismatch, PromptError, SamexpError, StoreError
 from napari_samexp.types import FrameResult, ObjectScore, Prompt, RunIdentity, VideoSource
+from tests import tiny_run
 
 
 def refused(match: str, **parts: Any) -> str:

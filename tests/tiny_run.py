@@ -1,6 +1,6 @@
 """A tracking run of a second, for tests in this process and for one that is killed in its own.
 
-    python tests/tiny_run.py STORE DIRECTION KEEP_LOST
+    python -m tests.tiny_run STORE DIRECTION KEEP_LOST
 
 tracks the drawn video into STORE and writes a line on standard output after each finished frame.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,8 +106,7 @@ def order_of(settings: TrackSettings, count: int = FRAMES) -> range:
 
 def main(store_path: str, direction: str, keep_lost: str) -> None:
     """Track into a store, as another process that may be killed."""
-    import golden
-    import parity
+    from tests.parity import golden, parity
 
     model = golden.load_reference(parity.SELECTION, "SAM 2.1")
     settings, video = settings_of(direction, keep_lost == "True"), ArrayVideo(drawn_frames())
@@ -121,6 +119,5 @@ def main(store_path: str, direction: str, keep_lost: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
     torch.set_num_threads(1)
     main(*sys.argv[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -27,15 +26,7 @@ with warnings.catch_warnings():
 
 from napari_samexp.io.video import LazyVideo, open_video
 from napari_samexp.session.session import Session
-
-# tests are imported by path, so what they share is registered by hand
-for _name in ("drawn", "drawn_encodings", "hands"):
-    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
-    assert _spec is not None and _spec.loader is not None
-    sys.modules[_name] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules[_name])
-
-from drawn import DrawnEngine  # noqa: E402
+from tests._qt.fake_engine import FakeEngine
 
 HW = (48, 64)
 OTHERS = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::PendingDeprecationWarning")
@@ -53,15 +44,15 @@ def viewer() -> ViewerModel:
 
 
 @pytest.fixture
-def engines() -> list[DrawnEngine]:
+def engines() -> list[FakeEngine]:
     """The engine of the session, once there is one."""
     return []
 
 
 @pytest.fixture
-def session(tmp_path: Path, qapp: Any, engines: list[DrawnEngine]) -> Iterator[Session]:
-    def make(on_reply: Callable[[Any], None]) -> DrawnEngine:
-        engines.append(DrawnEngine(on_reply))
+def session(tmp_path: Path, qapp: Any, engines: list[FakeEngine]) -> Iterator[Session]:
+    def make(on_reply: Callable[[Any], None]) -> FakeEngine:
+        engines.append(FakeEngine(on_reply))
         return engines[-1]
 
     from napari_samexp._qt.connections import WindowThread

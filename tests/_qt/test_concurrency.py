@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hands import Person
 from napari.utils.notifications import NotificationSeverity, notification_manager
 
 from napari_samexp.engine import WorkerOptions
@@ -23,6 +22,8 @@ from napari_samexp.io.video import open_video
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.samples import load_sample
 from napari_samexp.session import Session
+from tests import ROOT
+from tests._qt.user import User
 
 SAMPLE = load_sample()
 FRAMES = 16
@@ -64,8 +65,8 @@ def write_clip(path: Path, frames: int) -> Path:
 
 
 @pytest.fixture
-def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Person]]:
-    def make(viewer: Any = None) -> Person:
+def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., User]]:
+    def make(viewer: Any = None) -> User:
         from napari_samexp._qt.connections import WindowThread
         from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 
@@ -76,11 +77,11 @@ def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Pers
         # napari shows one of a plugin's docks a window; two are made by hand
         dock = PriorTracking(viewer, Session(deliver=deliver, options=WorkerOptions(threads=1, niceness=0)))
         viewer.window.add_dock_widget(dock, name=f"dock {len(made)}")
-        made.append(Person(viewer, dock, qtbot))
+        made.append(User(viewer, dock, qtbot))
         made[-1].until(lambda: dock.session.models.state.usable and dock.prompts.begun, "the model")
         return made[-1]
 
-    made: list[Person] = []
+    made: list[User] = []
     threads: list[Any] = []
     yield make
     engines = [someone.dock.session._proxy.engine for someone in made if someone.dock.session is not None]
@@ -91,7 +92,7 @@ def sit_down(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Pers
         qtbot.waitUntil(lambda engine=engine: engine.pid is None, timeout=30_000)
 
 
-def ready(someone: Person, clip: Path | None, name: str = "star") -> Any:
+def ready(someone: User, clip: Path | None, name: str = "star") -> Any:
     """Record the sample's object, open the clip, and return its layer."""
     dock = someone.dock
     image = someone.viewer.add_image(SAMPLE.prior, name="image", rgb=True)
@@ -105,22 +106,22 @@ def ready(someone: Person, clip: Path | None, name: str = "star") -> Any:
     return dock.videos.current
 
 
-def click(someone: Person) -> None:
+def click(someone: User) -> None:
     dock, (x, y) = someone.dock, map(float, SAMPLE.points_xy[0])
     dock.prompts.layers.add_point(x, y, (), "object")
     someone.until(lambda: dock.session.prompting.preview is not None, "a preview")
 
 
-def job(someone: Person) -> Any:
+def job(someone: User) -> Any:
     return someone.dock.session.tracking.job
 
 
-def begin(someone: Person, frames: int = 2) -> None:
+def begin(someone: User, frames: int = 2) -> None:
     someone.dock.tracks.track()
     someone.until(lambda: job(someone).done >= frames, "the first frames")
 
 
-def finish(someone: Person) -> Path:
+def finish(someone: User) -> Path:
     someone.until(lambda: not job(someone).active, "the end of the run")
     assert job(someone).state == "finished" and job(someone).done == FRAMES, job(someone)
     return Path(job(someone).store)
@@ -162,7 +163,7 @@ def test_two_docks_and_two_viewers_track_the_same_clip_at_once(sit_down, clip):
     one.until(lambda: not job(one).active, "its end")
 
 
-def save(someone: Person) -> Path:
+def save(someone: User) -> Path:
     path = Path(someone.dock.session.folder) / "star.safetensors"
     saved: list[Path] = []
     someone.dock.session.recordings.saved.connect(saved.append)
@@ -250,13 +251,13 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import napari
-from hands import Person, Waits
+from tests._qt.user import User, Waiter
 from napari_samexp.samples import load_sample
 
 sample = load_sample()
 viewer = napari.Viewer(show=True)
 _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
-someone = Person(viewer, dock, Waits())
+someone = User(viewer, dock, Waiter())
 someone.until(lambda: dock.session.models.state.usable and dock.prompts.begun)
 dock.load_prior_from(sys.argv[3])
 someone.until(lambda: bool(dock.session.recordings.all))
@@ -280,7 +281,7 @@ def test_napari_closed_while_tracking_leaves_frames_and_no_process(sit_down, tmp
     shutil.copy(save(someone), prior)
     # in a process of its own, which has to end by itself
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(clip), str(prior)],
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(clip), str(prior)],
         capture_output=True,
         text=True,
         timeout=250,

@@ -1,4 +1,4 @@
-"""Opening and closing the dock leaves nothing; `benchmarks/dock_cycles.py` does it 200 times with real workers."""
+"""Opening and closing the dock leaves nothing; `benchmarks/feel/dock_cycles.py` does it 200 times with real workers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import gc
 import threading
 from typing import Any
 
-from drawn import DrawnEngine
-
 from napari_samexp._qt.connections import WindowThread
 from napari_samexp._qt.dock import Dock
 from napari_samexp._qt.tracking.prior_tracking import PriorTracking
 from napari_samexp.session.session import Session
+from tests._qt.fake_engine import FakeEngine
 
 
 def callbacks(viewer: Any) -> int:
@@ -32,7 +31,7 @@ def test_docks_come_and_go_without_a_trace(qtbot, viewer, image, tmp_path):
     before = None
     for _ in range(8):
         deliver = WindowThread()
-        session = Session(home=tmp_path / "home", make_engine=DrawnEngine, deliver=deliver)
+        session = Session(home=tmp_path / "home", make_engine=FakeEngine, deliver=deliver)
         dock = PriorTracking(viewer, session)
         dock.show()
         qtbot.waitUntil(lambda dock=dock: dock.prompts.layers is not None)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hands import Person
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
@@ -23,6 +22,8 @@ from napari_samexp.io.label_edits import edited_frames
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
+from tests import ROOT
+from tests._qt.user import User
 
 SAMPLE = load_sample()
 FRAMES = len(SAMPLE.ground_truth)
@@ -45,14 +46,14 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def person(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[[], Person]]:
+def person(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[[], User]]:
     """Makes a new viewer with the dock, and somebody in front of it."""
 
-    def sit_down() -> Person:
+    def sit_down() -> User:
         viewer = make_napari_viewer(show=True)
         viewer.window.resize(1280, 860)
         _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
-        someone = Person(viewer, dock, qtbot)
+        someone = User(viewer, dock, qtbot)
         made.append(someone)
         someone.until(lambda: dock.session.models.state.usable, "the model")
         return someone
@@ -70,7 +71,7 @@ def choose_file(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         monkeypatch.setattr(QFileDialog, name, staticmethod(lambda *_args, **_kwargs: (str(path), "")))
 
 
-def show_object(someone: Person) -> None:
+def show_object(someone: User) -> None:
     """Open the sample image and click on the object."""
     someone.viewer.open_sample("napari-samexp", "image")
     someone.until(lambda: someone.dock.prompts.layers is not None, "a layer for clicks")
@@ -79,21 +80,21 @@ def show_object(someone: Person) -> None:
     someone.until(lambda: someone.dock.session.prompting.preview is not None, "a preview")
 
 
-def record(someone: Person, name: str = "star") -> None:
+def record(someone: User, name: str = "star") -> None:
     count = len(someone.dock.session.recordings.all)
     someone.type_into("name", name)
     someone.key(Qt.Key.Key_R)
     someone.until(lambda: len(someone.dock.session.recordings.all) == count + 1, "the recording")
 
 
-def open_clip(someone: Person, clip: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def open_clip(someone: User, clip: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     choose_file(monkeypatch, clip)
     someone.press("open_video")
     someone.until(lambda: someone.dock.videos.current is not None, "the video")
     return someone.dock.videos.current
 
 
-def job(someone: Person) -> Any:
+def job(someone: User) -> Any:
     return someone.dock.session.tracking.job
 
 
@@ -376,7 +377,7 @@ def test_hovering_previews_and_the_dock_can_be_closed_and_opened_again(person):
     someone.until(lambda: again.session.prompting.preview is not None, "a preview")
 
 
-def kill(someone: Person) -> None:
+def kill(someone: User) -> None:
     pid = someone.dock.session._proxy.engine.pid
     os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
@@ -437,7 +438,7 @@ def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path,
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1280, 860)
     dock = fill(viewer, tmp_path / "demo")
-    someone = Person(viewer, dock, qtbot)
+    someone = User(viewer, dock, qtbot)
     _, measuring = viewer.window.add_plugin_dock_widget("napari-samexp", "Measure labels")
     someone.until(lambda: bool(dock.session.recordings.all) and dock.session.models.state.usable, "the prior")
     assert "Press Track" in someone.says
@@ -479,14 +480,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import napari
-from hands import Person, Waits
+from tests._qt.user import User, Waiter
 from qtpy.QtCore import Qt
 from napari_samexp.samples import load_sample
 
 sample = load_sample()
 viewer = napari.Viewer(show=True)
 _, dock = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
-someone = Person(viewer, dock, Waits())
+someone = User(viewer, dock, Waiter())
 viewer.open_sample("napari-samexp", "image")
 someone.until(lambda: dock.session.models.state.usable and dock.prompts.layers is not None)
 viewer.reset_view()
@@ -505,7 +506,7 @@ print("torch" if "torch" in sys.modules else "never")
 
 
 def test_naparis_process_never_imports_torch(clip):
-    here = str(Path(__file__).parent)
+    here = str(ROOT)
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, here, str(clip)], capture_output=True, text=True, timeout=250
     )

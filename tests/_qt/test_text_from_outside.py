@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import recording
 from qtpy.QtCore import QPoint, Qt, QUrl
 from qtpy.QtGui import QHelpEvent, QTextDocument
 from qtpy.QtTest import QTest
@@ -29,6 +28,7 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.comparison import Cell, Comparison
 from napari_samexp.session import LastRun, Leftover
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
+from tests._qt.fake_engine import recording
 
 QT = Path(__file__).resolve().parents[2] / "src" / "napari_samexp" / "_qt"
 MARK = "evil"  # in every name here, so that it is found wherever it is shown

@@ -3,7 +3,6 @@
 import json
 import re
 
-import hostile_archive
 import numpy as np
 import pytest
 import tifffile
@@ -14,6 +13,7 @@ from napari_samexp.cli import many, run
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.shown_jobs import ShownJobs
 from napari_samexp.io.labels import LabelStore
+from tests import hostile_archive
 
 
 class InThisProcess(Here):

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import hostile_archive
 import pytest
 
 from napari_samexp.batch.jobs import Job, JobResult, job_key
@@ -13,6 +12,7 @@ from napari_samexp.batch.run import Here, run_jobs
 from napari_samexp.batch.vary import parse_vary
 from napari_samexp.errors import PriorError, SettingsError, StoreError, VideoError
 from napari_samexp.tracking import TrackSettings
+from tests import hostile_archive
 
 
 def test_frames_are_a_slice_in_the_order_of_tracking(job):

@@ -12,7 +12,6 @@ import time
 from dataclasses import fields
 from inspect import signature
 
-import hostile_archive
 import numpy as np
 import pytest
 import torch
@@ -34,6 +33,7 @@ from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
 from napari_samexp.tracking.forecast import Forecast, Work
 from napari_samexp.tracking.recording import image_hash
+from tests import hostile_archive
 
 FRAMES, HEIGHT, WIDTH = 10, 48, 64
 TINY = Sam2Variant(

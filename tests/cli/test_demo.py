@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import hostile_archive
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +18,7 @@ from napari_samexp.io.video import open_video
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.samples import load_sample
 from napari_samexp.tracking import PriorMemory
+from tests import hostile_archive
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import csv
 import json
 
-import hostile_archive
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +12,7 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
+from tests import hostile_archive
 
 FRAMES, HEIGHT, WIDTH = 6, 40, 56
 

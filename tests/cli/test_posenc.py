@@ -6,15 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import golden
 import numpy as np
-import parity
 import pytest
 import tifffile
 from PIL import Image
 
 from napari_samexp import position_encoding
 from napari_samexp.cli import run
+from tests.parity import golden, parity
 
 Shell = Callable[[str], tuple[int, str, str]]
 

@@ -1,6 +1,6 @@
 """Make EdgeTAM's golden files in tests/data/golden by running its reference code.
 
-    PYTHONPATH=EDGETAM:src:benchmarks:tests/data python tests/data/make_edgetam.py STATE [TARGET]
+    PYTHONPATH=EDGETAM:src python -m tests.data.make_edgetam STATE [TARGET]
 
 EDGETAM is a checkout of facebookresearch/EdgeTAM, and the Python that runs this has what it imports (timm 1.0.15,
 hydra-core, tqdm, pillow). STATE is a safetensors file of random weights in reduced sizes, with the whole hydra
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden import edgetam_variant, load
 from hydra.utils import instantiate
-from napari_samexp.sam.loading import build
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sam2 import sam2_video_predictor
 from sam2.modeling import sam2_base
 from sam2.modeling.backbones import timm
-from select_golden import select
 from torch import Tensor
 
 from napari_samexp.sam import EdgeTamVariant, load_model
+from napari_samexp.sam.weights.loading import build
 from napari_samexp.types import Prompt
+from tests.data.select_golden import select
+from tests.parity.golden import edgetam_variant, load
 
 FRAMES, SIDE = 19, 128
 FRAMES_FROM = "sam2.1_e2e_long"

@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
 import tifffile
 from PIL import Image
@@ -31,6 +29,7 @@ from napari_samexp.sam.weights.cache import locate
 from napari_samexp.sam.weights.catalogue import CACHE_VARIABLE, OFFICIAL, STARTER
 from napari_samexp.sam.weights.loading import identify_file, metadata_for
 from napari_samexp.samples import load_sample
+from tests.parity import golden, parity
 
 SAMPLE = load_sample()
 FRAMES, FEW = slice(0, 5), slice(0, 2)  # of the clip: as few as show what is meant

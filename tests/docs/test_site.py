@@ -16,8 +16,9 @@ from napari_samexp.cli import app
 from napari_samexp.sam.weights.cache import locate
 from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER
 from napari_samexp.tracking.settings import TrackSettings
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
+SCRIPTS = ("benchmarks", "training", "tests/parity", "tests/fuzz", "tests/kill")
 # the program's own sentences and other people's pages link to these: rename none, only add
 ANCHORS = {
     "torch-takes-gigabytes", "no-qt-binding", "pyside6-on-python-311", "windows",
@@ -126,7 +127,7 @@ def test_options_named_in_passing_exist() -> None:
     flag = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
     others = {"--shm-size", "--nthreads", "--no-dashboard", "--cpus-per-task", "--info"}  # other programs'
     known = {"--debug", "--version", "--help"} | others
-    for script in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training").glob("*.py")):
+    for script in (path for folder in SCRIPTS for path in (ROOT / folder).rglob("*.py")):
         known |= set(flag.findall(script.read_text("utf-8")))
     for command in get_command(app).commands.values():  # type: ignore[attr-defined]
         for option in command.params:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("engine_tools", Path(__file__).with_name("engine_tools.py"))
-assert _spec is not None and _spec.loader is not None
-sys.modules["engine_tools"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["engine_tools"])
-
-import engine_tools  # noqa: E402
-from engine_tools import Line  # noqa: E402
-
-from napari_samexp.engine import WorkerOptions  # noqa: E402
-from napari_samexp.engine.messages import ClearPrior, Failed  # noqa: E402
+from napari_samexp.engine import WorkerOptions
+from napari_samexp.engine.messages import ClearPrior, Failed
+from tests.engine import engine_tools
+from tests.engine.engine_tools import Line
 
 
 @pytest.fixture(scope="session")

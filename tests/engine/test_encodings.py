@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_tools import OPTIONS, Line, save_tiny_model
 
 from napari_samexp.engine.messages import (
     ComputeEncoding,
@@ -19,6 +18,7 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.posenc.tables import read_tables
+from tests.engine.engine_tools import OPTIONS, Line, save_tiny_model
 
 
 def compute(line: Line, path: Path, shape: tuple[int, ...], **wanted: object) -> tuple[object, np.ndarray]:

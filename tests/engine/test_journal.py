@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-import hostile_archive
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from napari_samexp.session.folders import left_sessions
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.recording import Recording
 from napari_samexp.types import Prompt
+from tests import hostile_archive
 
 
 def recorded(prior: PriorMemory, name: str) -> PriorMemory:

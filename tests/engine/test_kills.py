@@ -12,15 +12,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from engine_tools import (
-    CLICK,
-    OTHER_CLICK,
-    GatedVideo,
-    Line,
-    eventually,
-    frames,
-    shared_blocks,
-)
 
 from napari_samexp.engine import WorkerOptions
 from napari_samexp.engine.messages import (
@@ -44,6 +35,15 @@ from napari_samexp.engine.messages import (
 )
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.labels import LabelStore
+from tests.engine.engine_tools import (
+    CLICK,
+    OTHER_CLICK,
+    GatedVideo,
+    Line,
+    eventually,
+    frames,
+    shared_blocks,
+)
 
 OPTIONS = WorkerOptions(threads=1, niceness=0, patience_s=1)  # of the client that these tests share
 

@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from engine_tools import CLICK, Line, frames
 
 from napari_samexp.engine.encoded_images import EncodedImages
 from napari_samexp.engine.errors import exit_sentence
@@ -40,6 +39,7 @@ from napari_samexp.engine.worker import Worker
 from napari_samexp.errors import NO_MEMORY
 from napari_samexp.sam.models import Sam2
 from napari_samexp.tracking.settings import TrackSettings
+from tests.engine.engine_tools import CLICK, Line, frames
 
 
 def _of_numpy() -> MemoryError:

@@ -6,12 +6,12 @@ import errno
 
 import numpy as np
 import pytest
-from engine_tools import shared_blocks
 
 from napari_samexp.engine import errors, sharing
 from napari_samexp.engine.messages import ArrayRef
 from napari_samexp.engine.sharing import SharedArray, SharedImage, read_shared, write_shared
 from napari_samexp.errors import ImageError, SamexpError
+from tests.engine.engine_tools import shared_blocks
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", "f4", "?", ">i8"])

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from engine_tools import OPTIONS, frames, image
+
+from tests.engine.engine_tools import OPTIONS, frames, image
 
 SCRIPT = """
 import queue, sys

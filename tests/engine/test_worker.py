@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from engine_tools import CLICK, FRAMES, OTHER_CLICK, GatedVideo, Line, frames, image
 from PIL import Image
 
 from napari_samexp.engine.messages import (
@@ -47,6 +46,7 @@ from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import Prompt
+from tests.engine.engine_tools import CLICK, FRAMES, OTHER_CLICK, GatedVideo, Line, frames, image
 
 SETTINGS = TrackSettings(recent=2, pointers=3)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_archive import require_untouched, send, write_thesis
 
 from napari_samexp.errors import StoreError
 from napari_samexp.io import guarded
@@ -30,6 +29,7 @@ from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.masks import open_masks
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
+from tests.hostile_archive import require_untouched, send, write_thesis
 
 SHAPE = (5, 4, 6)
 IDENTITY = RunIdentity("video", "prior", "model", "{}")

@@ -11,13 +11,13 @@ from typing import Any
 import av
 import psutil
 import pytest
-import tiny_run
 
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io.video import LazyVideo, open_video, read_frame
 from napari_samexp.tracking import Tracker, TrackSettings
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import Prompt
+from tests import tiny_run
 
 COUNT = 240
 

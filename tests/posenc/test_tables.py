@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +24,7 @@ from napari_samexp.sam.encoding_spec import (
 from napari_samexp.sam.position_encoding import axial_rope, rotate
 from napari_samexp.sam.vit import _distances
 from napari_samexp.sam.weights.loading import load_model, metadata_for
+from tests.parity import golden, parity
 
 ABSOLUTE_FAMILIES = [family for family in golden.FAMILIES if family != "EdgeTAM"]
 GRIDS = ((2, 2), (10, 10), (8, 8), (5, 40), (33, 20))

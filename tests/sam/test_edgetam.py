@@ -12,11 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
-import tiny_run
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,6 +30,8 @@ from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
 from napari_samexp.sam.weights.checkpoint import read_state
 from napari_samexp.sam.weights.loading import metadata_for
 from napari_samexp.types import Prompt
+from tests import tiny_run
+from tests.parity import golden, parity
 
 STATE = parity.SELECTION / "edgetam_state.safetensors"
 IMAGES = tiny_run.drawn_frames(3)

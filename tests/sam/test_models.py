@@ -6,11 +6,8 @@ import copy
 from typing import Any
 from unittest import mock
 
-import golden
 import numpy as np
-import parity
 import pytest
-import tiny_run
 import torch
 
 from napari_samexp.errors import ImageError, PriorError, PromptError, SettingsError
@@ -18,6 +15,8 @@ from napari_samexp.images import to_rgb8
 from napari_samexp.sam import Memory, load_model
 from napari_samexp.sam.features import place
 from napari_samexp.types import Prompt
+from tests import tiny_run
+from tests.parity import golden, parity
 
 RANDOM = np.random.default_rng(8)
 HEIGHT, WIDTH = 40, 60

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import golden
-import parity
 import pytest
-import reproduce
 import torch
+
+from tests.parity import golden, parity, reproduce
 
 POINTS = {"point1", "points3", "box", "boxpoint", "mask"}
 EXPECTED = {  # what a selection of golden files must not lose

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hostile_archive
 import numpy as np
 import pytest
 
@@ -88,6 +87,7 @@ from napari_samexp.session.frames import frames_from_details, speed
 from napari_samexp.session.preferences import load_preferences, save_preferences
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import FrameResult, ObjectScore, Prompt, RunIdentity
+from tests import hostile_archive
 
 CLICK = Prompt.from_lists([(3, 2)])
 INFO = ModelInfo("tiny", "SAM 2.1", "tiny.safetensors", "cpu", "float32", 64, 32, True, 10)

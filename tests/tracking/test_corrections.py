@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_run
 
 from napari_samexp.errors import ImageError, PriorError
 from napari_samexp.io.labels import LabelStore
@@ -15,6 +14,7 @@ from napari_samexp.sam import Sam2
 from napari_samexp.tracking import PriorMemory, Tracker, record_mask
 from napari_samexp.tracking.prior import MAX_RECORDINGS
 from napari_samexp.tracking.run import Run, add_to_run, open_store, run_prior
+from tests import tiny_run
 
 SETTINGS = tiny_run.settings_of(keep_lost=True)
 FRAMES = range(tiny_run.FRAMES)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_run
 import torch
 
 from napari_samexp.errors import PriorError, PriorMismatch
@@ -18,6 +17,7 @@ from napari_samexp.tracking import PriorMemory, Tracker
 from napari_samexp.tracking.recording import image_hash
 from napari_samexp.tracking.run import open_store, track_into
 from napari_samexp.types import FrameResult
+from tests import tiny_run
 
 IMAGE = tiny_run.drawn_frames(1)[0]
 

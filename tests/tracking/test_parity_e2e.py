@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import golden
-import parity
 import pytest
-import reproduce
 
 from napari_samexp.sam import MaskPrediction
 from napari_samexp.sam.features import ImageTransform
+from tests.parity import golden, parity, reproduce
 
 RUNS = [(family, case) for family, cases in parity.CASES.items() for case in cases]
 QUANTITIES = {

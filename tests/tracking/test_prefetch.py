@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_run
 
 from napari_samexp.errors import VideoError
 from napari_samexp.io.video import LazyVideo, open_video
 from napari_samexp.tracking.prefetch import Prefetcher
+from tests import tiny_run
 
 
 class Watched(LazyVideo):

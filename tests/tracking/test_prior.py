@@ -10,11 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
-import tiny_run
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -27,6 +24,8 @@ from napari_samexp.tracking.prior import MAX_RECORDINGS
 from napari_samexp.tracking.prior_file import FORMAT
 from napari_samexp.tracking.recording import image_hash, record_mask
 from napari_samexp.types import Prompt
+from tests import tiny_run
+from tests.parity import golden, parity
 
 IMAGE = tiny_run.drawn_frames(1)[0]
 CLICKS = Prompt.from_lists([[50, 24], [52, 25]], [[3, 4]], [40, 10, 60, 40])

@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
-import tiny_run
 import torch
 
 from napari_samexp.errors import PriorError, StoreError
@@ -23,6 +20,8 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam import Sam2, load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, open_store, track_into
 from napari_samexp.tracking.run import Run, add_to_run, identity_of, run_prior
+from tests import ROOT, tiny_run
+from tests.parity import golden, parity
 
 FRAMES = tiny_run.FRAMES
 KINDS = [("forward", False), ("backward", False), ("forward", True)]  # direction, keep lost frames
@@ -216,10 +215,9 @@ def test_a_killed_process_loses_no_finished_frame(
     kind: tuple[str, bool], model: Sam2, prior: PriorMemory, tmp_path: Path
 ) -> None:
     setup = Setup(model, prior, tiny_run.settings_of(*kind))
-    script = Path(tiny_run.__file__)
-    command = [sys.executable, "-W", "error", script, tmp_path / "s", kind[0], str(kind[1])]
+    command = [sys.executable, "-W", "error", "-m", "tests.tiny_run", tmp_path / "s", kind[0], str(kind[1])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         assert process.stdout is not None
         seen = [int(process.stdout.readline()) for _ in range(4)]
         process.kill()

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import golden
 import numpy as np
 import pytest
-import tiny_run
 import torch
 
 from napari_samexp.errors import ImageError, PriorError, SettingsError
 from napari_samexp.sam import Sam2
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import FrameResult, ObjectScore, Prompt
+from tests import tiny_run
+from tests.parity import golden
 
 SIDE = tiny_run.SIDE
 PROMPTS = dict(tiny_run.PROMPTS[:1]) | {2: tiny_run.PROMPTS[1][1], 300: tiny_run.PROMPTS[3][1]}

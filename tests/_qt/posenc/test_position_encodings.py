@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_encodings import SAM2, DrawnEncodings, drawn
 from packaging.version import Version
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollBar, QWidget
@@ -24,6 +23,7 @@ from napari_samexp._qt.posenc.spectrum_view import spectrum_image
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.errors import SamexpError
 from napari_samexp.session.encodings import EncodingSession
+from tests._qt.fake_encodings import SAM2, FakeEncodings, drawn
 
 AXES_ARE_NAMED = Version(version("napari")) >= Version("0.9")  # the viewer's, as those of its layers
 NAMES = [
@@ -42,10 +42,10 @@ def make_dock(qtbot: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     made = []
 
     def make(viewer: Any) -> Any:
-        engines: list[DrawnEncodings] = []
+        engines: list[FakeEncodings] = []
 
         def engine(on_reply: Any) -> Any:
-            engines.append(DrawnEncodings(on_reply))
+            engines.append(FakeEncodings(on_reply))
             return engines[0]
 
         session = EncodingSession(deliver=WindowThread(), home=tmp_path / "home", make_engine=engine)

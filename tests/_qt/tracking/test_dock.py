@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn import recording
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWidget
 
@@ -32,6 +31,7 @@ from napari_samexp.session import LastRun, Leftover
 from napari_samexp.session.jobs import JobState
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore, RunIdentity
+from tests._qt.fake_engine import recording
 
 NAMES = [
     *("model", "image", "role", "label", "mask_choice", "record", "recordings", "save_prior", "load_prior"),

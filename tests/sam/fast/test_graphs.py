@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_run
 import torch
 from safetensors.torch import save_file
 from torch.utils._pytree import tree_leaves
@@ -32,6 +31,7 @@ from napari_samexp.sam.weights import loading
 from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
 from napari_samexp.types import Prompt
+from tests import tiny_run
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 COUNT = 12

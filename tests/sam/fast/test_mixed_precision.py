@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
 import torch
 
 from napari_samexp.sam import Sam2, load_model
 from napari_samexp.sam.fast import mixed_precision as mixed
 from napari_samexp.sam.weights.loading import choose_dtype
+from tests.parity import golden, parity
 
 SLOW, FAST = 0.010, 0.004
 

@@ -226,7 +226,8 @@ def test_from_a_shell(
 ) -> None:
     import numpy as np
     from PIL import Image
-    from tiny_run import drawn_frames
+
+    from tests.tiny_run import drawn_frames
 
     server, sha256 = serve(), hash_of(body)
     given = ["--sha256", sha256]
@@ -279,7 +280,8 @@ SIGNED = f"w.safetensors?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}"
 def clip(tmp_path: Path) -> Path:
     import numpy as np
     from PIL import Image
-    from tiny_run import drawn_frames
+
+    from tests.tiny_run import drawn_frames
 
     (tmp_path / "clip").mkdir()
     for number, frame in enumerate(drawn_frames(2)):

@@ -8,9 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
-import parity
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,6 +25,7 @@ from napari_samexp.sam.weights.loading import (
     metadata_for,
 )
 from napari_samexp.types import Prompt
+from tests.parity import golden, parity
 
 STATES = {family: parity.SELECTION / f"{stem}_state.safetensors" for family, stem in golden.FAMILIES.items()}
 IMAGE = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
