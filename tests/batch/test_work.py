@@ -12,7 +12,6 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
-from tests import hostile_archive
 
 
 def labels_of(path):
