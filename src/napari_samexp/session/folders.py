@@ -38,7 +38,7 @@ KEPT = 5  # folders of former sessions
 _REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
 _IN_USE = "in-use"  # a file that a session removes when it ends as it should
 _NAME = re.compile(r"[0-9]{8,12}-.+")
-_FILES = re.compile(rf"lock|{_IN_USE}|prior/{_REVISION.pattern}|prior/images/[^/]+\.png|(.+/)?\.DS_Store")
+_FILES = re.compile(rf"lock|{_IN_USE}|prior/{_REVISION.pattern}|prior/pictures/[^/]+\.png|(.+/)?\.DS_Store")
 
 
 def settings_file(home: Path | None = None) -> Path:
@@ -210,5 +210,5 @@ def _newest_prior(path: Path) -> Path | None:
 
 def _is_session(folder: Folder) -> bool:
     """Whether a folder holds what a session makes and nothing else."""
-    entries = folder.contents(("prior", "prior/images"))
+    entries = folder.contents(("prior", "prior/pictures"))
     return all(_FILES.fullmatch(entry) or PARTIAL.fullmatch(entry) for entry in entries)
