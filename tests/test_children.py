@@ -32,7 +32,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 import numpy as np
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import Ready
+from napari_samexp.engine.messages.model import Ready
 from napari_samexp.engine.sharing import SharedArray
 
 def use(session):

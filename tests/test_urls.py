@@ -8,7 +8,7 @@ import pytest
 
 from napari_samexp._urls import redacted, redacted_url
 from napari_samexp.batch.jobs import Job, JobResult, job_key
-from napari_samexp.engine.errors import sentence_of
+from napari_samexp.engine.errors import as_samexp_error
 from napari_samexp.engine.worker import _trace
 from napari_samexp.errors import SamexpError, VideoError
 from napari_samexp.io.video import open_video
@@ -51,7 +51,11 @@ def test_other_names_and_addresses_stay(name: str) -> None:
 def test_no_error_and_no_trace_shows_them(url: str, shown: str) -> None:
     assert str(SamexpError(f"{url} is not there.")) == f"{shown} is not there."
     error = ValueError(f"no such thing: {url}")
-    for said in (sentence_of(error), _trace(error), JobResult("a", "failed", error=str(error)).error):
+    for said in (
+        str(as_samexp_error(error)),
+        _trace(error),
+        JobResult("a", "failed", error=str(error)).error,
+    ):
         assert shown in said and "SEC" not in said
     with pytest.raises(VideoError) as refused:
         open_video(url)

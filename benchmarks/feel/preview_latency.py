@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import Loaded, LoadModel, Preview, Previewed, Ready, Reply
+from napari_samexp.engine.messages.base import Reply
+from napari_samexp.engine.messages.model import Loaded, LoadModel, Ready
+from napari_samexp.engine.messages.prompts import Preview, Previewed
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.types import Prompt
 

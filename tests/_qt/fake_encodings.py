@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from napari_samexp.engine.messages import (
+from napari_samexp.engine.messages.base import Failed, Reply, Request
+from napari_samexp.engine.messages.encodings import (
     ComputeEncoding,
     DescribeEncodings,
     EncodingComputed,
     Encodings,
-    Failed,
-    Reply,
-    Request,
 )
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.sam.encoding_spec import EncodingSpec

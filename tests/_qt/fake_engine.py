@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from napari_samexp.engine.messages import (
-    Loaded,
-    LoadModel,
-    ModelInfo,
+from napari_samexp.engine.messages.base import Reply, Request, VideoRef
+from napari_samexp.engine.messages.model import Loaded, LoadModel, ModelInfo
+from napari_samexp.engine.messages.prompts import (
     Preview,
     Previewed,
     PriorChanged,
     PriorState,
     Record,
     RecordingInfo,
-    Reply,
-    Request,
-    VideoRef,
 )
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant
 from napari_samexp.types import Prompt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from napari_samexp._qt.help_pages import ENCODINGS_TUTORIAL, TROUBLESHOOTING, TU
 from napari_samexp._qt.help_window import KEYS, HelpWindow
 from napari_samexp._qt.hint_line import HintLine
 from napari_samexp._qt.shortcuts import ENCODINGS, TRACKING, as_markdown, shown
-from napari_samexp._qt.troubles import TROUBLES, trouble_of
+from napari_samexp._qt.troubles import TROUBLES
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "napari_samexp"
 
@@ -30,56 +31,63 @@ def headlines(text: str) -> list[str]:
     )
 
 
-def sentences() -> list[str]:
-    """Every text in the source but docstrings and the table itself, with a dot for each value in it."""
-    found = []
+def codes() -> set[str]:
+    """Every code that the source gives an error: by keyword, by class, or as what `code_of` falls back to."""
+    found = set()
     for path in SOURCE.rglob("*.py"):
-        if path.name == "troubles.py":
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = {
-            id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
-        }
-        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "." for part in node.values]
-                found.append("".join(map(str, parts)))
-            elif (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and not {id(node)} & (inside | docs)
-            ):
-                found.append(node.value)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            values: list[ast.expr] = []
+            if isinstance(node, ast.Call):
+                values += [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+                values += node.args[1:] if getattr(node.func, "id", "") == "code_of" else []
+            elif isinstance(node, ast.ClassDef):
+                values += [
+                    line.value
+                    for line in node.body
+                    if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "code"
+                ]
+            texts = [part for value in values for part in ast.walk(value) if isinstance(part, ast.Constant)]
+            found |= {text.value for text in texts if isinstance(text.value, str)}
     return found
 
 
 def test_every_entry_is_in_the_page() -> None:
     there = {slug(line) for line in headlines(page(TROUBLESHOOTING))}
-    assert {trouble.anchor for trouble in TROUBLES} <= there
+    assert set(map(slug, TROUBLES.values())) <= there
 
 
-def test_every_sentence_of_the_table_can_be_said() -> None:
-    said = sentences()
-    for trouble in TROUBLES:
-        for words in trouble.says:
-            assert any(words in sentence for sentence in said), f"nothing says {words!r} any more"
+def test_every_code_of_the_table_is_one_that_errors_have() -> None:
+    assert set(TROUBLES) <= codes()
 
 
-def test_sentences_lead_to_their_entry() -> None:
-    from napari_samexp.engine.errors import exit_sentence, sentence_of
-    from napari_samexp.errors import SamexpError
+def test_errors_lead_to_their_entry(tmp_path: Path) -> None:
+    from napari_samexp.engine.errors import as_samexp_error, exit_error
+    from napari_samexp.errors import PriorMismatch, SamexpError, sam1_has_no_memory
+    from napari_samexp.io.guarded import NotOrdinaryError
+    from napari_samexp.io.video import open_video
     from napari_samexp.sam.weights.loading import load_model
 
-    assert trouble_of(sentence_of(MemoryError())).title == "Out of memory"
-    assert trouble_of(sentence_of(RuntimeError("a fault"))).title == "A fault of the program"
-    assert trouble_of(exit_sentence(-9)).title == "Out of memory"
-    assert trouble_of(exit_sentence(3)).title == "The model's process ended"
-    assert trouble_of("Click on your object in the image.") is None
-    assert trouble_of("Saved to cat.safetensors.") is None
+    assert TROUBLES[as_samexp_error(MemoryError()).code] == "Out of memory"
+    assert TROUBLES[as_samexp_error(RuntimeError("a fault")).code] == "A fault of the program"
+    assert TROUBLES[exit_error(-9).code] == "Out of memory"
+    assert TROUBLES[exit_error(3).code] == "The model's process ended"
+    assert TROUBLES[PriorMismatch.code] == "The prior is of another model"
+    assert TROUBLES[sam1_has_no_memory("sam_vit_b").code] == "SAM 1 cannot track"
+    assert TROUBLES[NotOrdinaryError.code] == "A link among the files"
     with pytest.raises(SamexpError) as refused:
         load_model(str(SOURCE / "napari.yaml"))
-    assert trouble_of(str(refused.value)).title == "A weights file is refused"
+    assert TROUBLES[refused.value.code] == "A weights file is refused"
+    (tmp_path / "clip.mp4").write_text("no video at all")
+    with pytest.raises(SamexpError) as unreadable:
+        open_video(tmp_path / "clip.mp4")
+    assert TROUBLES[unreadable.value.code] == "A video cannot be read"
+
+
+def test_an_error_keeps_its_code_on_the_way_through_another_process() -> None:
+    from napari_samexp.errors import VideoError
+
+    error = pickle.loads(pickle.dumps(VideoError("It is damaged.", code="video-unreadable")))
+    assert (str(error), error.code) == ("It is damaged.", "video-unreadable")
 
 
 def test_an_error_has_a_link_and_a_step_has_none(qtbot: Any) -> None:
@@ -87,7 +95,7 @@ def test_an_error_has_a_link_and_a_step_has_none(qtbot: Any) -> None:
     qtbot.addWidget(line)
     asked: list[str] = []
     line.explained.connect(asked.append)
-    assert line.say("There was not enough memory for <this>; choose another model.")
+    assert line.say("There was not enough memory for <this>; choose another model.", "out-of-memory")
     assert "&lt;this&gt;" in line.text() and 'href="out-of-memory"' in line.text()
     line.linkActivated.emit("out-of-memory")
     assert asked == ["out-of-memory"]
@@ -98,7 +106,7 @@ def test_an_error_has_a_link_and_a_step_has_none(qtbot: Any) -> None:
 
 
 def test_the_docks_link_opens_the_entry(dock: Any) -> None:
-    dock.say("clip.mp4 cannot be opened as a video (no reason): it is damaged.")
+    dock.say("clip.mp4 cannot be opened as a video (no reason): it is damaged.", "video-unreadable")
     assert "href" in dock.panel.hint.text()
     dock.panel.hint.linkActivated.emit("a-video-cannot-be-read")
     shown_window = dock.show_help(TROUBLESHOOTING, "a-video-cannot-be-read")

@@ -22,7 +22,7 @@ from napari_samexp._qt.help_window import HelpWindow
 from napari_samexp._qt.measure.comparison import ComparisonDock
 from napari_samexp._qt.measure.measuring import MeasuringDock
 from napari_samexp._qt.text import PlainLabel, button_text, for_napari, readable, tooltip
-from napari_samexp.engine.messages import PriorState
+from napari_samexp.engine.messages.prompts import PriorState
 from napari_samexp.errors import StoreError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.measure.comparison import Cell, Comparison
@@ -154,7 +154,7 @@ def test_the_dock_of_prior_tracking(
     dock: Any, viewer: Any, session: Any, engines: Any, qtbot: Any, tmp_path: Path, name: str
 ) -> None:
     infos = [recording(f"r{n}", n, name, image_name=name, model=name, usable=n == 1) for n in (1, 2)]
-    session.recordings.take(PriorState(recordings=tuple(infos)))
+    session.recordings.show(PriorState(recordings=tuple(infos)))
     labels = [name, *(f"{MARK} {n}" for n in range(5))]
     viewer.add_image(np.zeros((3, 20, 30)), name=for_napari(name))
     session.open_run(make_store(tmp_path / "s.zarr", labels))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from napari_samexp.engine import WorkerOptions
-from napari_samexp.engine.messages import ClearPrior, Failed
+from napari_samexp.engine.messages.base import Failed
+from napari_samexp.engine.messages.prompts import ClearPrior
 from tests.engine import engine_tools
 from tests.engine.engine_tools import Line
 

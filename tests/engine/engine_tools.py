@@ -15,7 +15,10 @@ import numpy as np
 import psutil
 
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import LoadModel, Preview, Record, Reply, Request, Track
+from napari_samexp.engine.messages.base import Reply, Request
+from napari_samexp.engine.messages.model import LoadModel
+from napari_samexp.engine.messages.prompts import Preview, Record
+from napari_samexp.engine.messages.tracking import Track
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.sam.variants import Sam2Variant
 from napari_samexp.tracking.settings import TrackSettings

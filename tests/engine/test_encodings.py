@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_samexp.engine.messages import (
+from napari_samexp.engine.messages.base import Failed
+from napari_samexp.engine.messages.encodings import (
     ComputeEncoding,
     DescribeEncodings,
     EncodingComputed,
     Encodings,
-    Failed,
 )
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.posenc.tables import read_tables

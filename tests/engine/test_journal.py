@@ -82,7 +82,7 @@ def test_a_damaged_revision_leads_to_the_one_before(tmp_path: Path) -> None:
     journal.commit(recorded(journal.prior, "b"), 2)
     max(tmp_path.glob("*.safetensors")).write_bytes(b"\x00" * 50)
     journal = PriorJournal(tmp_path)
-    assert names(journal) == "a" and "older state" in journal.notice
+    assert names(journal) == "a" and "older state" in str(journal.notice)
     journal.commit(recorded(journal.prior, "c"), 3)
     assert names(PriorJournal(tmp_path)) == "ac"
 
@@ -90,7 +90,7 @@ def test_a_damaged_revision_leads_to_the_one_before(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     journal = PriorJournal(tmp_path / "file" / "journal")
-    assert "cannot be used" in journal.notice and journal.changes == frozenset()
+    assert "cannot be used" in str(journal.notice) and journal.changes == frozenset()
 
 
 def test_images_are_kept_by_what_they_show(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_a_revision_of_any_number_is_followed_by_one_that_is_found(tmp_path: Pat
     assert left_sessions(tmp_path)[0].prior.name == "100000000-10000-2.safetensors"
 
 
-@pytest.mark.parametrize("name", ["prior", "prior/images"])
+@pytest.mark.parametrize("name", ["prior", "prior/pictures"])
 def test_a_journal_whose_folder_is_a_link_writes_nowhere(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     thesis = hostile_archive.write_thesis(tmp_path)
     (tmp_path / name).symlink_to(thesis)
     journal = PriorJournal(tmp_path / "prior")
-    assert "is a link and no ordinary folder" in journal.notice
+    assert "is a link and no ordinary folder" in str(journal.notice)
     journal.keep_image("key", np.zeros((3, 3, 3), np.uint8))
     if name == "prior":
         for prior in (recorded(journal.prior, "a"), PriorMemory()):
@@ -152,7 +152,7 @@ def test_links_among_revisions_and_images_are_passed_over(tmp_path: Path) -> Non
     (tmp_path / "prior" / "pictures").mkdir()
     journal.images.path("key").symlink_to(thesis / "images" / "a.png")
     again = PriorJournal(tmp_path / "prior")
-    assert (names(again), again.notice) == ("a", "")
+    assert (names(again), again.notice) == ("a", None)
     with pytest.raises(KeyError):
         again.images["key"]
     again.keep_image("key", np.zeros((3, 3, 3), np.uint8))

@@ -14,25 +14,10 @@ import psutil
 import pytest
 
 from napari_samexp.engine import WorkerOptions
-from napari_samexp.engine.messages import (
-    Cancel,
-    Done,
-    Failed,
-    FrameDone,
-    Loaded,
-    LoadModel,
-    Preview,
-    Previewed,
-    Ready,
-    Record,
-    Track,
-    TrackEnded,
-    TrackStarted,
-    UndoChange,
-    VideoRef,
-    WorkerDied,
-    Working,
-)
+from napari_samexp.engine.messages.base import CANCEL, Done, Failed, VideoRef, WorkerDied, Working
+from napari_samexp.engine.messages.model import Loaded, LoadModel, Ready
+from napari_samexp.engine.messages.prompts import Preview, Previewed, Record, UndoChange
+from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded, TrackStarted
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.labels import LabelStore
 from tests.engine.engine_tools import (
@@ -145,7 +130,7 @@ def test_a_cancelled_worker_that_hangs_is_ended_and_replaced(ready: Line, tmp_pa
     ready.replies.wait(FrameDone, count=3)
     assert video.waiting.wait(60)
     stop(ready)  # deep in something that reads no requests
-    assert isinstance(ready.ask(Cancel()), Done)
+    assert isinstance(ready.ask(CANCEL), Done)
     assert ready.replies.answer(number) == TrackEnded(number, "cancelled")
     assert "did not react" in died_once(ready).sentence
     video.open()
@@ -186,7 +171,7 @@ def test_without_a_model_every_request_says_so_and_a_hanging_worker_ends_with_it
     line.close()
     line.close()
     assert not psutil.pid_exists(pid)
-    assert line.submit(Cancel()) > 0  # nobody hears it, and nothing breaks
+    assert line.submit(CANCEL) > 0  # nobody hears it, and nothing breaks
 
 
 def stop(line: Line) -> None:
@@ -198,7 +183,8 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import LoadModel, Preview, Loaded, Ready, Previewed
+from napari_samexp.engine.messages.model import LoadModel, Loaded, Ready
+from napari_samexp.engine.messages.prompts import Preview, Previewed
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.types import Prompt
 import numpy as np, threading

@@ -17,22 +17,12 @@ import pytest
 import torch
 
 from napari_samexp.engine.encoded_images import EncodedImages
-from napari_samexp.engine.errors import exit_sentence
+from napari_samexp.engine.errors import exit_error
 from napari_samexp.engine.journal import PriorJournal
-from napari_samexp.engine.messages import (
-    Failed,
-    FrameDone,
-    Loaded,
-    LoadModel,
-    Preview,
-    Previewed,
-    Record,
-    Track,
-    TrackEnded,
-    VideoRef,
-    WorkerDied,
-    Working,
-)
+from napari_samexp.engine.messages.base import Failed, VideoRef, WorkerDied, Working
+from napari_samexp.engine.messages.model import Loaded, LoadModel
+from napari_samexp.engine.messages.prompts import Preview, Previewed, Record
+from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded
 from napari_samexp.engine.recorder import Recorder
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.engine.worker import Worker
@@ -103,8 +93,8 @@ def test_a_worker_that_the_system_ends_for_memory_is_replaced_and_a_smaller_side
 
 
 def test_other_ends_of_a_worker_do_not_speak_of_memory() -> None:
-    assert "memory" not in exit_sentence(-signal.SIGTERM)
-    assert "memory" not in exit_sentence(3)
+    assert "memory" not in str(exit_error(-signal.SIGTERM))
+    assert "memory" not in str(exit_error(3))
 
 
 # A worker in this process, whose model has no room
@@ -128,7 +118,7 @@ class NothingWaits:
     def __init__(self) -> None:
         self.waiting: deque[Any] = deque()
 
-    def waits(self, kind: type) -> bool:
+    def has(self, kind: type) -> bool:
         return False
 
     def take(self, *kinds: type) -> list[Any]:
@@ -140,9 +130,11 @@ def worker(tmp_path: Path, tiny_file: Path) -> Any:
     connection = Connection()
     recorder = Recorder(PriorJournal(tmp_path / "prior"), EncodedImages(2))
     made: Any = Worker(connection, NothingWaits(), recorder)  # type: ignore[arg-type]
-    made._answer(1, LoadModel(str(tiny_file), device="cpu"))
+    made._handle(1, LoadModel(str(tiny_file), device="cpu"))
     assert isinstance(connection.said[-1], Loaded)
-    return SimpleNamespace(ask=made._answer, said=connection.said, step=made._advance, recorder=recorder)
+    return SimpleNamespace(
+        ask=made._handle, said=connection.said, step=made._runner.advance, recorder=recorder
+    )
 
 
 def without_room(monkeypatch: pytest.MonkeyPatch, error: Exception, after: int = 0) -> Callable[[], None]:
@@ -168,7 +160,7 @@ def test_a_click_without_room_is_one_sentence_and_the_next_is_answered(
     relieve = without_room(monkeypatch, error)
     for request in (Preview(image.ref, CLICK), Record(image.ref, CLICK, 1, "disc")):
         worker.ask(2, request)
-        assert worker.said[-1] == Failed(2, NO_MEMORY)
+        assert worker.said[-1] == Failed(2, NO_MEMORY, "out-of-memory")
     assert not worker.recorder.journal.prior.recordings
     relieve()
     worker.ask(3, Preview(image.ref, CLICK))
@@ -193,7 +185,7 @@ def test_a_run_without_room_ends_with_the_sentence_and_goes_on_later(
     worker.ask(3, Track(str(tmp_path / "x.zarr"), video, range(5), settings))
     for _ in range(3):
         worker.step()
-    assert worker.said[-1] == TrackEnded(3, "failed", NO_MEMORY)
+    assert worker.said[-1] == TrackEnded(3, "failed", NO_MEMORY, "out-of-memory")
     assert sum(isinstance(reply, FrameDone) for reply in worker.said) == 2
     relieve()
     worker.ask(4, Track(str(tmp_path / "x.zarr"), video, range(5), settings, resume=True))

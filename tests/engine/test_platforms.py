@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_samexp.engine import launch, process, sharing
-from napari_samexp.engine.errors import exit_sentence
+from napari_samexp.engine.errors import exit_error
 
 SOURCE = Path(process.__file__).parents[1]
 
@@ -55,7 +55,7 @@ import multiprocessing, sys, threading
 multiprocessing.set_start_method({method!r})
 from pathlib import Path
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import Ready
+from napari_samexp.engine.messages.model import Ready
 ready = threading.Event()
 client = EngineClient(lambda reply: isinstance(reply, Ready) and ready.set(), Path(sys.argv[1]), WorkerOptions(threads=1))
 client.start()
@@ -105,5 +105,5 @@ def test_a_worker_needs_neither_signals_nor_niceness(monkeypatch: pytest.MonkeyP
 )
 def test_every_end_of_a_worker_is_one_sentence(code: int | None, words: str) -> None:
     """Windows has no signals: there a crash is a large number."""
-    sentence = exit_sentence(code)
+    sentence = str(exit_error(code))
     assert words in sentence and "\n" not in sentence

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_samexp.engine.messages import (
-    ArrayRef,
-    Cancel,
-    ClearPrior,
-    Failed,
-    ImageRef,
-    Loaded,
-    LoadModel,
-    Pause,
-    Preview,
-    PriorState,
-    Record,
-    Request,
-    SavePrior,
-    Track,
-    VideoRef,
-)
+from napari_samexp.engine.messages.base import CANCEL, PAUSE, ArrayRef, Failed, ImageRef, Request, VideoRef
+from napari_samexp.engine.messages.model import Loaded, LoadModel
+from napari_samexp.engine.messages.prompts import ClearPrior, Preview, PriorState, Record, SavePrior
+from napari_samexp.engine.messages.tracking import Track
 from napari_samexp.engine.queue import MOST_UNANSWERED, Entry, RequestQueue
 from napari_samexp.types import Prompt
 
@@ -51,7 +38,7 @@ def loaded(line: RequestQueue, number: int) -> None:
 
 
 def test_requests_are_sent_in_their_order_and_of_the_previews_only_the_newest() -> None:
-    assert sent(line_of(LOAD, PREVIEW, RECORD, PREVIEW, Pause())) == [1, 3, 4, 5]
+    assert sent(line_of(LOAD, PREVIEW, RECORD, PREVIEW, PAUSE)) == [1, 3, 4, 5]
 
 
 def test_a_preview_is_late_once_a_newer_one_stands_in_the_line() -> None:
@@ -69,14 +56,14 @@ def test_a_preview_is_late_once_a_newer_one_stands_in_the_line() -> None:
 def test_a_worker_that_answers_nothing_is_sent_little_but_controls() -> None:
     line = line_of(*[SavePrior("path")] * 40)
     assert len(sent(line)) == MOST_UNANSWERED
-    line.add(Entry(98, Pause()))
-    line.add(Entry(99, Cancel()))
+    line.add(Entry(98, PAUSE))
+    line.add(Entry(99, CANCEL))
     assert sent(line) == [99, 98]
 
 
 def test_cancelling_drops_what_waits_to_load_or_track() -> None:
     line = line_of(RECORD, LOAD, TRACK)
-    assert [entry.id for entry in line.add(Entry(9, Cancel()))] == [2, 3]
+    assert [entry.id for entry in line.add(Entry(9, CANCEL))] == [2, 3]
     assert sent(line) == [9, 1]
 
 

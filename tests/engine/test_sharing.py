@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_samexp.engine import errors, sharing
-from napari_samexp.engine.messages import ArrayRef
+from napari_samexp.engine.messages.base import ArrayRef
 from napari_samexp.engine.sharing import SharedArray, SharedImage, read_shared, write_shared
 from napari_samexp.errors import ImageError, SamexpError
 from tests.engine.engine_tools import shared_blocks
@@ -110,7 +110,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_every_error_is_one_sentence(error: Exception, expected: str) -> None:
-    sentence = errors.sentence_of(error)
+    sentence = str(errors.as_samexp_error(error))
     assert expected in sentence and "\n" not in sentence and len(sentence) < 400
 
 
@@ -118,4 +118,4 @@ def test_every_error_is_one_sentence(error: Exception, expected: str) -> None:
     ("code", "expected"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-250, "signal 250"), (1, "code 1")]
 )
 def test_the_end_of_a_worker_is_one_sentence(code: int, expected: str) -> None:
-    assert expected in errors.exit_sentence(code)
+    assert expected in str(errors.exit_error(code))

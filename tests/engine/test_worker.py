@@ -9,35 +9,37 @@ import psutil
 import pytest
 from PIL import Image
 
-from napari_samexp.engine.messages import (
-    Cancel,
-    ChangeRecording,
-    Continue,
-    Continued,
+from napari_samexp.engine.messages.base import (
+    CANCEL,
+    CONTINUE,
+    PAUSE,
+    RESET_RECENT,
     Done,
     Failed,
-    FrameDone,
-    Keep,
-    Kept,
-    Loaded,
-    LoadModel,
+    VideoRef,
+    Working,
+)
+from napari_samexp.engine.messages.model import Loaded, LoadModel
+from napari_samexp.engine.messages.prompts import (
+    ChangeRecording,
     LoadPrior,
-    Pause,
-    Paused,
     Preview,
     Previewed,
     PriorChanged,
     Record,
     RememberFrame,
     RemoveRecording,
-    ResetRecent,
     SavePrior,
+    UndoChange,
+)
+from napari_samexp.engine.messages.tracking import (
+    FrameDone,
+    Keep,
+    Kept,
+    PauseChanged,
     Track,
     TrackEnded,
     TrackStarted,
-    UndoChange,
-    VideoRef,
-    Working,
 )
 from napari_samexp.engine.sharing import SharedArray, SharedImage
 from napari_samexp.io.labels import LabelStore
@@ -142,7 +144,7 @@ def test_the_latest_preview_wins(ready: Line) -> None:
     video.open(1)
     assert isinstance(ready.replies.answer(numbers[-1]), Previewed)
     assert [reply.id for reply in ready.replies.of(Previewed, Failed)] == [numbers[-1]]
-    ready.ask(Cancel())
+    ready.ask(CANCEL)
     assert ready.replies.answer(run).how == "cancelled"
     video.open()
 
@@ -286,17 +288,17 @@ def test_pause_takes_effect_after_the_frame_in_work(ready: Line, plain_run: np.n
     video.open(2)
     ready.replies.wait(FrameDone, count=2)
     assert video.waiting.wait(60)  # the third frame is in work
-    ready.submit(Pause())
+    ready.submit(PAUSE)
     ready.submit(Keep(frozenset()))
     video.open()
-    ready.replies.wait(Paused)
+    ready.replies.wait(PauseChanged)
     assert [reply.index for reply in ready.replies.of(FrameDone)] == [0, 1, 2]
     assert isinstance(ready.preview(), Previewed)
     assert isinstance(ready.ask(LoadModel("starter")), Failed)
     assert isinstance(ready.replies.answer(ready.track(path, video)), Failed)
     assert len(ready.replies.of(FrameDone)) == 3
-    ready.submit(Continue())
-    ready.replies.wait(Continued)
+    ready.submit(CONTINUE)
+    assert not ready.replies.wait(PauseChanged, count=2).paused
     assert ready.replies.answer(number).how == "finished"
     np.testing.assert_array_equal(labels_of(path), plain_run)
 
@@ -310,7 +312,7 @@ def test_cancel_takes_effect_before_the_next_frame_and_the_run_resumes(
     video.open(4)
     ready.replies.wait(FrameDone, count=4)
     assert video.waiting.wait(60)
-    assert isinstance(ready.ask(Cancel()), Done)  # although the fifth frame never comes
+    assert isinstance(ready.ask(CANCEL), Done)  # although the fifth frame never comes
     assert ready.replies.answer(number) == TrackEnded(number, "cancelled")
     assert [reply.index for reply in ready.replies.of(FrameDone)] == [0, 1, 2, 3]
     video.open()
@@ -400,9 +402,9 @@ def test_a_corrected_frame_joins_the_run_and_the_prior(
     mask[5:20, 40:60] = True
     shared = SharedArray.of(mask)
     what = {"mask": shared.ref} if painted else {"prompt": OTHER_CLICK}
-    ready.submit(Pause())
+    ready.submit(PAUSE)
     video.open(1)
-    ready.replies.wait(Paused)
+    ready.replies.wait(PauseChanged)
     asked = ready.submit(RememberFrame(ref, 3, 1, store=str(path), name="disc", **what), shared)
     video.open()
     prior = ready.replies.answer(asked).prior
@@ -412,7 +414,7 @@ def test_a_corrected_frame_joins_the_run_and_the_prior(
     ]
     wrong = ready.submit(RememberFrame(ref, 3, 9, store=str(path), **what), shared)
     assert "not 9" in ready.replies.answer(wrong).sentence
-    ready.ask(Cancel())
+    ready.ask(CANCEL)
     assert ready.replies.answer(number).how == "cancelled"
     # what was taught is part of the run, also when it goes on later
     assert ready.replies.answer(ready.track(path, video, resume=True)).how == "finished"
@@ -429,7 +431,7 @@ def test_memory_is_reset_between_two_frames(ready: Line, plain_scores: np.ndarra
     video.open(4)
     ready.replies.wait(FrameDone, count=4)
     assert video.waiting.wait(60)
-    ready.submit(ResetRecent())
+    ready.submit(RESET_RECENT)
     video.open()
     assert ready.replies.answer(number).how == "finished"
     scores = scores_of(path)

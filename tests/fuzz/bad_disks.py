@@ -23,7 +23,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from napari_samexp.engine.messages import Failed, LoadModel, PriorChanged, Record
+from napari_samexp.engine.messages.base import Failed
+from napari_samexp.engine.messages.model import LoadModel
+from napari_samexp.engine.messages.prompts import PriorChanged, Record
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample

@@ -24,7 +24,7 @@ from napari_samexp.measure.masks import array_masks, open_masks
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.session.folders import SessionFolder, left_sessions
 from napari_samexp.session.preferences import Preferences, load_preferences, save_preferences
-from napari_samexp.session.stores import look_into
+from napari_samexp.session.stores import read_store
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, open_store, track_into
 from tests.fuzz.guard import CANARY, Case
 from tests.fuzz.media import odd_array
@@ -41,7 +41,7 @@ def used_store(path: Path, sound: Path, chance: Random) -> Callable[[], object]:
 
 
 def _looked_into(path: Path, sound: Path) -> str:
-    found = look_into(path)
+    found = read_store(path)
     with LabelStore.open(path, mode="r") as store:
         refused = None
         for index in range(min(store.shape[0], 8)):
@@ -429,7 +429,7 @@ def bad_journal(chance: Random, sound: Path, folder: Path) -> Case:
         while journal.undoable:
             journal.undo(78)
         SessionFolder(parent).close()
-        return f"{len(left)} left, {number} recordings, {journal.notice[:60]}"
+        return f"{len(left)} left, {number} recordings, {str(journal.notice or '')[:60]}"
 
     return Case("journal of a session", use, writes=("sessions",))
 

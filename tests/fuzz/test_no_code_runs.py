@@ -29,7 +29,7 @@ from napari_samexp.io.video import read_frame
 from napari_samexp.measure.masks import open_masks
 from napari_samexp.session.folders import left_sessions
 from napari_samexp.session.preferences import Preferences, load_preferences
-from napari_samexp.session.stores import look_into
+from napari_samexp.session.stores import read_store
 from napari_samexp.types import RunIdentity
 
 
@@ -80,7 +80,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "open_masks": lambda path: open_masks(path).__enter__().frame(0),
     "LabelStore.open": LabelStore.open,
     "EditableLabels": EditableLabels,
-    "look_into": look_into,
+    "read_store": read_store,
 }
 
 
@@ -142,7 +142,7 @@ def test_no_file_of_a_store_is_unpickled(
         lambda: LabelStore.open(store, mode="r").frame(0),
         lambda: LabelStore.open(store, mode="r").load_memories(),
         lambda: EditableLabels(store)[0],
-        lambda: look_into(store),
+        lambda: read_store(store),
         lambda: PriorMemory.load(store / name),
     ):
         try:

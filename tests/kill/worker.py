@@ -12,21 +12,10 @@ from typing import Any
 import psutil
 
 from napari_samexp.engine import EngineClient, WorkerOptions
-from napari_samexp.engine.messages import (
-    FrameDone,
-    Loaded,
-    LoadModel,
-    LoadPrior,
-    Preview,
-    Previewed,
-    Ready,
-    Record,
-    Reply,
-    Request,
-    SavePrior,
-    Track,
-    TrackEnded,
-)
+from napari_samexp.engine.messages.base import Reply, Request
+from napari_samexp.engine.messages.model import Loaded, LoadModel, Ready
+from napari_samexp.engine.messages.prompts import LoadPrior, Preview, Previewed, Record, SavePrior
+from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.samples import load_sample
 from napari_samexp.session.stores import video_reference

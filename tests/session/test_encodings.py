@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_samexp.engine.messages import (
-    Cancel,
+from napari_samexp.engine.messages.base import CANCEL, Failed, Progress, Reply, Request, WorkerDied
+from napari_samexp.engine.messages.encodings import (
     ComputeEncoding,
     DescribeEncodings,
     EncodingComputed,
     Encodings,
-    Failed,
-    Progress,
-    Reply,
-    Request,
-    WorkerDied,
 )
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.errors import CheckpointError, SamexpError, SettingsError
@@ -199,7 +194,7 @@ def test_a_download_is_told_and_can_be_cancelled(session: SessionHarness) -> Non
     assert session.source.opening
     session.engine.on_reply(Progress(1, "bytes", 5, 9))
     session.source.cancel()
-    assert isinstance(session.engine.asked[-1], Cancel)
+    assert session.engine.asked[-1] == CANCEL
     session.engine.on_reply(Failed(1, "Cancelled."))
     session.run()
     assert seen == [(5, 9)] and session.told == ["Cancelled."] and not session.source.opening

@@ -15,45 +15,45 @@ import numpy as np
 import pytest
 
 from napari_samexp.engine.client import EngineClient
-from napari_samexp.engine.messages import (
-    Cancel,
-    ChangeRecording,
-    ClearPrior,
-    Continue,
-    Continued,
+from napari_samexp.engine.messages.base import (
+    CANCEL,
+    CONTINUE,
+    PAUSE,
+    RESET_RECENT,
     Control,
     Done,
     Failed,
-    FrameDone,
-    Keep,
-    Kept,
-    Loaded,
-    LoadModel,
+    Progress,
+    Reply,
+    Request,
+    VideoRef,
+    WorkerDied,
+    Working,
+)
+from napari_samexp.engine.messages.model import Loaded, LoadModel, ModelInfo, Ready
+from napari_samexp.engine.messages.prompts import (
+    ChangeRecording,
+    ClearPrior,
     LoadPrior,
-    ModelInfo,
-    Pause,
-    Paused,
     Preview,
     Previewed,
     PriorChanged,
     PriorState,
-    Progress,
-    Ready,
     Record,
     RecordingInfo,
     RememberFrame,
     RemoveRecording,
-    Reply,
-    Request,
-    ResetRecent,
     SavePrior,
+    UndoChange,
+)
+from napari_samexp.engine.messages.tracking import (
+    FrameDone,
+    Keep,
+    Kept,
+    PauseChanged,
     Track,
     TrackEnded,
     TrackStarted,
-    UndoChange,
-    VideoRef,
-    WorkerDied,
-    Working,
 )
 from napari_samexp.engine.sharing import read_shared
 from napari_samexp.errors import (
@@ -261,7 +261,7 @@ def test_only_the_model_asked_for_last_counts(session: SessionHarness) -> None:
     assert (session.session.models.state.state, session.session.models.state.info) == ("ready", other)
     session.session.load_model("third")
     session.session.models.cancel()
-    assert session.engine.count(Cancel) == 1
+    assert [request for _, request in session.engine.asked].count(CANCEL) == 1
 
 
 def test_a_worker_that_dies_is_shown_until_its_successor_has_the_model(session: SessionHarness) -> None:
@@ -453,7 +453,7 @@ def test_what_was_saved_is_known(session: SessionHarness, tmp_path: Path) -> Non
     recordings.saved.connect(saved.append)
     with pytest.raises(PriorError, match="no recording"):
         recordings.save(tmp_path / "p")
-    recordings.take(PriorState((info("a"),)))
+    recordings.show(PriorState((info("a"),)))
     assert recordings.unsaved
     recordings.save(tmp_path / "p")
     session.answer(SavePrior, Failed, "Read-only.")
@@ -461,7 +461,7 @@ def test_what_was_saved_is_known(session: SessionHarness, tmp_path: Path) -> Non
     recordings.save(tmp_path / "p")
     session.answer(SavePrior, Done)
     assert not recordings.unsaved and saved == [tmp_path / "p"]
-    recordings.take(PriorState((info("a", name="new"),)))
+    recordings.show(PriorState((info("a", name="new"),)))
     assert recordings.unsaved
     recordings.load(tmp_path / "q")
     session.answer(LoadPrior, PriorChanged, PriorState((info("z"),)))
@@ -497,14 +497,14 @@ def test_a_run_is_shown_as_it_goes(session: SessionHarness, tmp_path: Path) -> N
             1.5,
         )
         tracking.pause()
-        session.say(Paused(number))
+        session.say(PauseChanged(number, True))
         tracking.resume()
-        session.say(Continued(number))
+        session.say(PauseChanged(number, False))
         tracking.reset_memory()
         tracking.cancel()
         session.say(TrackEnded(number, "cancelled"))
-    controls = [type(request) for _, request in session.engine.asked if isinstance(request, Control)]
-    assert controls == [Pause, Continue, ResetRecent, Cancel]
+    controls = [request for _, request in session.engine.asked if isinstance(request, Control)]
+    assert controls == [PAUSE, CONTINUE, RESET_RECENT, CANCEL]
     assert session.jobs == ["starting", *["tracking"] * 4, "paused", "tracking", "cancelled"]
     assert tracking.job.resumable and not session.told
     tracking.resume()
@@ -531,7 +531,7 @@ def test_an_interrupted_run_goes_on_by_itself_if_it_got_anywhere(
     )
     number, request = session.engine.last(Track)
     assert session.engine.count(Track) == 3 and request.resume and not request.overwrite
-    session.say(replace(started, id=number), FrameDone(number, 1, {1: GOOD}, 0.1), Paused(number))
+    session.say(replace(started, id=number), FrameDone(number, 1, {1: GOOD}, 0.1), PauseChanged(number, True))
     session.say(TrackEnded(number, "interrupted", "It died."), loaded)
     assert session.engine.count(Track) == 3  # it was paused, and stays so
     session.session.tracking.cancel()
@@ -594,35 +594,35 @@ def test_nothing_is_lost_in_painted_frames(session: SessionHarness, tmp_path: Pa
 
 def test_a_frame_is_remembered_as_painted_or_as_prompted(session: SessionHarness, tmp_path: Path) -> None:
     tracking, remembered = session.session.tracking, []
-    tracking.remembered.connect(remembered.append)
+    session.session.corrections.remembered.connect(remembered.append)
     with pytest.raises(VideoError, match="no video"):
-        tracking.remember_frame(0, 1)
+        session.session.corrections.remember_frame(0, 1)
     tracking.set_video(VIDEO)
     with pytest.raises(SettingsError, match="no labels"):
-        tracking.remember_frame(0, 1)
+        session.session.corrections.remember_frame(0, 1)
     with pytest.raises(VideoError, match="no frame 6"):
-        tracking.remember_frame(6, 1)
+        session.session.corrections.remember_frame(6, 1)
     path = tmp_path / "s.zarr"
     number = session.track(path)
     with store_at(path) as store:
         store.write(result(4))
     session.say(TrackStarted(number, str(path), (6, 8, 10), {1: "a"}, 0, 6))
-    session.session.recordings.take(PriorState((info("a", 1, "cat"),)))
+    session.session.recordings.show(PriorState((info("a", 1, "cat"),)))
     with pytest.raises(SettingsError, match="nowhere in frame 3"):
-        tracking.remember_frame(3, 1)
-    tracking.remember_frame(4, 1)
+        session.session.corrections.remember_frame(3, 1)
+    session.session.corrections.remember_frame(4, 1)
     _, request = session.engine.last(RememberFrame)
     assert (request.index, request.label, request.name, request.store) == (4, 1, "cat", str(path))
     assert np.argwhere(read_shared(request.mask)).tolist() == [[0, 4]] if _alive(request) else True
     session.answer(RememberFrame, PriorChanged, PriorState((info("a"), info("b"))))
     assert remembered == [4] and len(session.session.recordings.all) == 2
-    tracking.remember_frame(2, 1, prompt=CLICK)
+    session.session.corrections.remember_frame(2, 1, prompt=CLICK)
     request = session.engine.last(RememberFrame)[1]
     assert request.mask is None and request.prompt is CLICK
     session.answer(RememberFrame, Failed, "No.")
     assert session.told == ["No."]
     with pytest.raises(PromptError, match="no clicks on this frame"):
-        tracking.remember_frame(2, 1, prompt=Prompt())
+        session.session.corrections.remember_frame(2, 1, prompt=Prompt())
 
 
 def test_the_mask_that_was_seen_becomes_the_frames_label(session: SessionHarness, tmp_path: Path) -> None:
@@ -637,7 +637,7 @@ def test_the_mask_that_was_seen_becomes_the_frames_label(session: SessionHarness
     results.labels[4, 7, 9] = 2
     seen = np.zeros((8, 10), bool)
     seen[2, 3] = True
-    tracking.remember_frame(4, 1, prompt=CLICK, seen=seen)
+    session.session.corrections.remember_frame(4, 1, prompt=CLICK, shown=seen)
     assert results.labels[4][0, 4] == 1  # as it was, until the memory is safe
     session.answer(RememberFrame, PriorChanged, PriorState((info("b"),)))
     assert np.argwhere(results.labels[4]).tolist() == [[2, 3], [7, 9]] and results.labels[4][7, 9] == 2
@@ -646,7 +646,7 @@ def test_the_mask_that_was_seen_becomes_the_frames_label(session: SessionHarness
 
 def test_a_recording_without_a_name_is_called_like_its_label(session: SessionHarness) -> None:
     session.load()
-    session.session.recordings.take(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
+    session.session.recordings.show(PriorState((info("a", 1, "cat"), info("b", 2, "dog"))))
     prompting = session.session.prompting
     prompting.set_image(np.zeros((8, 10, 3), np.uint8))
     for label, name in ((1, "cat"), (3, "")):
@@ -707,7 +707,7 @@ def test_the_last_run_comes_back(tmp_path: Path) -> None:
     assert second.session.settings.last_run == LastRun(str(path), str(clip))
     found: list[Leftover] = []
     second.session.left_found.connect(found.append)
-    second.session.look_back()
+    second.session.find_leftovers()
     second.wait()
     assert found == [Leftover(LastRun(str(path), str(clip)), None)]
     second.session.reopen(found[0], resume=True)
@@ -753,7 +753,7 @@ def test_a_video_on_another_computer_is_opened_only_by_who_tracked_it(
     asked: list[object] = []
     monkeypatch.setattr(elsewhere, "WINDOWS", True)
     monkeypatch.setattr(
-        "napari_samexp.session.stores.open_video", lambda path, **_: asked.append(path) or clip
+        "napari_samexp.session.videos.open_video", lambda path, **_: asked.append(path) or clip
     )
     clip = open_video(np.stack([IMAGE] * 6))
     path, video = tmp_path / "s.zarr", r"\\host\share\clip.mp4"

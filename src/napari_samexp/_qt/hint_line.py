@@ -9,8 +9,9 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
+from napari_samexp._qt.help_pages import slug
 from napari_samexp._qt.text import PlainLabel, readable
-from napari_samexp._qt.troubles import trouble_of
+from napari_samexp._qt.troubles import TROUBLES
 
 __all__ = ["HintLine", "header_row", "help_button"]
 
@@ -28,7 +29,7 @@ class HintLine(PlainLabel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sentence = ""
+        self._error = ("", "")  # sentence and code, if an entry explains it
         self.setWordWrap(True)
         self.setObjectName("hint")
         self.setToolTip("What to do next, and what went wrong.")
@@ -40,27 +41,27 @@ class HintLine(PlainLabel):
 
     def tell(self, step: str) -> None:
         """Show what to do next."""
-        self._sentence = ""
+        self._error = ("", "")
         self.setText(step)
 
-    def say(self, sentence: str) -> bool:
-        """Show what happened; return whether there is more to read about it."""
-        trouble = trouble_of(sentence)
-        if trouble is None:
+    def say(self, sentence: str, code: str = "") -> bool:
+        """Show what happened; return whether an entry of the troubleshooting page explains the code."""
+        title = TROUBLES.get(code)
+        if title is None:
             self.tell(sentence)
             return False
-        self._sentence = sentence
+        self._error = (sentence, code)
         # Qt's own colour of links can hardly be read on a dark ground
         colour = self.palette().color(QPalette.ColorRole.WindowText).name()
-        link = f'<a href="{trouble.anchor}" style="color: {colour}">{html.escape(trouble.title, quote=False)}</a>'
+        link = f'<a href="{slug(title)}" style="color: {colour}">{html.escape(title, quote=False)}</a>'
         self.set_own_html(f"{html.escape(readable(sentence), quote=False)} Help: {link}.")
         return True
 
     def changeEvent(self, event: Any) -> None:
         """Follow napari's theme."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange and self._sentence:
-            self.say(self._sentence)
+        if event.type() == QEvent.Type.PaletteChange and self._error[1]:
+            self.say(*self._error)
 
 
 def help_button() -> QToolButton:

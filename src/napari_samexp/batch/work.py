@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
-from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.weights.loading import load_model
@@ -45,7 +45,7 @@ def run_job(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Even
     except SamexpError as error:
         yield _failed(job, str(error))
     except Exception as error:  # one bad video must not end the other thousand
-        if ends_for_memory(error):
+        if is_out_of_memory(error):
             yield _failed(job, NO_MEMORY)
             return
         yield _failed(job, f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -17,7 +17,7 @@ from napari_samexp._urls import redacted
 from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
 from napari_samexp.cli.many import many_valued
 from napari_samexp.cli.progress import Stopped
-from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
 
 __all__ = ["app", "main", "run"]
 
@@ -127,7 +127,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return str(error), BAD_INPUT
     if isinstance(error, _UsageError):
         return _usage(error), BAD_INPUT
-    if ends_for_memory(error):
+    if is_out_of_memory(error):
         return NO_MEMORY, BAD_INPUT
     what = one_line(error) or "no reason given"
     return (

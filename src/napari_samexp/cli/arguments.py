@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_samexp.errors import PriorError, PromptError, SettingsError, VideoError
+from napari_samexp.errors import PromptError, SettingsError, VideoError, sam1_has_no_memory
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import Prompt
@@ -164,9 +164,7 @@ def _is_same(target: Path, other: Path) -> bool:
 def require_memory(model: str) -> None:
     """Raise `PriorError` if a name is one of SAM 1's, before gigabytes of it are downloaded in vain."""
     if isinstance(VARIANTS.get(model), Sam1Variant):
-        raise PriorError(
-            f"{model} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
-        )
+        raise sam1_has_no_memory(model)
 
 
 def require_one_of(first: str, second: str, both: bool) -> None:

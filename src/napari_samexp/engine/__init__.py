@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.engine.client import Engine, EngineClient
+    from napari_samexp.engine.client import EngineClient
     from napari_samexp.engine.process import WorkerOptions
+    from napari_samexp.engine.protocol import Engine
 
 __all__ = ["Engine", "EngineClient", "WorkerOptions"]
 
-__getattr__ = lazy_names(__name__, {"Engine": "client", "EngineClient": "client", "WorkerOptions": "process"})
+__getattr__ = lazy_names(
+    __name__, {"Engine": "protocol", "EngineClient": "client", "WorkerOptions": "process"}
+)

@@ -1,4 +1,4 @@
-"""The images that were encoded last, so that the next click does not wait for the encoder."""
+"""A cache of encoded images, so that the next click does not wait for the encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.engine.messages import ImageRef
+from napari_samexp.engine.messages.base import ImageRef
 from napari_samexp.engine.sharing import read_shared
 from napari_samexp.images import to_rgb8
 from napari_samexp.sam.features import ImageFeatures
@@ -17,12 +17,12 @@ from napari_samexp.tracking.recording import image_hash
 
 __all__ = ["EncodedImages", "pixels_of"]
 
-KNOWN_KEYS = 256
+MOST_HASHES = 256
 Rgb = npt.NDArray[np.uint8]
 
 
 class EncodedImages:
-    """Encoded images by content, encode side and shape; the one used longest ago makes place.
+    """The features of the last images, by content, encode side and shape; the least recently used one is dropped.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ class EncodedImages:
     def __init__(self, most: int) -> None:
         self._most = most
         self._features: OrderedDict[tuple[str, int, bool], ImageFeatures] = OrderedDict()
-        self._hashes: OrderedDict[str, str] = OrderedDict()  # of images whose pixels were read once
+        self._hashes: OrderedDict[str, str] = OrderedDict()  # by `ImageRef.key`
 
     def clear(self) -> None:
-        """Forget all, as another model needs."""
+        """Drop all features, as another model needs."""
         self._features.clear()
 
     def of_image(
@@ -45,31 +45,46 @@ class EncodedImages:
         image: ImageRef,
         side: int | None,
         square: bool,
-        announce: Callable[[], None],
+        on_encode: Callable[[], None],
     ) -> ImageFeatures:
-        """Return a shared image's features; `announce` is called if it has to be encoded."""
+        """Return a shared image's features; `on_encode` is called if it has to be encoded.
+
+        The pixels are not read if the image has been seen and its features are still cached.
+        """
         known = self._hashes.get(image.key)
         if known is not None and (found := self._find(model, known, side, square)) is not None:
             return found
         rgb = pixels_of(image)
-        self._hashes[image.key] = image_hash(rgb)
-        while len(self._hashes) > KNOWN_KEYS:
-            self._hashes.popitem(last=False)
-        return self.of_pixels(model, rgb, side, square, announce)
+        return self.of_pixels(model, rgb, self.hash_of(image, rgb), side, square, on_encode)
 
     def of_pixels(
-        self, model: Sam1 | Sam2, rgb: Rgb, side: int | None, square: bool, announce: Callable[[], None]
+        self,
+        model: Sam1 | Sam2,
+        rgb: Rgb,
+        key: str,
+        side: int | None,
+        square: bool,
+        on_encode: Callable[[], None],
     ) -> ImageFeatures:
-        """Return the features of an image in this process."""
-        key = image_hash(rgb)
+        """Return the features of an image in this process; `key` is its `image_hash`."""
         found = self._find(model, key, side, square)
         if found is None:
-            announce()
-            while len(self._features) >= self._most:  # first, so that memory holds no more than that
+            on_encode()
+            while (
+                len(self._features) >= self._most
+            ):  # before encoding, so that memory holds no more than that
                 self._features.popitem(last=False)
             found = model.encode(rgb, side=side, square=square)
             self._features[key, side or model.variant.image_size, square] = found
         return found
+
+    def hash_of(self, image: ImageRef, rgb: Rgb) -> str:
+        """Return the `image_hash` of a shared image, computed once."""
+        if image.key not in self._hashes:
+            self._hashes[image.key] = image_hash(rgb)
+            while len(self._hashes) > MOST_HASHES:
+                self._hashes.popitem(last=False)
+        return self._hashes[image.key]
 
     def _find(self, model: Sam1 | Sam2, key: str, side: int | None, square: bool) -> ImageFeatures | None:
         place = (key, side or model.variant.image_size, square)

@@ -1,43 +1,50 @@
-"""One sentence for whatever goes wrong in the worker, or with it."""
+"""Whatever goes wrong in the worker, or with it, as one sentence and a code."""
 
 from __future__ import annotations
 
 import signal
 
 from napari_samexp._urls import redacted
-from napari_samexp.errors import NO_MEMORY, SamexpError, ends_for_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
 
-__all__ = ["Cancelled", "ends_for_memory", "exit_sentence", "sentence_of"]
+__all__ = ["CANCELLED", "Cancelled", "as_samexp_error", "exit_error"]
 
 
 class Cancelled(Exception):
-    """The person at the viewer no longer wants what is being done."""
+    """The user no longer wants what is being done."""
 
 
-def sentence_of(error: BaseException) -> str:
-    """Return what to tell people of an error."""
+CANCELLED = SamexpError("Cancelled.", code="cancelled")
+
+
+def as_samexp_error(error: BaseException) -> SamexpError:
+    """Return what to show people of any error."""
     if isinstance(error, SamexpError):
-        return str(error)
+        return error
     if isinstance(error, Cancelled):
-        return "Cancelled."
-    if ends_for_memory(error):
-        return NO_MEMORY
+        return CANCELLED
+    if is_out_of_memory(error):
+        return SamexpError(NO_MEMORY, code="out-of-memory")
     text = " ".join(redacted(str(error)).split())[:200]
-    return f"Something unexpected went wrong ({type(error).__name__}: {text}); the log has the details."
+    return SamexpError(
+        f"Something unexpected went wrong ({type(error).__name__}: {text}); the log has the details.",
+        code="fault",
+    )
 
 
-def exit_sentence(code: int | None) -> str:
-    """Return what to tell people of a worker that ended by itself."""
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        # what Linux does to the largest process when memory ends
-        why = (
-            ", often for want of memory: a smaller encode side or model needs less"
-            if name == "SIGKILL"
-            else ""
+def exit_error(exit_code: int | None) -> SamexpError:
+    """Return what to show people of a worker that ended by itself; the sentence has no full stop yet."""
+    if exit_code is None or exit_code >= 0:
+        return SamexpError(
+            f"The model's process ended by itself (exit code {exit_code})", code="worker-ended"
         )
-        return f"The model's process was ended by the system ({name}{why})"
-    return f"The model's process ended by itself (exit code {code})"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    if name == "SIGKILL":  # what Linux does to the largest process when memory runs out
+        why = "often because memory ran out: a smaller encode side or model needs less"
+        return SamexpError(
+            f"The model's process was ended by the system ({name}, {why})", code="out-of-memory"
+        )
+    return SamexpError(f"The model's process was ended by the system ({name})", code="worker-ended")

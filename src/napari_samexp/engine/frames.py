@@ -8,7 +8,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-from napari_samexp.engine.messages import FrameReady, FrameWanted, VideoRef
+from napari_samexp.engine.messages.base import VideoRef
+from napari_samexp.engine.messages.tracking import FrameReady, FrameWanted
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.errors import SamexpError, VideoError
 from napari_samexp.types import VideoSource
@@ -21,17 +22,16 @@ _log = logging.getLogger(__name__)
 class FrameServer:
     """Reads frames on a thread of its own, one at a time into one block of shared memory.
 
-    So a video of any length takes the room of one frame, and one that is computed when asked for is
-    computed where its data are.
+    A video of any length takes the memory of one frame, and a lazy one is computed where its data are.
 
     Parameters
     ----------
-    answer : callable
-        Given each `FrameReady`, on that thread.
+    reply : callable
+        Called with each `FrameReady`, on that thread.
     """
 
-    def __init__(self, answer: Callable[[FrameReady], object]) -> None:
-        self._answer = answer
+    def __init__(self, reply: Callable[[FrameReady], object]) -> None:
+        self._reply = reply
         self._numbers = itertools.count(1)
         self._sources: dict[int, VideoSource] = {}
         self._wanted: queue.SimpleQueue[FrameWanted | None] = queue.SimpleQueue()
@@ -39,7 +39,7 @@ class FrameServer:
         self._slot: SharedArray | None = None
 
     def add(self, source: VideoSource) -> VideoRef:
-        """Return the reference under which the worker asks for this source's frames."""
+        """Return the reference by which the worker requests this source's frames."""
         number = next(self._numbers)
         self._sources[number] = source
         return VideoRef(getattr(source, "name", "array"), source.shape, stream=number, fps=source.fps)
@@ -50,14 +50,14 @@ class FrameServer:
             self._sources.pop(ref.stream, None)
 
     def serve(self, wanted: FrameWanted) -> None:
-        """Have a frame read and answered."""
+        """Read a frame and reply with it, on the thread."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="napari-samexp frames", daemon=True)
             self._thread.start()
         self._wanted.put(wanted)
 
     def close(self, patience_s: float = 1.0) -> None:
-        """End the thread, unless a frame takes longer than that, and give the memory back."""
+        """End the thread, unless a frame takes longer than that, and release the memory."""
         self._wanted.put(None)
         if self._thread is not None:
             self._thread.join(patience_s)
@@ -70,12 +70,12 @@ class FrameServer:
             try:
                 reply = self._read(wanted)
             except SamexpError as error:
-                reply = FrameReady(wanted.stream, wanted.index, error=str(error))
+                reply = FrameReady(wanted.stream, wanted.index, error=str(error), code=error.code)
             except Exception as error:  # whatever a lazy array computes
                 _log.exception("frame %d could not be read", wanted.index)
                 sentence = f"Frame {wanted.index} cannot be read ({type(error).__name__}: {error})."
-                reply = FrameReady(wanted.stream, wanted.index, error=sentence)
-            self._answer(reply)
+                reply = FrameReady(wanted.stream, wanted.index, error=sentence, code="video-unreadable")
+            self._reply(reply)
 
     def _read(self, wanted: FrameWanted) -> FrameReady:
         source = self._sources.get(wanted.stream)

@@ -1,4 +1,4 @@
-"""What waits for a busy worker, and whether anybody still waits for the worker."""
+"""Requests that wait for a busy worker, and whether the viewer's process still exists."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from napari_samexp.engine.errors import Cancelled
-from napari_samexp.engine.messages import Cancel, Control, FrameReady, Request, Stop
+from napari_samexp.engine.messages.base import CANCEL, STOP, Control, Request
+from napari_samexp.engine.messages.tracking import FrameReady
 
 __all__ = ["Inbox"]
 
-LOOK_AROUND_S = 1.0  # how often to see whether the viewer's process is still the parent
-FAREWELL_S = 1.5  # what the frame in work may take once the viewer's process is gone
+PARENT_CHECK_S = 1.0  # how often to check that the viewer's process is still the parent
+LAST_FRAME_S = 1.5  # what the current frame may take once the viewer's process is gone
 
 
 class Inbox:
-    """Reads requests on a thread as they come, and ends the process when nobody can send any more.
+    """Receives requests on a thread, and ends the process when no more can come.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class Inbox:
 
     @property
     def cancelled(self) -> bool:
-        """Whether a `Cancel` or `Stop` waits."""
+        """Whether "cancel" or "stop" waits."""
         with self._changed:
             return self._is_cancelled()
 
@@ -61,22 +62,22 @@ class Inbox:
                 self._waiting.remove(item)
         return taken
 
-    def waits(self, kind: type[Request]) -> bool:
+    def has(self, kind: type[Request]) -> bool:
         """Whether a request of a kind waits."""
         with self._changed:
             return any(isinstance(request, kind) for _, request in self._waiting)
 
-    def frame(self, ask: Callable[[], None], stream: int, index: int) -> FrameReady:
-        """Ask for a frame and wait for it.
+    def frame(self, request: Callable[[], None], stream: int, index: int) -> FrameReady:
+        """Request a frame and wait for it.
 
         Raises
         ------
         Cancelled
-            If the person gives up waiting first.
+            If the run is cancelled first.
         """
         with self._changed:
-            self._frames.clear()  # whatever nobody waited for in the end
-        ask()
+            self._frames.clear()  # of a wait that was cancelled
+        request()
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._frames or self._is_cancelled())
@@ -87,7 +88,7 @@ class Inbox:
                     return found
 
     def _is_cancelled(self) -> bool:
-        return any(isinstance(request, Cancel | Stop) for _, request in self._waiting)
+        return any(request in (CANCEL, STOP) for _, request in self._waiting)
 
     def _read(self) -> None:
         family = os.getppid()
@@ -95,7 +96,7 @@ class Inbox:
         watched: list[Any] = [self._connection] if parent is None else [self._connection, parent.sentinel]
         try:
             while True:
-                ready = wait(watched, LOOK_AROUND_S)
+                ready = wait(watched, PARENT_CHECK_S)
                 if self._connection in ready:
                     self._put(*self._connection.recv())
                 # the pipes of a parent that was killed stay open while a process that it forked lives
@@ -103,8 +104,8 @@ class Inbox:
                     break
         except (EOFError, OSError):
             pass
-        self._put(0, Stop())
-        end = threading.Timer(FAREWELL_S, os._exit, (0,))
+        self._put(0, STOP)
+        end = threading.Timer(LAST_FRAME_S, os._exit, (0,))
         end.daemon = True
         end.start()
 

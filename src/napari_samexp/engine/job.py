@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.engine.messages import FrameReady, Track, VideoRef
+from napari_samexp.engine.messages.base import VideoRef
+from napari_samexp.engine.messages.tracking import FrameReady, Track
 from napari_samexp.engine.sharing import read_shared
 from napari_samexp.errors import VideoError
 from napari_samexp.io.video import LazyVideo, open_video
@@ -19,9 +20,9 @@ from napari_samexp.tracking.run import Run, open_store, run_prior
 from napari_samexp.tracking.tracker import Tracker
 from napari_samexp.types import FrameResult
 
-__all__ = ["Job", "StreamedVideo", "open_reference"]
+__all__ = ["StreamedVideo", "TrackJob", "open_reference"]
 
-Ask = Callable[[int, int], FrameReady]  # stream and index
+RequestFrame = Callable[[int, int], FrameReady]  # stream and index
 
 
 class StreamedVideo:
@@ -29,13 +30,13 @@ class StreamedVideo:
 
     Parameters
     ----------
-    ask : callable
-        Gets a frame, or the fingerprint for index -1.
+    request : callable
+        Returns a frame, or the fingerprint for index -1.
     """
 
-    def __init__(self, ref: VideoRef, ask: Ask) -> None:
+    def __init__(self, ref: VideoRef, request: RequestFrame) -> None:
         self._ref = ref
-        self._ask = ask
+        self._request = request
         self.name = ref.name
         self.shape = ref.shape
         self.fps = ref.fps
@@ -62,20 +63,20 @@ class StreamedVideo:
 
     def _get(self, index: int) -> FrameReady:
         assert self._ref.stream is not None
-        found = self._ask(self._ref.stream, index)
+        found = self._request(self._ref.stream, index)
         if found.error:
-            raise VideoError(found.error)
+            raise VideoError(found.error, code=found.code)
         return found
 
 
-def open_reference(ref: VideoRef, ask: Ask) -> LazyVideo | StreamedVideo:
-    """Return the video that a reference means."""
+def open_reference(ref: VideoRef, request: RequestFrame) -> LazyVideo | StreamedVideo:
+    """Open the video of a reference."""
     if ref.path is None:
-        return StreamedVideo(ref, ask)
-    return open_video(ref.path, cache_bytes=0, limits=ref.limits)  # each frame is asked for once
+        return StreamedVideo(ref, request)
+    return open_video(ref.path, cache_bytes=0, limits=ref.limits)  # each frame is read once
 
 
-class Job:
+class TrackJob:
     """A run with its video and store open.
 
     Parameters
@@ -83,12 +84,12 @@ class Job:
     number : int
         The request's.
     prior : PriorMemory
-        The session's; a run that is resumed goes on with its own.
+        The session's; a resumed run continues with its own.
 
     Raises
     ------
     SamexpError
-        If the run cannot begin; nothing is open then.
+        If the run cannot start; nothing is open then.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Job:
         self.video = video
         self.paused = False
         prior = (run_prior(request.store) if request.resume else None) or prior
-        tracker = Tracker(model, prior, request.settings)  # before a store is made that nothing goes into
+        tracker = Tracker(model, prior, request.settings)  # may refuse, before a store is made
         self.store = open_store(
             request.store,
             model,
@@ -122,7 +123,7 @@ class Job:
 
     @property
     def total(self) -> int:
-        """Frames of the run, done or not, without those that are left alone."""
+        """The number of frames of the run, done or not, without those to keep."""
         return sum(index not in self.request.keep for index in self.request.frames)
 
     def step(self) -> FrameResult | None:
@@ -136,7 +137,7 @@ class Job:
 
 
 def _described(frames: Sequence[int]) -> dict[str, Any]:
-    """Return frames in a form that JSON takes and that stays short for long videos."""
+    """Return frames as JSON that stays short for long videos."""
     if isinstance(frames, range):
         return {"range": [frames.start, frames.stop, frames.step]}
     return {"list": list(frames)}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_samexp._private import private_folder
-from napari_samexp.engine.messages import PriorState, RecordingInfo
-from napari_samexp.errors import ImageError, PriorError
+from napari_samexp.engine.messages.prompts import PriorState, RecordingInfo
+from napari_samexp.errors import ImageError, PriorError, SamexpError, code_of
 from napari_samexp.images import to_rgb8
 from napari_samexp.io.atomic import remove_partials, write_atomic
 from napari_samexp.io.guarded import open_folder, require_ordinary
@@ -49,7 +49,7 @@ class PriorJournal:
     ----------
     prior : PriorMemory
     images : RecordedImages
-    notice : str
+    notice : SamexpError or None
         Why the newest file could not be read, if so.
     """
 
@@ -57,7 +57,7 @@ class PriorJournal:
         self._folder = folder
         self.images = RecordedImages(folder / "pictures")
         self.prior = PriorMemory()
-        self.notice = ""
+        self.notice: SamexpError | None = None
         self._revision = self._depth = 0
         try:
             require_ordinary(folder, "folder")
@@ -66,7 +66,10 @@ class PriorJournal:
             self._restore()
             remove_partials(folder / "pictures")
         except OSError as error:
-            self.notice = f"The session's folder {folder} cannot be used ({error.strerror or error})."
+            self.notice = SamexpError(
+                f"The session's folder {folder} cannot be used ({error.strerror or error}).",
+                code=code_of(error, "session-folder"),
+            )
 
     @property
     def undoable(self) -> bool:
@@ -114,7 +117,8 @@ class PriorJournal:
         except OSError as error:
             raise PriorError(
                 f"The recordings cannot be kept in {self._folder} ({error.strerror or error}); "
-                "make room there and record again."
+                "make room there and record again.",
+                code=code_of(error, "disk-full"),
             ) from error
         self.prior, self._revision, self._depth = prior, self._revision + 1, depth
         with suppress(OSError):
@@ -129,7 +133,9 @@ class PriorJournal:
             try:
                 self.prior, self._depth = _load(path), depth
             except PriorError as error:  # the disk's doing, as a file appears only when it is whole
-                self.notice = f"{error} An older state of the recordings is shown."
+                self.notice = SamexpError(
+                    f"{error} An older state of the recordings is shown.", code=error.code
+                )
                 continue
             return
 

@@ -1,4 +1,4 @@
-"""A worker process and the line to it."""
+"""A worker process and the pipe to it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class WorkerOptions:
     Parameters
     ----------
     threads : int or None
-        Of torch; None for its own choice.
+        Of torch; None for torch's choice.
     niceness : int
-        How far behind other processes it stands, where the system knows such a thing.
+        Added to the worker's, on systems that have it.
     cached_images : int
-        Encoded images that are kept.
+        Encoded images that the worker keeps.
     patience_s : float
-        Seconds that a cancelled worker has to react, beside twice the time of the last frame.
+        Seconds that a cancelled worker has to react, besides twice the time of the last frame.
     """
 
     threads: int | None = None
@@ -71,7 +71,7 @@ class WorkerProcess:
         self.sentinel = self._process.sentinel
 
     def send(self, message: Any) -> bool:
-        """Send a message; return False if nobody is there to read it."""
+        """Send a message; return False if the process is gone."""
         try:
             self.connection.send(message)
         except (OSError, ValueError):
@@ -79,7 +79,7 @@ class WorkerProcess:
         return True
 
     def end(self, patience_s: float = 0.0) -> int | None:
-        """Wait for the process, and end it if it does not; return its exit code."""
+        """Wait for the process to end, or end it; return its exit code."""
         self._process.join(patience_s)
         if self._process.exitcode is None:
             self._process.terminate()

@@ -1,23 +1,15 @@
-"""The one line in which requests stand: what may be sent now, and what becomes of it when the worker ends."""
+"""The queue of requests: what may be sent now, and what becomes of it when the worker ends."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from napari_samexp.engine.messages import (
-    Cancel,
-    Control,
-    FrameReady,
-    Loaded,
-    LoadModel,
-    Preview,
-    PriorEdit,
-    Reply,
-    Request,
-    Track,
-)
+from napari_samexp.engine.messages.base import CANCEL, Control, Reply, Request
+from napari_samexp.engine.messages.model import Loaded, LoadModel
+from napari_samexp.engine.messages.prompts import Preview, PriorEdit
+from napari_samexp.engine.messages.tracking import FrameReady, Track
 
 __all__ = ["Entry", "RequestQueue"]
 
@@ -31,7 +23,7 @@ class Entry:
     Parameters
     ----------
     repeated : bool
-        Whether a worker has died over it once.
+        Whether a worker has already died while it had the request.
     """
 
     id: int
@@ -41,18 +33,18 @@ class Entry:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether it is worth a second try after a worker died over it.
+        """Whether it is worth a second try after a worker died.
 
-        A preview is asked for again by the next click, tracking goes on from its store, and what was
-        meant for a run that is gone means nothing any more.
+        The next click requests another preview, tracking is resumed from its store, and a control was meant for
+        a run that no longer exists.
         """
         return not self.repeated and not isinstance(self.request, Preview | Track | Control)
 
 
 class RequestQueue:
-    """Requests that wait, requests that the worker has, and what a new worker would have to know.
+    """Requests that wait, requests that the worker has, and what a new worker needs.
 
-    Of the previews that wait, only the newest stays; the worker does the same with those that it has.
+    Of the waiting previews only the newest stays; the worker does the same with those that it has.
     """
 
     def __init__(self) -> None:
@@ -63,22 +55,23 @@ class RequestQueue:
         self._model: Entry | None = None
 
     def add(self, entry: Entry) -> list[Entry]:
-        """Put an entry in the line; return those that it cancels."""
+        """Add an entry; return those that it cancels."""
         if isinstance(entry.request, Preview):
             self._newest_preview = entry.id
             self._drop((Preview,))
-        cancelled = self._drop((LoadModel, Track)) if isinstance(entry.request, Cancel) else []
+        cancelled = self._drop((LoadModel, Track)) if entry.request == CANCEL else []
         self._waiting.append(entry)
         return cancelled
 
     def next(self) -> Entry | None:
         """Take the entry to send now, or None if nothing may be sent."""
-        entry = self._first(Cancel, FrameReady)
+        entry = self._first(lambda request: request == CANCEL or isinstance(request, FrameReady))
         if entry is None:
-            entry = self._first(Request if len(self._sent) < MOST_UNANSWERED else Control)
+            kind = Request if len(self._sent) < MOST_UNANSWERED else Control
+            entry = self._first(lambda request: isinstance(request, kind))
         if entry is not None:
             self._waiting.remove(entry)
-            if not isinstance(entry.request, Control) or isinstance(entry.request, Cancel):
+            if not isinstance(entry.request, Control) or entry.request == CANCEL:
                 self._sent[entry.id] = entry
         return entry
 
@@ -93,11 +86,15 @@ class RequestQueue:
         return entry
 
     def is_late(self, entry: Entry) -> bool:
-        """Whether a newer preview was asked for since."""
+        """Whether a newer preview has been requested since."""
         return isinstance(entry.request, Preview) and entry.id != self._newest_preview
 
+    def is_newest_preview(self, number: int) -> bool:
+        """Whether a request is the newest preview."""
+        return number == self._newest_preview
+
     def worker_gone(self, *, cancelled: bool) -> list[Entry]:
-        """Keep what a new worker shall do of what the old one had; return what is given up."""
+        """Keep what a new worker should do of what the old one had; return what is given up."""
         given_up, again = [], []
         for entry in self._take_sent():
             if not entry.may_repeat or (cancelled and isinstance(entry.request, LoadModel)):
@@ -110,7 +107,7 @@ class RequestQueue:
         return given_up
 
     def worker_ready(self, changes: Collection[int]) -> list[Entry]:
-        """Let a new worker begin with the model; return the doubtful changes that turn out to be made.
+        """Let a new worker start with the model; return the doubtful changes that turn out to have been made.
 
         Parameters
         ----------
@@ -136,8 +133,8 @@ class RequestQueue:
         self._sent.clear()
         return entries
 
-    def _first(self, *kinds: type[Request]) -> Entry | None:
-        return next((entry for entry in self._waiting if isinstance(entry.request, kinds)), None)
+    def _first(self, is_wanted: Callable[[Request], bool]) -> Entry | None:
+        return next((entry for entry in self._waiting if is_wanted(entry.request)), None)
 
     def _put_first(self, entries: Iterable[Entry]) -> None:
         self._waiting.extendleft(reversed(list(entries)))

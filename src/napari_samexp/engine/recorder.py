@@ -1,24 +1,25 @@
-"""The model at work on images, and the session's prior: what requests outside of tracking need."""
+"""The model, its encoded images and the session's prior: what requests outside of tracking need."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from napari_samexp.engine.encoded_images import EncodedImages, Rgb, pixels_of
 from napari_samexp.engine.journal import PriorJournal, keys_of, state_of
-from napari_samexp.engine.messages import (
+from napari_samexp.engine.messages.base import ArrayRef
+from napari_samexp.engine.messages.model import LoadModel, ModelInfo
+from napari_samexp.engine.messages.prompts import (
     MAX_CHOICES,
     ChangeRecording,
-    LoadModel,
+    ChosenMask,
     LoadPrior,
-    ModelInfo,
     Preview,
     Previewed,
     PriorState,
@@ -27,22 +28,22 @@ from napari_samexp.engine.messages import (
     RemoveRecording,
 )
 from napari_samexp.engine.sharing import read_shared, write_shared
-from napari_samexp.errors import PriorError, PriorMismatch, SettingsError
-from napari_samexp.sam.features import MaskPrediction, Memory
+from napari_samexp.errors import PriorError, PriorMismatch, SamexpError, SettingsError, sam1_has_no_memory
+from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
 from napari_samexp.sam.models import Sam1, Sam2
 from napari_samexp.sam.weights.download import Progress
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory
-from napari_samexp.tracking.recording import Recording, record, record_mask
+from napari_samexp.tracking.recording import Recording, image_hash, record, record_mask
 
 __all__ = ["Recorder"]
 
-Say = Callable[[str], None]  # what has begun: "encoding", "predicting" or "recording"
+Notify = Callable[[str], None]  # called with what has started: "encoding", "predicting" or "recording"
 
 
 @dataclass(slots=True)
 class Recorder:
-    """One model, the images that it encoded last, and the prior.
+    """One model, its last encoded images, and the prior.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class Recorder:
     # ---- the model
 
     def load(self, request: LoadModel, progress: Progress) -> ModelInfo:
-        """Take another model in the place of the one in use, which stays if that fails."""
+        """Replace the model; the one in use stays if that fails."""
         model = load_model(
             request.name,
             device=request.device,
@@ -81,7 +82,7 @@ class Recorder:
         )
 
     def free(self) -> None:
-        """Give back what memory is not in use."""
+        """Free cached features and unused GPU memory."""
         self.encoded.clear()
         gc.collect()
         if torch.cuda.is_available():
@@ -97,57 +98,42 @@ class Recorder:
         """Return the model; `SettingsError` if none is loaded, `PriorError` if it has no memory."""
         model = self.require_model()
         if not isinstance(model, Sam2):
-            raise PriorError(
-                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
-            )
+            raise sam1_has_no_memory(model.variant.name)
         return model
 
     # ---- prompts
 
-    def preview(self, number: int, request: Preview, say: Say) -> Previewed:
-        """Predict masks and put them where the viewer's process reads them."""
+    def preview(self, number: int, request: Preview, notify: Notify) -> Iterator[ChosenMask | Previewed]:
+        """Predict masks into the shared block of the request; the chosen mask comes first."""
         model = self.require_model()
-        features = self.encoded.of_image(
-            model, request.image, request.side, request.square, lambda: say("encoding")
-        )
-        say("predicting")
+        features = self._features_of(model, request, notify)
+        notify("predicting")
         began = time.perf_counter()
         prediction = model.segment(features, request.prompt)
         seconds = time.perf_counter() - began
-        bits = _packed(prediction)
-        if request.into is not None:
-            write_shared(request.into, bits)
-        return Previewed(
+        count = min(len(prediction.logits), MAX_CHOICES)
+        chosen = prediction.best if request.mask_index is None else min(request.mask_index, count - 1)
+        reply = Previewed(
             number,
             hw=prediction.transform.image_hw,
-            iou=tuple(float(iou) for iou in prediction.iou[: len(bits)]),
+            iou=tuple(float(iou) for iou in prediction.iou[:count]),
             presence=prediction.presence,
             best=prediction.best,
             seconds=seconds,
         )
+        _write_masks(request.into, prediction, [chosen])
+        yield ChosenMask(number, chosen, reply)
+        _write_masks(request.into, prediction, [index for index in range(count) if index != chosen])
+        yield reply
 
-    def record(self, number: int, request: Record, say: Say) -> None:
+    def record(self, number: int, request: Record, notify: Notify) -> None:
         """Add a prompt on a shared image to the prior."""
         model = self.require_memory()
-        say("recording")
-        features = self.encoded.of_image(
-            model, request.image, request.side, request.square, lambda: say("encoding")
-        )
+        notify("recording")
+        features = self._features_of(model, request, notify)
         rgb = pixels_of(request.image)
-        made = record(
-            model,
-            rgb,
-            features,
-            request.prompt,
-            model.segment(features, request.prompt),
-            label=request.label,
-            name=request.name,
-            image_name=request.image.name,
-            mask_index=request.mask_index,
-            side=request.side,
-            square=request.square,
-        )
-        self._keep(number, made, rgb)
+        key = self.encoded.hash_of(request.image, rgb)
+        self._keep(number, _recording(model, request, rgb, key, features, request.image.name), rgb)
 
     def remember(
         self,
@@ -155,50 +141,28 @@ class Recorder:
         request: RememberFrame,
         frame: Rgb,
         add_to_run: Callable[[Recording, Memory], object],
-        say: Say,
+        notify: Notify,
     ) -> None:
-        """Add what a person corrected in a frame to the run, and then to the prior."""
+        """Add a corrected frame to the run, and then to the prior."""
         model = self.require_memory()
-        say("recording")
-        made = self._corrected(model, request, frame, say)
-        self.journal.prior.with_recording(*made)  # refuses before the run is changed
+        notify("recording")
+        key = image_hash(frame)
+        features = self.encoded.of_pixels(
+            model, frame, key, request.side, request.square, lambda: notify("encoding")
+        )
+        made = _recording(model, request, frame, key, features, f"{request.video.name}@{request.index}")
+        self.journal.prior.with_recording(*made)  # may refuse, before the run is changed
         add_to_run(*made)
         self._keep(number, made, frame)
 
-    def _corrected(
-        self, model: Sam2, request: RememberFrame, frame: Rgb, say: Say
-    ) -> tuple[Recording, Memory]:
-        features = self.encoded.of_pixels(model, frame, request.side, request.square, lambda: say("encoding"))
-        name = f"{request.video.name}@{request.index}"
-        if request.mask is not None:
-            return record_mask(
-                model,
-                frame,
-                features,
-                read_shared(request.mask).astype(np.bool_),
-                label=request.label,
-                name=request.name,
-                image_name=name,
-                side=request.side,
-                square=request.square,
-            )
-        return record(
-            model,
-            frame,
-            features,
-            request.prompt,
-            model.segment(features, request.prompt),
-            label=request.label,
-            name=request.name,
-            image_name=name,
-            mask_index=request.mask_index,
-            side=request.side,
-            square=request.square,
+    def _features_of(self, model: Sam1 | Sam2, request: Preview | Record, notify: Notify) -> ImageFeatures:
+        return self.encoded.of_image(
+            model, request.image, request.side, request.square, lambda: notify("encoding")
         )
 
     def _keep(self, number: int, made: tuple[Recording, Memory], rgb: Rgb) -> None:
         prior = self.journal.prior.with_recording(*made)
-        # before it, so that no kill leaves a recording whose image is not at hand
+        # first, so that no kill leaves a recording without its image
         self.journal.keep_image(made[0].image_hash, rgb)
         self.journal.commit(prior, number)
 
@@ -206,8 +170,8 @@ class Recorder:
 
     @property
     def state(self) -> PriorState:
-        """The prior as people see it."""
-        # without recordings, nobody needs the hash of gigabytes
+        """The prior as it is shown."""
+        # without recordings, there is no need to hash gigabytes of weights
         known = self.model is not None and self.journal.prior.recordings
         return state_of(self.journal, self.model.weights_sha256 if known and self.model else None)
 
@@ -232,21 +196,26 @@ class Recorder:
             prior = prior.with_recording(recording, memory)
         self.journal.commit(prior, number)
 
-    def fit_prior(self, number: int) -> str:
-        """Encode the recordings again if another model made them; return why that cannot be, if so."""
+    def fit_prior(self, number: int) -> SamexpError | None:
+        """Encode the recordings again if another model made them; return why that is not possible, if so."""
         prior = self.journal.prior
         if self.model is None or not prior.recordings or _fits(prior, self.model):
-            return ""
+            return None
         try:
             again = prior.encoded_again(self.require_memory(), self.journal.images)
             self.journal.commit(again, number)
         except PriorError as error:
             made_by = prior.recordings[0].model
             why = (
-                str(error) if not isinstance(error, PriorMismatch) else "not all recorded images are at hand."
+                str(error)
+                if not isinstance(error, PriorMismatch)
+                else "not all recorded images are available."
             )
-            return f"The recordings were made with {made_by} and cannot be used with this model: {why}"
-        return ""
+            return PriorError(
+                f"The recordings were made with {made_by} and cannot be used with this model: {why}",
+                code=error.code,
+            )
+        return None
 
     def _place(self, key: str) -> int:
         keys = keys_of(self.journal.prior)
@@ -259,8 +228,28 @@ def _fits(prior: PriorMemory, model: Sam1 | Sam2) -> bool:
     return all(recording.weights == model.weights_sha256 for recording in prior.recordings)
 
 
-def _packed(prediction: MaskPrediction) -> npt.NDArray[np.uint8]:
-    """Return all mask choices at the image's size as bits, one row each."""
+def _recording(
+    model: Sam2, request: Record | RememberFrame, rgb: Rgb, key: str, features: ImageFeatures, image_name: str
+) -> tuple[Recording, Memory]:
+    """Return a recording of the request's prompt or painted mask; `key` is the image's hash."""
+    options: dict[str, Any] = {
+        "label": request.label,
+        "name": request.name,
+        "image_name": image_name,
+        "side": request.side,
+        "square": request.square,
+        "known_hash": key,
+    }
+    if isinstance(request, RememberFrame) and request.mask is not None:
+        return record_mask(model, rgb, features, read_shared(request.mask).astype(np.bool_), **options)
+    prediction = model.segment(features, request.prompt)
+    return record(model, rgb, features, request.prompt, prediction, mask_index=request.mask_index, **options)
+
+
+def _write_masks(into: ArrayRef | None, prediction: MaskPrediction, indices: Sequence[int]) -> None:
+    """Write mask choices at the image's size into shared memory as bits, each at its own row."""
     # one at a time: four sets of float logits of a large image would take gigabytes
-    rows = [np.packbits(prediction.mask(index)) for index in range(min(len(prediction.logits), MAX_CHOICES))]
-    return np.stack(rows)
+    for index in indices:
+        bits = np.packbits(prediction.mask(index))
+        if into is not None:
+            write_shared(into, bits, index * bits.size)

@@ -1,4 +1,4 @@
-"""Arrays in shared memory: the viewer's process owns every block, the worker only looks into it."""
+"""Arrays in shared memory: the viewer's process owns every block, the worker only opens it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samexp._children import keep_tracker
-from napari_samexp.engine.messages import ArrayRef, ImageRef
+from napari_samexp.engine.messages.base import ArrayRef, ImageRef
 from napari_samexp.errors import ImageError, SamexpError
 
 __all__ = ["SharedImage", "SharedArray", "read_shared", "write_shared"]
@@ -25,7 +25,7 @@ _SPARE = 16 * 2**20  # bytes that others may need at the same time
 
 
 class SharedArray:
-    """An array that another process can look into, until `release` or the end of this object.
+    """An array that another process can read, until `release` or the end of this object.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class SharedArray:
         kind = np.dtype(dtype)
         nbytes = max(1, math.prod(shape) * kind.itemsize)
         self._memory = _create(nbytes)
-        # also at the end of the interpreter; the name has to go even if this process forgets it
+        # also at the end of the interpreter: the name must go even if nobody calls `release`
         self._release = weakref.finalize(self, _drop, self._memory)
         self.nbytes = nbytes
         self.ref = ArrayRef(self._memory.name, shape, kind.str)
@@ -55,15 +55,15 @@ class SharedArray:
         return shared
 
     def read(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return a copy of the block's first numbers in another shape."""
+        """Return a copy of the block's first values in another shape."""
         return self._view(ArrayRef("", shape, self.ref.dtype)).copy()
 
     def fill(self, array: npt.NDArray[Any]) -> None:
-        """Overwrite with an array of the same shape and type."""
+        """Overwrite with an array of the same shape and dtype."""
         np.copyto(self._view(self.ref), array)
 
     def release(self) -> None:
-        """Give the memory and its name back; a second call does nothing."""
+        """Free the memory and its name; a second call does nothing."""
         self._release()
 
     def _view(self, ref: ArrayRef) -> npt.NDArray[Any]:
@@ -71,12 +71,12 @@ class SharedArray:
 
 
 class SharedImage:
-    """An image as it was when it was given, for the worker to look at.
+    """A copy of an image for the worker.
 
     Parameters
     ----------
     pixels : array
-        As `to_rgb8` takes it, of any number type.
+        As `to_rgb8` takes it, of any numeric dtype.
     limits : (low, high), optional
         The values for black and white.
 
@@ -98,12 +98,12 @@ class SharedImage:
         try:
             self._shared = SharedArray.of(array)
         except SamexpError as error:
-            raise ImageError(str(error)) from None
+            raise ImageError(error, code=error.code) from None
         self.hw = (array.shape[0], array.shape[1])
         self.ref = ImageRef(secrets.token_hex(8), name, self._shared.ref, limits)
 
     def release(self) -> None:
-        """Give the memory back; requests that wait with this image fail."""
+        """Free the memory; waiting requests with this image fail."""
         self._shared.release()
 
 
@@ -124,34 +124,35 @@ def read_shared(ref: ArrayRef) -> npt.NDArray[Any]:
         memory.close()
 
 
-def write_shared(ref: ArrayRef, array: npt.NDArray[Any]) -> None:
-    """Put an array at the beginning of a block that another process shares; raises as `read_shared`."""
+def write_shared(ref: ArrayRef, array: npt.NDArray[Any], offset: int = 0) -> None:
+    """Write an array into a block that another process shares, from a byte on; raises as `read_shared`."""
     memory = _attach(ref)
     try:
-        np.copyto(np.ndarray(array.shape, array.dtype, memory.buf), array)
+        np.copyto(np.ndarray(array.shape, array.dtype, memory.buf, offset), array)
     finally:
         memory.close()
 
 
 def _attach(ref: ArrayRef) -> SharedMemory:
-    # Before Python 3.13 this registers the name a second time with the resource tracker. That is the
-    # owner's own tracker, which worker processes inherit, and it keeps a set; so nothing is counted twice.
+    # Before Python 3.13 this registers the name again with the resource tracker. Worker processes inherit the
+    # owner's tracker, which keeps a set, so this does no harm.
     keep_tracker()
     try:
         return SharedMemory(ref.block)
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.ENOMEM:  # they are there, but this process has no room
+        if getattr(error, "errno", None) == errno.ENOMEM:  # the block exists, but this process has no room
             raise MemoryError from error
         raise SamexpError("The pixels that were shared are no longer there; try again.") from error
 
 
 def _create(nbytes: int) -> SharedMemory:
-    # A file system in memory promises more than it has, and ends the process that uses what is not there.
+    # A file system in memory promises more than it has, and kills the process that uses what is missing.
     free = _free_bytes()
     if free is not None and nbytes + _SPARE > free:
         raise SamexpError(
             f"Shared memory of {nbytes / 2**20:.0f} MB is needed and {free / 2**20:.0f} MB are free; close "
-            "other programs, or give this machine or container a larger /dev/shm."
+            "other programs, or give this machine or container a larger /dev/shm.",
+            code="shared-memory-full",
         )
     keep_tracker()
     while True:
@@ -163,7 +164,8 @@ def _create(nbytes: int) -> SharedMemory:
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or "no memory"
             raise SamexpError(
-                f"Shared memory of {nbytes / 2**20:.0f} MB cannot be had ({reason}); close other programs."
+                f"Shared memory of {nbytes / 2**20:.0f} MB cannot be had ({reason}); close other programs.",
+                code="shared-memory-full",
             ) from error
 
 
@@ -175,7 +177,7 @@ def _free_bytes() -> int | None:
 
 
 def _drop(memory: SharedMemory) -> None:
-    with suppress(BufferError):  # somebody still looks at it; the name goes all the same
+    with suppress(BufferError):  # a view still exists; remove the name all the same
         memory.close()
     keep_tracker()
     with suppress(OSError):

@@ -107,7 +107,8 @@ class AvSource:
             width, height = self._size
             raise VideoError(
                 f"Frame {index} of {self.name} is {frame.width} wide and {frame.height} high, but the first "
-                f"is {width} wide and {height} high; convert the video to one size."
+                f"is {width} wide and {height} high; convert the video to one size.",
+                code="video-size-changes",
             )
         rgb24 = self._converter.reformat(frame, format="rgb24", threads=1)
         rgb = _turned(rgb24.to_ndarray(), self._matrix)
@@ -161,7 +162,8 @@ class AvSource:
         return VideoError(
             f"{self._file.path} has no frame that can be decoded: it is damaged or cut short, or its frames have "
             f"more pixels ({self._file.most_pixels}) than a small file may. Copy it again or convert it; "
-            f"expected {EXPECTED}."
+            f"expected {EXPECTED}.",
+            code="video-unreadable",
         )
 
     def _times(self) -> npt.NDArray[np.float64]:
@@ -190,7 +192,8 @@ class AvSource:
             frame = self._search(index)
         if frame is None:
             raise VideoError(
-                f"Frame {index} of {self.name} cannot be decoded: its data are damaged. Copy the file again."
+                f"Frame {index} of {self.name} cannot be decoded: its data are damaged. Copy the file again.",
+                code="video-unreadable",
             )
         return frame
 

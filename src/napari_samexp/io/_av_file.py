@@ -83,7 +83,8 @@ class AvFile:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(
                 f"{self.path} cannot be opened as a video ({_reason(error)}): it is damaged, cut short or "
-                f"something else. Copy it again or convert it; expected {EXPECTED}."
+                f"something else. Copy it again or convert it; expected {EXPECTED}.",
+                code="video-unreadable",
             ) from error
         try:
             self.stream = self._video_stream()
@@ -117,7 +118,10 @@ class AvFile:
         images = [s for s in streams if s.type == "video" and not s.disposition & Disposition.attached_pic]
         if not images:
             kinds = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
-            raise VideoError(f"{self.path} has no video, only {kinds}; give {EXPECTED} with images.")
+            raise VideoError(
+                f"{self.path} has no video, only {kinds}; give {EXPECTED} with images.",
+                code="video-unreadable",
+            )
         if images[0].codec_context is None:
             raise VideoError(f"FFmpeg does not know how {self.path} is coded; convert it to H.264 mp4.")
         return max(images, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))

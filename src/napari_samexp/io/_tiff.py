@@ -144,7 +144,8 @@ class TiffStack:
         if 0 in shape or len(frame) not in (2, 3) or (len(frame) == 3 and frame[-1] not in (1, 3, 4)):
             raise ImageError(
                 f"{self._path} has the axes {axes} with the shape {shape}; expected at most one time axis, "
-                "then Y and X, and 1, 3 or 4 colours. Save one channel and one plane of it."
+                "then Y and X, and 1, 3 or 4 colours. Save one channel and one plane of it.",
+                code="image-unreadable",
             )
         if math.prod(frame[:2]) > MAX_PIXELS:
             raise ImageError(

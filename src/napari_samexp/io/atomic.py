@@ -155,7 +155,7 @@ def os_errors_as_store_errors(
     try:
         yield
     except NotOrdinaryError as error:  # a sentence of its own
-        raise StoreError(str(error)) from error
+        raise StoreError(error, code=error.code) from error
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise StoreError(f"Could not {doing} {path}: {reason}; {advice}.") from error

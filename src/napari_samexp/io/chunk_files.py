@@ -66,7 +66,7 @@ class ChunkFiles(LocalStore):
         try:
             require_ordinary(path, "file")
         except NotOrdinaryError as error:
-            raise StoreError(str(error)) from error
+            raise StoreError(error, code=error.code) from error
 
 
 def unpacked_bytes(head: bytes) -> int | None:

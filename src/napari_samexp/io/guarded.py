@@ -52,6 +52,8 @@ _WORDS = {"file": "a file", "folder": "a folder", "link": "a link", "other": "a 
 class NotOrdinaryError(OSError):
     """There is a link, a pipe or the like in the place of a file or folder of ours: one whole sentence."""
 
+    code = "link"  # as of `SamexpError`
+
 
 def kind_of(status: os.stat_result) -> Kind:
     """Return what a status from `os.lstat` is of; a junction of Windows is a link."""

@@ -106,7 +106,9 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels; make it smaller.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image that can be read; give {_EXPECTED}.") from error
+        raise ImageError(
+            f"{path} is not an image that can be read; give {_EXPECTED}.", code="image-unreadable"
+        ) from error
     except Exception as error:  # damaged bytes raise anything, also syntax, struct and zlib errors
         raise ImageError(f"{path} is broken ({error}); copy or save it again.") from error
 

@@ -49,7 +49,7 @@ def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
     except FileNotFoundError:
         return frozenset()
     except NotOrdinaryError as error:
-        raise StoreError(str(error)) from error
+        raise StoreError(error, code=error.code) from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(
             f"{file} does not say which frames were painted ({error}); delete it to track all again."

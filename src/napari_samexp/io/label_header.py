@@ -103,7 +103,8 @@ class StoreHeader:
         if own.get("version") != VERSION:
             raise StoreError(
                 f"The label store {folder} has the format version {own.get('version')!r}, and this "
-                f"napari-samexp reads version {VERSION}; update it, or track again to another --out."
+                f"napari-samexp reads version {VERSION}; update it, or track again to another --out.",
+                code="labels-of-another-run",
             )
         try:
             header = cls(**_fields(metadata["shape"], own))
@@ -158,7 +159,8 @@ class StoreHeader:
         if different:
             raise StoreError(
                 f"The label store {path} was made with {' and '.join(different)}; "
-                "choose another --out, or --overwrite to replace it."
+                "choose another --out, or --overwrite to replace it.",
+                code="labels-of-another-run",
             )
 
     def _describes(self, metadata: dict[str, Any]) -> bool:
@@ -192,12 +194,16 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
     if _own_attributes(_read_metadata(path)) is None:
         raise StoreError(f"{path} exists and is no label store, so it is not replaced; choose another --out.")
     if not overwrite:
-        raise StoreError(f"The label store {path} exists; choose another --out, or --overwrite it.")
+        raise StoreError(
+            f"The label store {path} exists; choose another --out, or --overwrite it.",
+            code="labels-of-another-run",
+        )
     with os_errors_as_store_errors("look into", path), open_folder(path) as folder:
         foreign = foreign_in(folder)
     if foreign is not None:
         raise StoreError(
-            f"The label store {path} also holds {foreign}, which overwriting would delete; move it away."
+            f"The label store {path} also holds {foreign}, which overwriting would delete; move it away.",
+            code="labels-of-another-run",
         )
 
 
@@ -215,7 +221,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(read_whole(folder / "zarr.json", MAX_METADATA))
     except NotOrdinaryError as error:
-        raise StoreError(str(error)) from error
+        raise StoreError(error, code=error.code) from error
     except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
@@ -272,5 +278,6 @@ def _details_problem(details: Any) -> str | None:
 def _damaged(folder: Path) -> StoreError:
     return StoreError(
         f"The label store {folder} is damaged: its zarr.json is not what napari-samexp writes; "
-        "track again to another --out, or with --overwrite."
+        "track again to another --out, or with --overwrite.",
+        code="labels-of-another-run",
     )

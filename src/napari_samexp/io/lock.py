@@ -99,7 +99,8 @@ class StoreLock:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise StoreError(
-                f"Another process or job writes {self._path}; wait until it ends, or choose another --out."
+                f"Another process or job writes {self._path}; wait until it ends, or choose another --out.",
+                code="labels-in-use",
             ) from None
         except NotImplementedError:
             raise StoreError(

@@ -35,7 +35,8 @@ def identify(state: Mapping[str, Tensor]) -> Variant:
         return _identify_sam1(state)
     first = ", ".join(plain(key, 80) for key in list(state)[:3]) or "no keys at all"
     raise CheckpointError(
-        f"The file holds {first}; expected the keys of SAM 1, SAM 2, SAM 2.1 or EdgeTAM. Choose an official or fine-tuned SAM file."
+        f"The file holds {first}; expected the keys of SAM 1, SAM 2, SAM 2.1 or EdgeTAM. Choose an official or fine-tuned SAM file.",
+        code="weights-refused",
     )
 
 
@@ -82,5 +83,6 @@ def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
 def _no_such_size(family: str, dim: int, depth: int) -> CheckpointError:
     return CheckpointError(
         f"The file has the keys of {family} with {depth} encoder blocks of {dim} channels, which is no official size; "
-        "give its configuration (in a safetensors file's metadata, or as an argument)."
+        "give its configuration (in a safetensors file's metadata, or as an argument).",
+        code="weights-refused",
     )

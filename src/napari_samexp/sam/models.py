@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.errors import ImageError, PriorError, SettingsError
+from napari_samexp.errors import ImageError, SettingsError, sam1_has_no_memory
 from napari_samexp.sam.encoding_spec import require_grid
 from napari_samexp.sam.features import ImageFeatures, ImageTransform, MaskPrediction, Memory, prepare_on
 from napari_samexp.sam.hiera import ImageEncoder
@@ -137,9 +137,7 @@ class Sam1(_Model):
 
     def remember(self, *_: object, **__: object) -> Memory:
         """Raise `PriorError`: SAM 1 has no memory."""
-        raise PriorError(
-            f"{self.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model to record."
-        )
+        raise sam1_has_no_memory(self.variant.name)
 
     def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
         """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out.

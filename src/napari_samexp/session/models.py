@@ -8,16 +8,8 @@ from typing import Literal
 
 from psygnal import Signal
 
-from napari_samexp.engine.messages import (
-    Cancel,
-    Failed,
-    Loaded,
-    LoadModel,
-    ModelInfo,
-    Progress,
-    Reply,
-    WorkerDied,
-)
+from napari_samexp.engine.messages.base import CANCEL, Failed, Progress, Reply, WorkerDied
+from napari_samexp.engine.messages.model import Loaded, LoadModel, ModelInfo
 from napari_samexp.sam.variants import VARIANTS
 from napari_samexp.sam.weights.cache import cache_dir
 from napari_samexp.sam.weights.catalogue import OFFICIAL, STARTER
@@ -33,16 +25,16 @@ State = Literal["none", "loading", "ready", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """A model that can be had by name.
+    """A model that is available by name.
 
     Parameters
     ----------
     bytes : int
         Of the download; 0 for the bundled starter.
     here : bool
-        Whether a file is on this computer already.
+        Whether its file is on this computer.
     suggested : bool
-        Whether it is the official model to begin with on a computer without a GPU.
+        Whether it is the official model to start with on a computer without a GPU.
     """
 
     name: str
@@ -54,7 +46,7 @@ class ModelOffer:
 
 
 def model_offers() -> tuple[ModelOffer, ...]:
-    """Return the models that can be had by name: the starter, the suggested one, then by family."""
+    """Return the models that are available by name: the starter, the suggested one, then by family."""
     folder = cache_dir()
     official = (
         ModelOffer(
@@ -80,10 +72,10 @@ class ModelState:
     state : str
         "none"; "loading", also when a worker that ended is replaced; "ready"; or "failed".
     name : str
-        As it was asked for.
+        As requested.
     info : ModelInfo or None
-        The model that requests are carried out with; there is none while the first is loading.
-    sentence : str
+        The model in use; None while the first one is loading.
+    sentence, code : str
         Why loading failed.
     doing : str
         While loading: "bytes" of a download, or "recordings" encoded again; empty otherwise.
@@ -95,92 +87,97 @@ class ModelState:
     name: str = ""
     info: ModelInfo | None = None
     sentence: str = ""
+    code: str = ""
     doing: str = ""
     done: int = 0
     total: int | None = None
 
     @property
     def usable(self) -> bool:
-        """Whether a model is there, although another may be loading."""
+        """Whether a model is in use, although another may be loading."""
         return self.info is not None
 
 
 class Models:
-    """Loads models and says what became of it.
+    """Loads models.
 
     Signals
     -------
     changed : ModelState
     loaded : Loaded, bool
-        A model is ready; the bool says whether it is the same again, for a new worker.
-    failed : str
-        One sentence.
+        A model is ready; the bool says whether a new worker loaded the same model again.
+    failed : str, str
+        One sentence, and its code.
     """
 
     changed = Signal(ModelState)
     loaded = Signal(object, bool)
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, proxy: EngineProxy) -> None:
         self._proxy = proxy
-        self._asked = self._held_id = 0
-        self._held = ModelState()  # the model that the worker has, or a new worker is loading again
+        self._requested = self._worker_id = 0
+        self._in_worker = ModelState()  # the worker's, which a new worker loads again
         self.state = ModelState()
 
     def load(self, name: str, device: str = "auto", dtype: str = "float32", graphs: bool = False) -> None:
         """Load a model; the one in use stays until that has succeeded."""
-        self._set(ModelState("loading", name, self._held.info))
-        self._asked = self._proxy.ask(LoadModel(name, device, dtype, graphs), partial(self._on_reply, name))
+        self._set(ModelState("loading", name, self._in_worker.info))
+        self._requested = self._proxy.request(
+            LoadModel(name, device, dtype, graphs), partial(self._on_reply, name)
+        )
 
     def cancel(self) -> None:
         """Stop loading."""
         if self.state.state == "loading":
-            self._proxy.tell(Cancel())
+            self._proxy.send(CANCEL)
 
     def on_other(self, reply: Reply) -> None:
-        """Learn of a worker that ended, and of the model that its successor loads again."""
+        """Handle the end of a worker, and the model that its successor loads again."""
         if isinstance(reply, WorkerDied):
             self._on_death(reply)
-        elif reply.id != self._held_id:
+        elif reply.id != self._worker_id:
             return
         elif isinstance(reply, Loaded):
-            self._on_loaded(self._held.name, reply, again=True)
+            self._on_loaded(self._in_worker.name, reply, again=True)
         elif isinstance(reply, Failed):
-            self._held = ModelState()
-            self._on_failed(reply.sentence)
+            self._in_worker = ModelState()
+            self._on_failed(reply)
 
     def _on_reply(self, name: str, reply: Reply) -> None:
-        newest = reply.id == self._asked
+        newest = reply.id == self._requested
         if isinstance(reply, Loaded):
             self._on_loaded(name, reply, again=False)
         elif isinstance(reply, Progress) and newest:
             self._set(replace(self.state, doing=reply.what, done=reply.done, total=reply.total))
         elif isinstance(reply, Failed) and newest:
-            self._asked = 0
-            self._on_failed(reply.sentence)
+            self._requested = 0
+            self._on_failed(reply)
 
     def _on_loaded(self, name: str, reply: Loaded, *, again: bool) -> None:
-        self._held, self._held_id = ModelState("ready", name, reply.model), reply.id
-        if reply.id == self._asked:
-            self._asked = 0
-        # while another is loading, this one can be used already
-        self._set(replace(self.state, info=reply.model) if self._asked else self._held)
+        self._in_worker, self._worker_id = ModelState("ready", name, reply.model), reply.id
+        if reply.id == self._requested:
+            self._requested = 0
+        # while another one is loading, this one can be used
+        self._set(replace(self.state, info=reply.model) if self._requested else self._in_worker)
         self.loaded.emit(reply, again)
 
-    def _on_failed(self, sentence: str) -> None:
-        if not self._asked:
-            fallback = ModelState("failed", self.state.name) if self._held.state == "none" else self._held
-            self._set(replace(fallback, sentence=sentence))
-        self.failed.emit(sentence)
+    def _on_failed(self, reply: Failed) -> None:
+        if not self._requested:
+            fallback = (
+                ModelState("failed", self.state.name) if self._in_worker.state == "none" else self._in_worker
+            )
+            self._set(replace(fallback, sentence=reply.sentence, code=reply.code))
+        self.failed.emit(reply.sentence, reply.code)
 
     def _on_death(self, reply: WorkerDied) -> None:
-        gone = not reply.restarting or self._held.state == "none"
-        self._held = ModelState() if gone else ModelState("loading", self._held.name)
-        if self._asked:
+        gone = not reply.restarting or self._in_worker.state == "none"
+        self._in_worker = ModelState() if gone else ModelState("loading", self._in_worker.name)
+        if self._requested:
             self._set(replace(self.state, info=None))
         elif self.state.state != "none":
             state: State = "loading" if reply.restarting else "failed"
-            self._set(ModelState(state, self.state.name, sentence=reply.sentence))
+            self._set(ModelState(state, self.state.name, sentence=reply.sentence, code=reply.code))
 
     def _set(self, state: ModelState) -> None:
         self.state = state

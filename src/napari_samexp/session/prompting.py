@@ -1,4 +1,4 @@
-"""The prompt in work: clicks and a box on one image, and what the model makes of them."""
+"""The current prompt: clicks and a box on one image, and the masks that the model predicts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_samexp.engine.messages import (
-    Failed,
+from napari_samexp.engine.messages.base import Failed, Reply
+from napari_samexp.engine.messages.prompts import (
+    ChosenMask,
     Preview,
     Previewed,
     PriorChanged,
     Record,
     RecordingInfo,
-    Reply,
 )
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.errors import ImageError, PromptError, SettingsError
@@ -31,20 +31,23 @@ __all__ = ["MaskPreview", "Prompting"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskPreview:
-    """The mask choices for the prompt in work.
+    """The mask choices for the current prompt.
 
     Parameters
     ----------
+    id : int
+        The number of the request.
     iou : tuple of float
-        What the model predicts of each choice.
+        The predicted IoU of each choice.
     presence : float or None
-        Below 0 if the model sees no object; None for a model that does not say.
+        Below 0 if the model finds no object; None for a model without this output.
     best, chosen : int
-        The choice that the model takes, and the one that is shown and recorded.
+        The model's choice, and the one that is shown and recorded.
     hover : bool
-        Whether the mouse's place counts as a click.
+        Whether the mouse's position counts as a click.
     """
 
+    id: int
     hw: tuple[int, int]
     iou: tuple[float, ...]
     presence: float | None
@@ -61,10 +64,10 @@ class MaskPreview:
 
 
 class Prompting:
-    """Keeps the prompt, asks for previews, and records.
+    """Keeps the prompt, requests previews, and records.
 
-    Every change asks for a preview; while one is being made, only the newest change waits, and answers
-    that are late are dropped. So no timer is needed, and a fast model answers every click.
+    Every change requests a preview. The engine's queue keeps only the newest one, so no timer is needed, and a
+    fast model answers every click.
 
     Signals
     -------
@@ -72,20 +75,20 @@ class Prompting:
     prompt_changed : Prompt
         Also when it was emptied after recording.
     recorded : RecordingInfo
-    failed : str
-        One sentence.
+    failed : str, str
+        One sentence, and its code.
     """
 
     preview_changed = Signal(object)
     prompt_changed = Signal(object)
     recorded = Signal(object)
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, proxy: EngineProxy, models: Models, recordings: Recordings) -> None:
         self._proxy = proxy
         self._models = models
         self._recordings = recordings
-        self._asked = 0
+        self._request = 0
         self._answer: Previewed | None = None
         self._hover: tuple[float, float] | None = None
         self._choice: int | None = None
@@ -96,15 +99,15 @@ class Prompting:
 
     @property
     def pending(self) -> bool:
-        """Whether a preview is on its way."""
-        return self._asked > 0
+        """Whether a preview has been requested and not answered."""
+        return self._request > 0
 
     @property
     def choice(self) -> int | None:
-        """The mask choice that a person took, or None for the model's own."""
+        """The mask choice of the user, or None for the model's."""
         return self._choice
 
-    # ---- what a person does
+    # ---- for the user
 
     def set_image(
         self, pixels: npt.ArrayLike | None, name: str = "", limits: tuple[float, float] | None = None
@@ -144,18 +147,18 @@ class Prompting:
             self._choice = None
         self.prompt = prompt
         self.prompt_changed.emit(prompt)
-        self.ask_preview()
+        self.update_preview()
 
     def hover(self, place_xy: tuple[float, float] | None) -> None:
-        """Preview what a click there would give; None when the mouse has left the image."""
+        """Preview a click at a position; None when the mouse has left the image."""
         if place_xy is not None and (self.image is None or not _is_inside(place_xy, self.image.hw)):
             place_xy = None
         if place_xy != self._hover:
             self._hover = place_xy
-            self.ask_preview()
+            self.update_preview()
 
     def choose_mask(self, index: int | None) -> None:
-        """Show and record another mask choice; None for the model's own.
+        """Show and record another mask choice; None for the model's.
 
         Raises
         ------
@@ -170,9 +173,9 @@ class Prompting:
             self._show(self._answer, hover=self._hover is not None)
 
     def record(self, label: int = 1, name: str = "") -> None:
-        """Make the prompt a recording of a label; the prompt begins anew once that is on disk.
+        """Record the prompt for a label; the prompt is cleared once that is on disk.
 
-        Without a name, it gets the one that the label has.
+        Without a name, the recording gets that of the label.
 
         Raises
         ------
@@ -187,53 +190,79 @@ class Prompting:
         prompt, settings = self.prompt, self.settings
         name = name or self._recordings.name_of(label)
         request = Record(image.ref, prompt, label, name, self._choice, settings.side, settings.square)
-        self._proxy.ask(request, partial(self._on_recorded, prompt), (image,))
+        self._proxy.request(request, partial(self._on_recorded, prompt), (image,))
 
     # ---- previews
 
-    def ask_preview(self) -> None:
-        """Ask for a preview of the prompt as it is now, or show none if there is nothing to ask for."""
-        self.give_up()
+    def update_preview(self) -> None:
+        """Request a preview of the current prompt, or show none if there is no prompt, image or model."""
+        self.drop_request()
         prompt = self._prompt_with_hover()
         if self.image is None or prompt.is_empty or not self._models.state.usable:
             self._answer = None
             self._set(None)
             return
-        request = Preview(self.image.ref, prompt, self.settings.side, self.settings.square)
+        settings = self.settings
+        request = Preview(self.image.ref, prompt, settings.side, settings.square, self._choice)
         then = partial(self._on_preview, self._hover is not None)
-        self._asked = self._proxy.ask(request, then, (self.image,))
+        self._request = self._proxy.request(request, then, (self.image,))
 
-    def give_up(self) -> None:
-        """Wait no longer for the preview on its way."""
-        self._proxy.forget(self._asked)
-        self._asked = 0
+    def drop_request(self) -> None:
+        """Stop waiting for the requested preview."""
+        self._proxy.forget(self._request)
+        self._request = 0
 
     def _on_preview(self, hover: bool, reply: Reply) -> None:
-        if reply.id != self._asked or not reply.final:
+        if isinstance(reply, ChosenMask):
+            if reply.index == self._chosen(reply.preview):
+                self._answer = None  # the other choices are not there yet
+                self._show(reply.preview, hover=hover)
             return
-        self._asked = 0
+        if not reply.final:
+            return
+        self._request = 0
         if isinstance(reply, Previewed):
-            self._answer = reply
-            self._show(reply, hover=hover)
+            self._complete(reply, hover)
         elif isinstance(reply, Failed):
             self._answer = None
             self._set(None)
-            self.failed.emit(reply.sentence)
+            self.failed.emit(reply.sentence, reply.code)
+
+    def _complete(self, reply: Previewed, hover: bool) -> None:
+        """Take all mask choices; nothing changes on the screen if the chosen one is shown already."""
+        self._answer = reply
+        shown = self.preview
+        if shown is not None and shown.id == reply.id and shown.chosen == self._chosen(reply):
+            self.preview = self._preview_of(reply, hover)
+        else:
+            self._show(reply, hover=hover)
+
+    def _chosen(self, answer: Previewed) -> int:
+        return answer.best if self._choice is None else min(self._choice, len(answer.iou) - 1)
+
+    def _preview_of(self, answer: Previewed, hover: bool) -> MaskPreview:
+        assert answer.bits is not None
+        return MaskPreview(
+            answer.id,
+            answer.hw,
+            answer.iou,
+            answer.presence,
+            answer.best,
+            self._chosen(answer),
+            hover,
+            answer.bits,
+        )
 
     def _show(self, answer: Previewed, *, hover: bool) -> None:
-        assert answer.bits is not None
-        chosen = answer.best if self._choice is None else min(self._choice, len(answer.iou) - 1)
-        self._set(
-            MaskPreview(answer.hw, answer.iou, answer.presence, answer.best, chosen, hover, answer.bits)
-        )
+        self._set(self._preview_of(answer, hover))
 
     def _on_recorded(self, prompt: Prompt, reply: Reply) -> None:
         if isinstance(reply, Failed):
-            self.failed.emit(reply.sentence)
+            self.failed.emit(reply.sentence, reply.code)
         elif isinstance(reply, PriorChanged):
-            self._recordings.take(reply.prior)
+            self._recordings.show(reply.prior)
             self.recorded.emit(_newest(reply.prior.recordings))
-            if self.prompt is prompt:  # else the person has gone on meanwhile
+            if self.prompt is prompt:  # not if the user has changed it meanwhile
                 self.set_prompt(Prompt())
 
     def _prompt_with_hover(self) -> Prompt:

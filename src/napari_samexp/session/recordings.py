@@ -1,4 +1,4 @@
-"""The recordings of the session, as the worker's journal has them."""
+"""The recordings of the session, as in the worker's journal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 
 from psygnal import Signal
 
-from napari_samexp.engine.messages import (
+from napari_samexp.engine.messages.base import Failed, Reply
+from napari_samexp.engine.messages.prompts import (
     ChangeRecording,
     ClearPrior,
-    Failed,
     LoadPrior,
     PriorChanged,
     PriorEdit,
     PriorState,
     RecordingInfo,
     RemoveRecording,
-    Reply,
     SavePrior,
     UndoChange,
 )
@@ -31,27 +30,27 @@ __all__ = ["Recordings"]
 class Recordings:
     """The prior as a list that can be edited, undone, saved and loaded.
 
-    Every change is on disk in the session's folder before it shows here.
+    Every change is on disk in the session's folder before it is shown.
 
     Signals
     -------
     changed : tuple of RecordingInfo
     saved : Path
         The prior was written to this file.
-    failed : str
-        One sentence; nothing has changed.
+    failed : str, str
+        One sentence, and its code; nothing has changed.
 
     Attributes
     ----------
     undoable : bool
-        Whether there is a change to take back.
+        Whether there is a change to undo.
     unsaved : bool
-        Whether there are recordings that were not saved to a file of the person's.
+        Whether there are recordings that were not saved to a prior file.
     """
 
     changed = Signal(tuple)
     saved = Signal(object)
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, proxy: EngineProxy) -> None:
         self._proxy = proxy
@@ -66,17 +65,17 @@ class Recordings:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The labels that a run would follow, ascending."""
+        """The labels that a run would track, ascending."""
         return tuple(sorted({info.label for info in self.all if info.enabled}))
 
     @property
     def in_use(self) -> tuple[tuple[str, int], ...]:
-        """Key and label of every recording that is switched on: what a run would know."""
+        """Key and label of every enabled recording, which are those of a run that starts now."""
         return tuple((info.key, info.label) for info in self.all if info.enabled)
 
     @property
     def unsaved(self) -> bool:
-        """Whether there are recordings that were not saved to a file of the person's."""
+        """Whether there are recordings that were not saved to a prior file."""
         return bool(self.all) and _content(self.all) != self._saved
 
     def next_label(self) -> int:
@@ -85,19 +84,19 @@ class Recordings:
         return next(label for label in range(1, len(taken) + 2) if label not in taken)
 
     def name_of(self, label: int) -> str:
-        """Return what a label is called, or an empty text."""
+        """Return the name of a label, or an empty text."""
         return next((info.name for info in reversed(self.all) if info.label == label and info.name), "")
 
     def rename(self, key: str, name: str) -> None:
-        """Call a recording's object something else."""
+        """Give a recording another name."""
         self.edit(ChangeRecording(key, name=name))
 
     def relabel(self, key: str, label: int) -> None:
-        """Give a recording to another object."""
+        """Give a recording another label."""
         self.edit(ChangeRecording(key, label=label))
 
     def switch(self, key: str, on: bool) -> None:
-        """Have runs use a recording, or not."""
+        """Enable or disable a recording."""
         self.edit(ChangeRecording(key, enabled=on))
 
     def remove(self, key: str) -> None:
@@ -109,11 +108,11 @@ class Recordings:
         self.edit(ClearPrior())
 
     def undo(self) -> None:
-        """Take the last change back."""
+        """Undo the last change."""
         self.edit(UndoChange())
 
     def load(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
-        """Take the recordings from a prior file, in the place of those here or after them."""
+        """Load the recordings of a prior file, instead of the present ones or after them."""
         target = Path(path).absolute()
         self.edit(LoadPrior(str(target), append), None if append else lambda: self._note_saved(target))
 
@@ -131,28 +130,28 @@ class Recordings:
 
         def on_reply(reply: Reply) -> None:
             if isinstance(reply, Failed):
-                self.failed.emit(reply.sentence)
+                self.failed.emit(reply.sentence, reply.code)
             elif reply.final:
                 self._saved = content
                 self.saved.emit(target)
 
-        self._proxy.ask(SavePrior(str(target)), on_reply)
+        self._proxy.request(SavePrior(str(target)), on_reply)
 
     def edit(self, request: PriorEdit, done: Callable[[], None] | None = None) -> None:
-        """Have the worker change the prior; `done` is called once that is on disk."""
+        """Change the prior; `done` is called once that is on disk."""
 
         def on_reply(reply: Reply) -> None:
             if isinstance(reply, Failed):
-                self.failed.emit(reply.sentence)
+                self.failed.emit(reply.sentence, reply.code)
             elif isinstance(reply, PriorChanged):
-                self.take(reply.prior)
+                self.show(reply.prior)
                 if done is not None:
                     done()
 
-        self._proxy.ask(request, on_reply)
+        self._proxy.request(request, on_reply)
 
-    def take(self, state: PriorState) -> None:
-        """Show the prior as the worker has it."""
+    def show(self, state: PriorState) -> None:
+        """Show the worker's prior."""
         self._state = state
         self.undoable = state.undoable
         self.changed.emit(state.recordings)

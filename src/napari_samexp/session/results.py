@@ -1,8 +1,8 @@
-"""What a run has found so far: labels that can be painted, and scores."""
+"""The results of a run: labels that can be painted on, and scores."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_samexp.engine.messages import FrameDone, Keep, Kept, TrackStarted
-from napari_samexp.errors import SettingsError
+from napari_samexp.engine.messages.tracking import FrameDone, Keep, Kept, TrackStarted
+from napari_samexp.errors import SettingsError, StoreError, code_of
 from napari_samexp.session.frames import lost_frames, next_lost, previous_lost
 from napari_samexp.session.proxy import EngineProxy
 from napari_samexp.types import ObjectScore
@@ -24,20 +24,20 @@ __all__ = ["Results"]
 
 
 class Results:
-    """The labels and scores of the run that is on, or of a store that was opened.
+    """The labels and scores of the current run, or of a store that was opened.
 
-    Frames that a person paints are left alone by every run, also by one that is on.
+    No run writes frames that a person painted, not even the current one.
 
     Signals
     -------
     labels_changed : EditableLabels or None
-        Other labels are to be shown.
+        Show other labels.
     scores_changed
-        Many scores at once; those of single frames come with `tracking.frame_done`.
+        Many scores at once; for single frames see `tracking.frame_done`.
     edited_changed
-        Other frames count as painted.
-    failed : str
-        One sentence.
+        The set of painted frames has changed.
+    failed : str, str
+        One sentence, and its code.
 
     Attributes
     ----------
@@ -50,14 +50,14 @@ class Results:
     labels_changed = Signal(object)
     scores_changed = Signal()
     edited_changed = Signal()
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, proxy: EngineProxy) -> None:
         self._proxy = proxy
         self.labels: EditableLabels | None = None
         self.scores: dict[int, dict[int, ObjectScore]] = {}
 
-    # ---- for people
+    # ---- for the user
 
     @property
     def edited(self) -> frozenset[int]:
@@ -80,18 +80,18 @@ class Results:
         return previous_lost(self.scores, current, label, self.edited)
 
     def mark_edited(self, frames: Collection[int]) -> None:
-        """Have runs leave frames as they are; painting on `labels` does so by itself."""
+        """Keep runs from writing frames; painting on `labels` does so by itself."""
         if self.labels is not None:
             self.labels.mark(frames)
 
     def release_edited(self, frames: Collection[int]) -> None:
-        """Let runs that begin from here on write frames that were painted."""
+        """Let later runs write frames that were painted."""
         if self.labels is not None:
             self.labels.unmark(frames)
             self.edited_changed.emit()
 
     def paint(self, store: str, index: int, label: int, mask: npt.NDArray[np.bool_]) -> None:
-        """Have a frame of a run's labels show an object at `mask` alone, if that run is shown."""
+        """Replace an object in a frame of a run's labels by `mask`, if that run is shown."""
         if self.labels is None or self.labels.path != Path(store):
             return
         frame = np.array(self.labels[index])
@@ -113,6 +113,32 @@ class Results:
             raise SettingsError(f"Label {label} is nowhere in frame {index}; paint it, or click on it.")
         return found
 
+    def edits_to_keep(
+        self, folder: Path, frames: Sequence[int], *, overwrite: bool = False, over_edits: bool = False
+    ) -> frozenset[int]:
+        """Return the painted frames of a store that a run must not write.
+
+        Raises
+        ------
+        StoreError
+            If `overwrite` would lose painted frames, and `over_edits` does not allow that.
+        """
+        from napari_samexp.io.label_edits import EditableLabels, edited_frames
+
+        edited = edited_frames(folder)
+        if overwrite and edited and not over_edits:
+            raise StoreError(
+                f"{len(edited)} frames in {folder} were painted by hand, and replacing it would lose them.",
+                code="labels-painted",
+            )
+        if overwrite:
+            return frozenset()
+        if over_edits and edited:
+            shown = self.labels is not None and self.labels.path == folder
+            (self.release_edited if shown else EditableLabels(folder).unmark)(frames)
+            return edited - set(frames)
+        return edited
+
     # ---- for the run
 
     def clear(self) -> None:
@@ -120,46 +146,48 @@ class Results:
         self._show(None, {})
 
     def show(self, store: OpenedStore) -> None:
-        """Show a store that nobody writes."""
+        """Show a store that no run writes."""
         self._show(self._open(store.path), store.scores)
         self.scores_changed.emit()
 
     def begin(self, reply: TrackStarted) -> None:
-        """Show the store of a run that has begun."""
+        """Show the store of a run that has started."""
         if self.labels is None or self.labels.path != Path(reply.store):
             self._show(self._open(reply.store), {})
             if reply.done:
-                from napari_samexp.session.stores import look_into
+                from napari_samexp.session.stores import read_store
 
                 path = Path(reply.store)
-                self._proxy.aside(lambda: look_into(path), self._add, self._fail)
+                self._proxy.in_background(lambda: read_store(path), self._add, self._fail)
         if self.labels is not None:
             self.labels.guarding = True
 
     def add(self, reply: FrameDone) -> None:
-        """Take a frame's scores, and put back what was painted on it at the same time."""
+        """Add a frame's scores, and restore what was painted on it at the same time."""
         self.scores[reply.index] = reply.scores
         if self.labels is not None:
             self.labels.repair(reply.index)
 
     def end(self) -> None:
-        """Learn that nobody writes the store any more."""
+        """Handle the end of the run."""
         if self.labels is not None:
             self.labels.stop_guarding()
 
     def on_kept(self, reply: Kept) -> None:
-        """Learn that the run leaves frames alone."""
+        """Handle that the run keeps frames as they are."""
         if self.labels is not None:
             self.labels.settle(reply.frames)
 
     def _open(self, path: str | Path) -> EditableLabels:
-        from napari_samexp.io.label_edits import EditableLabels  # zarr takes long; it is imported aside
+        from napari_samexp.io.label_edits import (
+            EditableLabels,  # zarr takes long, and is imported in the background
+        )
 
         return EditableLabels(path, self._on_edit)
 
     def _on_edit(self, frames: frozenset[int]) -> None:
         if self.labels is not None and self.labels.guarding:
-            self._proxy.tell(Keep(frames))
+            self._proxy.send(Keep(frames))
         self.edited_changed.emit()
 
     def _add(self, found: OpenedStore) -> None:
@@ -168,7 +196,7 @@ class Results:
             self.scores_changed.emit()
 
     def _fail(self, error: Exception) -> None:
-        self.failed.emit(str(error))
+        self.failed.emit(str(error), code_of(error))
 
     def _show(self, labels: Any, scores: dict[int, dict[int, ObjectScore]]) -> None:
         self.scores = scores

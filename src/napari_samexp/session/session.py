@@ -1,4 +1,4 @@
-"""One session at the viewer: a model, a prompt in work, recordings, a video and its run."""
+"""One session at the viewer: a model, the current prompt, recordings, a video and its run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from psygnal import Signal
 
 from napari_samexp._lazy import import_beside_window
 from napari_samexp.engine.client import EngineClient
-from napari_samexp.engine.messages import Kept, Loaded, LoadPrior, Ready, Reply, WorkerDied
+from napari_samexp.engine.messages.base import Reply, WorkerDied
+from napari_samexp.engine.messages.model import Loaded, Ready
+from napari_samexp.engine.messages.prompts import LoadPrior
+from napari_samexp.engine.messages.tracking import Kept
 from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.io.guarded import kind_at
+from napari_samexp.session.corrections import Corrections
 from napari_samexp.session.folders import (
     LeftSession,
     left_sessions,
@@ -48,30 +52,30 @@ class Leftover:
 class Session:
     """Everything that a person does in one session, without a window.
 
-    No method waits for the model: what comes of a request is told by signals. A method raises a
-    `SamexpError` if it is asked for something that makes no sense, and nothing has changed then.
+    No method waits for the model: signals report results. A method raises a `SamexpError` if its arguments make no
+    sense, and changes nothing then.
 
     Parameters
     ----------
     deliver : callable, optional
-        Runs what it is given on the thread that uses the session, in order; a window posts it to its event
-        loop. By default it runs on the engine's own thread, where one script thread is all there is.
+        Calls a function on the thread that uses the session, in order; a window posts it to its event loop. By
+        default functions are called on the engine's thread, as suits a script.
     home : Path, optional
-        Where settings and recordings are kept, in the place of the user's own folders.
+        Where settings and recordings are stored, instead of the user's folders.
     options : WorkerOptions, optional
         How the worker process runs.
     make_engine : callable, optional
-        Another engine, for tests.
+        Returns another engine, for tests.
 
     Signals
     -------
-    notice : str
-        One sentence for people, whatever part it comes from.
+    notice : str, str
+        One sentence for people, and its code, from any part of the session.
     activity : str
         What the worker does now: "loading", "encoding", "predicting", "recording", "tracking", or empty.
     settings_changed : Preferences
     left_found : Leftover
-        What `look_back` found.
+        What `find_leftovers` found.
 
     Attributes
     ----------
@@ -79,15 +83,16 @@ class Session:
     prompting : Prompting
     recordings : Recordings
     tracking : Tracking
+    corrections : Corrections
     results : Results
     settings : Preferences
     first_notice : str
-        Why recordings are kept elsewhere, or why settings begin anew, if so.
+        Why recordings are stored elsewhere, or why settings were reset, if so.
     folder : Path
-        This session's own, where the prior is from the moment a prompt is recorded.
+        This session's, which holds the prior from the first recording on.
     """
 
-    notice = Signal(str)
+    notice = Signal(str, str)
     activity = Signal(str)
     settings_changed = Signal(Preferences)
     left_found = Signal(Leftover)
@@ -109,6 +114,7 @@ class Session:
         self.prompting = Prompting(self._proxy, self.models, self.recordings)
         self.results = Results(self._proxy)
         self.tracking = Tracking(self._proxy, self.recordings, self.results)
+        self.corrections = Corrections(self._proxy, self.tracking, self.recordings, self.results)
         self._settings_file = settings_file(home)
         self.settings, anew = load_preferences(self._settings_file)
         self.first_notice = elsewhere or anew
@@ -117,10 +123,10 @@ class Session:
         self._connect()
         self._spread_settings()
 
-    # ---- for everyone
+    # ---- for the user
 
     def start(self) -> None:
-        """Have the worker started before it is needed, and slow modules imported aside."""
+        """Start the worker before it is needed, and import slow modules in the background."""
         self._proxy.engine.start()
         threading.Thread(target=_import_early, name="napari-samexp imports", daemon=True).start()
 
@@ -132,14 +138,14 @@ class Session:
         dtype: str | None = None,
         graphs: bool | None = None,
     ) -> None:
-        """Load a model by name or path; what is not given is as in the settings."""
+        """Load a model by name or path; the settings give what is left out."""
         given = {"model": name, "device": device, "dtype": dtype, "graphs": graphs}
         settings = self.settings.changed({key: value for key, value in given.items() if value is not None})
         self._requested = settings
         self.models.load(settings.model, settings.device, settings.dtype, settings.graphs)
 
     def change_settings(self, **values: Any) -> None:
-        """Set what is named, by the fields of `Preferences` and `TrackSettings`, and keep it for next time.
+        """Change settings by the names of `Preferences` and `TrackSettings`, and save them.
 
         Raises
         ------
@@ -154,33 +160,33 @@ class Session:
         self.settings_changed.emit(self.settings)
         old, new = before.track, self.settings.track
         if (old.side, old.square) != (new.side, new.square):
-            self.prompting.ask_preview()
+            self.prompting.update_preview()
 
-    def look_back(self) -> None:
-        """Look for what the last session left; `left_found` tells, if there is anything."""
+    def find_leftovers(self) -> None:
+        """Look for what the last session left; `left_found` is emitted if there is anything."""
         run = self.settings.last_run
 
         def look() -> Leftover:
             there = run if run is not None and (Path(run.store) / "zarr.json").is_file() else None
             return Leftover(there, next(iter(self.left_sessions()), None))
 
-        def tell(found: Leftover) -> None:
+        def report(found: Leftover) -> None:
             if found:
                 self.left_found.emit(found)
 
-        self._proxy.aside(look, tell, lambda _: None)
+        self._proxy.in_background(look, report, lambda _: None)
 
     def reopen(self, left: Leftover, *, resume: bool = False) -> None:
-        """Take over the recordings that a session left, if there are none here, and show its run.
+        """Recover the recordings of a session, if there are none here, and show its run.
 
         Parameters
         ----------
         resume : bool
-            Also go on with the run at once.
+            Also continue the run.
         """
         if not self.recordings.all:
-            # looked for again: the session may have been about to end when it was looked for first
-            self._proxy.aside(self.left_sessions, self._recover_newest, lambda _: None)
+            # search again: the session may have been ending during the first search
+            self._proxy.in_background(self.left_sessions, self._recover_newest, lambda _: None)
         if left.run is not None:
             self.open_run(left.run.store, resume=resume)
 
@@ -196,11 +202,11 @@ class Session:
             self.recover(left[0])
 
     def left_sessions(self) -> list[LeftSession]:
-        """Return former sessions whose recordings can be taken over, the newest first."""
+        """Return former sessions with recordings to recover, the newest first."""
         return [left for left in left_sessions(self.folder.parent) if left.path != self.folder]
 
     def recover(self, left: LeftSession) -> None:
-        """Take over the recordings of a former session, in the place of those here, and remove it."""
+        """Replace the recordings by those of a former session, and remove that."""
         here = self.folder / "prior" / "pictures"
 
         def copy() -> None:
@@ -209,15 +215,15 @@ class Session:
                 shutil.copytree(there, here, dirs_exist_ok=True, ignore=_not_files)
 
         def discard() -> None:
-            self._proxy.aside(left.discard, lambda _: None, lambda _: None)
+            self._proxy.in_background(left.discard, lambda _: None, lambda _: None)
 
         def load(_: object) -> None:
             self.recordings.edit(LoadPrior(str(left.prior)), discard)
 
-        self._proxy.aside(copy, load, load)  # without the images, only this model can use them
+        self._proxy.in_background(copy, load, load)  # without the images, only this model can use them
 
     def close(self) -> None:
-        """End the worker and let go of everything; a second call does nothing."""
+        """End the worker and free all memory; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -235,32 +241,39 @@ class Session:
     # ---- between the parts
 
     def _connect(self) -> None:
-        for part in (self.models, self.prompting, self.recordings, self.tracking, self.results):
+        for part in (
+            self.models,
+            self.prompting,
+            self.recordings,
+            self.tracking,
+            self.corrections,
+            self.results,
+        ):
             part.failed.connect(self.notice.emit)
         self.models.changed.connect(self._on_model)
         self.models.loaded.connect(self._on_loaded)
         self.tracking.job_changed.connect(self._on_job)
-        self.tracking.remembered.connect(self._on_remembered)
+        self.corrections.remembered.connect(self._on_remembered)
 
     def _spread_settings(self) -> None:
         self.prompting.settings = self.tracking.settings = self.settings.track
 
     def _on_model(self, state: ModelState) -> None:
-        self.tracking.forecasts.model = state.info
+        self.tracking.estimates.model = state.info
 
     def _on_loaded(self, reply: Loaded, again: bool) -> None:
-        self.recordings.take(reply.prior)
+        self.recordings.show(reply.prior)
         if reply.notice:
-            self.notice.emit(reply.notice)
+            self.notice.emit(reply.notice, reply.code)
         if again:
-            # what was shown is still right, and asking again could end the worker again
+            # the preview is still right, and requesting it again could end the worker again
             self.tracking.on_model_again()
             return
         requested = self._requested
         self.change_settings(
             model=requested.model, device=requested.device, dtype=requested.dtype, graphs=requested.graphs
         )
-        self.prompting.ask_preview()
+        self.prompting.update_preview()
 
     def _on_job(self, job: JobState) -> None:
         video = self.tracking.video
@@ -275,19 +288,19 @@ class Session:
 
     def _on_other(self, reply: Reply) -> None:
         if isinstance(reply, Ready):
-            self.recordings.take(reply.prior)
+            self.recordings.show(reply.prior)
             if reply.notice:
-                self.notice.emit(reply.notice)
+                self.notice.emit(reply.notice, reply.code)
         elif isinstance(reply, Kept):
             self.results.on_kept(reply)
         elif isinstance(reply, WorkerDied):
-            self.prompting.give_up()
-            self.notice.emit(reply.sentence)
+            self.prompting.drop_request()
+            self.notice.emit(reply.sentence, reply.code)
         self.models.on_other(reply)
 
 
 def _not_files(folder: str, names: list[str]) -> list[str]:
-    """Return which of a folder's names are of no ordinary file, as `shutil.copytree` asks."""
+    """Return the names in a folder that are not ordinary files, for `shutil.copytree`."""
     return [name for name in names if kind_at(Path(folder) / name) != "file"]
 
 

@@ -1,4 +1,4 @@
-"""Label stores as a session finds and names them."""
+"""Opening and naming label stores and videos for a session."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from napari_samexp._text import clean_name
-from napari_samexp.engine.messages import VideoRef
+from napari_samexp.engine.messages.base import VideoRef
 from napari_samexp.errors import SamexpError
 from napari_samexp.io.elsewhere import other_computer
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.io.video import open_video
 from napari_samexp.session.frames import frames_from_details
+from napari_samexp.session.videos import reference_at
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import ObjectScore
 
-__all__ = ["OpenedStore", "default_store", "look_into", "video_reference"]
+__all__ = ["OpenedStore", "default_store", "read_store"]
 
 LONGEST_STEM = 150  # bytes; names may have 255, and on Windows a whole path 260 letters
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # on Windows, whose users are sent labels too
@@ -28,18 +28,18 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT
 
 @dataclass(frozen=True, slots=True)
 class OpenedStore:
-    """A store as it was found on disk.
+    """A label store as read from disk.
 
     Parameters
     ----------
     frames : sequence of int
-        Those of the run that it was made for.
+        Those of its run.
     done : int
         How many of them are finished.
     video : VideoRef or None
         The run's video, if it was a file that is still there.
     notice : str
-        Why the video was not looked for, if so.
+        Why the video was not opened, if so.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class OpenedStore:
 
 
 def default_store(name: str, folder: Path) -> Path:
-    """Return a path in `folder` for the labels of a video of that name, at which there is nothing yet."""
+    """Return a free path in `folder` for the labels of a video of that name."""
     stem = _file_name(Path(name).stem)
     first = folder / f"{stem}.labels.zarr"
     others = (folder / f"{stem}.labels-{number}.zarr" for number in range(2, 10_000))
@@ -60,7 +60,7 @@ def default_store(name: str, folder: Path) -> Path:
 
 
 def _file_name(stem: str) -> str:
-    """Return a name that every system takes for a file, and that leaves room for endings."""
+    """Return a name that is valid on every system, and leaves room for suffixes."""
     name = _UNSAFE.sub("_", stem).strip(" .")
     while len(os.fsencode(name)) > LONGEST_STEM:
         name = name[:-1]
@@ -69,8 +69,8 @@ def _file_name(stem: str) -> str:
     return name or "video"
 
 
-def look_into(path: Path, known_video: str | None = None) -> OpenedStore:
-    """Return what a store holds; `SamexpError` if it is none. This may take seconds.
+def read_store(path: Path, known_video: str | None = None) -> OpenedStore:
+    """Read a store; `SamexpError` if it is none. This may take seconds.
 
     Parameters
     ----------
@@ -90,14 +90,6 @@ def look_into(path: Path, known_video: str | None = None) -> OpenedStore:
         None if notice else _video_of(store.details),
         notice,
     )
-
-
-def video_reference(path: str, name: str = "", limits: tuple[float, float] | None = None) -> VideoRef:
-    """Return a reference to the video at a path; `VideoError` if there is none."""
-    with open_video(path, limits=limits) as video:
-        return VideoRef(
-            name or video.name, video.shape, str(Path(path).absolute()), fps=video.fps, limits=limits
-        )
 
 
 def _settings_of(details: Mapping[str, Any]) -> TrackSettings:
@@ -124,6 +116,6 @@ def _video_of(details: Mapping[str, Any]) -> VideoRef | None:
     limits = details.get("limits")
     try:
         both = None if limits is None else (float(limits[0]), float(limits[1]))
-        return video_reference(path, limits=both) if isinstance(path, str) else None
+        return reference_at(path, limits=both) if isinstance(path, str) else None
     except (SamexpError, TypeError, ValueError, LookupError):
-        return None  # the labels can be looked at without it
+        return None  # the labels can be shown without it

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy.typing as npt
 
-from napari_samexp.errors import PriorError, PriorMismatch
+from napari_samexp.errors import PriorError, PriorMismatch, sam1_has_no_memory
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.models import Sam1, Sam2
@@ -126,9 +126,7 @@ class PriorMemory:
             If another model made the memories.
         """
         if isinstance(model, Sam1):
-            raise PriorError(
-                f"{model.variant.name} is a SAM 1 model, which has no memory; choose a SAM 2, SAM 2.1 or EdgeTAM model."
-            )
+            raise sam1_has_no_memory(model.variant.name)
         if not self.recordings:
             raise PriorError("The prior holds no recording; record at least one prompt first.")
         if not self.labels:

@@ -113,6 +113,7 @@ def record(
     mask_index: int | None = None,
     side: int | None = None,
     square: bool = True,
+    known_hash: str = "",
 ) -> tuple[Recording, Memory]:
     """Return a recording of a prediction and its memory, ready for `PriorMemory.with_recording`.
 
@@ -137,6 +138,8 @@ def record(
     square : bool
         Whether the image was stretched to a square.
 
+    `known_hash` is the image's `image_hash`, if it is already computed.
+
     Raises
     ------
     PriorError
@@ -153,7 +156,7 @@ def record(
         prompt=prompt,
         mask_index=mask_index,
         image_name=image_name,
-        image_hash=image_hash(rgb),
+        image_hash=known_hash or image_hash(rgb),
         image_hw=features.transform.image_hw,
         thumbnail=_thumbnail(rgb),
         model=model.variant.name,
@@ -177,6 +180,7 @@ def record_mask(
     image_name: str = "",
     side: int | None = None,
     square: bool = True,
+    known_hash: str = "",
 ) -> tuple[Recording, Memory]:
     """Return a recording of a painted mask and its memory; see `record`.
 
@@ -194,7 +198,7 @@ def record_mask(
         raise PriorError("The painted mask is empty; paint the object before you record it.")
     recording, memory = record(
         model, image, features, Prompt(), model.from_mask(features, mask),
-        label=label, name=name, image_name=image_name, side=side, square=square,
+        label=label, name=name, image_name=image_name, side=side, square=square, known_hash=known_hash,
     )  # fmt: skip
     return replace(recording, mask=mask), memory
 

@@ -95,7 +95,8 @@ def _resumed(store: LabelStore, video: VideoSource) -> LabelStore:
         store.close()
         raise StoreError(
             f"The label store {store.path} is of {store.shape} pixels (frames, height, width) but the video of "
-            f"{tuple(video.shape[:3])}: its header is damaged. Track into a new store."
+            f"{tuple(video.shape[:3])}: its header is damaged. Track into a new store.",
+            code="labels-of-another-run",
         )
     return store
 

@@ -12,18 +12,15 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSpinBox, QWid
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp._qt.tracking.hints import Standing, hint_for
 from napari_samexp._qt.tracking.run_labels import OF_A_DOCK
-from napari_samexp.engine.messages import (
-    Cancel,
+from napari_samexp.engine.messages.base import CANCEL
+from napari_samexp.engine.messages.prompts import (
     ChangeRecording,
-    FrameDone,
     Preview,
     PriorState,
     Record,
     RemoveRecording,
-    Track,
-    TrackEnded,
-    TrackStarted,
 )
+from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded, TrackStarted
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
@@ -215,7 +212,7 @@ def test_x_switches_the_role(prompted):
 
 
 def test_recordings_are_switched_renamed_and_removed(qtbot, dock, session, engines):
-    session.recordings.take(PriorState(recordings=(recording("a"), recording("b", 2, "dog")), undoable=True))
+    session.recordings.show(PriorState(recordings=(recording("a"), recording("b", 2, "dog")), undoable=True))
     shown = dock.panel.recordings
     shown.item(0).setCheckState(Qt.CheckState.Unchecked)
     assert engines[0].last(ChangeRecording) == ChangeRecording("a", enabled=False)
@@ -230,7 +227,7 @@ def test_track_asks_for_the_chosen_frames(
     qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
-    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    session.recordings.show(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(lambda: dock.videos.current is not None)
     viewer.dims.set_current_step(0, 4)
@@ -272,7 +269,7 @@ def test_a_side_is_chosen_or_typed(qtbot, dock, session):
 def tracking_slowly(qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch):
     """The dock while the bundled worker's stand-in tracks nine frames, of which it has finished as many as asked."""
     monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
-    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    session.recordings.show(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(dock.panel.track.isEnabled)
     click(qtbot, dock.panel.track)
@@ -322,7 +319,7 @@ def test_a_smaller_side_is_proposed_and_taken(qtbot, dock, session, engines, tra
     assert dock.panel.use_side.text() == "Use 512: 6 min"  # 5.5 by the count of products
     first = engines[0].last(Track)
     click(qtbot, dock.panel.use_side)
-    assert isinstance(engines[0].asked[-1], Cancel)
+    assert engines[0].asked[-1] == CANCEL
     assert engines[0].last(Track) is first  # not before the run has ended
     engines[0].say(TrackEnded(number, "cancelled"))
     qtbot.waitUntil(lambda: engines[0].last(Track) is not first)
@@ -374,7 +371,7 @@ def test_what_was_left_is_offered_until_there_is_something_new(dock, session):
     session.left_found.emit(Leftover(LastRun("a.zarr", "clips/fox.mp4"), None))
     assert dock.panel.reopen.text() == "Reopen fox.mp4" and not dock.panel.reopen.isHidden()
     assert "Reopen what you had" in dock.panel.hint.text()
-    session.recordings.take(PriorState(recordings=(recording("a"),)))
+    session.recordings.show(PriorState(recordings=(recording("a"),)))
     assert dock.panel.reopen.isHidden()
     session.left_found.emit(Leftover(None, None))
     assert dock.panel.reopen.isHidden()

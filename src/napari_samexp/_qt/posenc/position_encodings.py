@@ -19,7 +19,7 @@ from napari_samexp._qt.posenc.encoding_panel import EncodingPanel
 from napari_samexp._qt.posenc.encoding_pointer import EncodingPointer
 from napari_samexp._qt.posenc.spectrum_view import Series
 from napari_samexp._qt.text import tooltip
-from napari_samexp.engine.messages import Encodings
+from napari_samexp.engine.messages.encodings import Encodings
 from napari_samexp.errors import SamexpError
 from napari_samexp.posenc.map import PosencMap, save_sheet
 from napari_samexp.sam.encoding_spec import MAX_SIDE, EncodingSpec
@@ -68,10 +68,10 @@ class PositionEncodings(Dock):
         # the worker begins once the dock is on the screen
         QTimer.singleShot(0, self._begin)
 
-    def say(self, sentence: str) -> None:
-        """Show a sentence for a while, in the place of what to do next."""
+    def say(self, sentence: str, code: str = "") -> None:
+        """Show a sentence for a while, instead of what to do next; `code` links it to an entry of help."""
         self._notice = sentence
-        more = self.panel.hint.say(sentence)
+        more = self.panel.hint.say(sentence, code)
         self._quiet.start(READING_MS if more else NOTICE_MS)
 
     def choose(self, name: str) -> None:
@@ -210,7 +210,7 @@ class PositionEncodings(Dock):
             self._allow_tile(part)
             self.comparison.request(part, wanted, panel.compare_dtype.currentData())
         except SamexpError as error:
-            self.say(str(error))
+            self.say(str(error), error.code)
 
     def _allow_tile(self, part: EncodingSpec) -> None:
         """Let the window tile be switched if either model has one."""
@@ -229,15 +229,15 @@ class PositionEncodings(Dock):
         self.pointer.refresh()
         self._tell_next()
 
-    def _failed(self, sentence: str) -> None:
-        self.say(sentence)
+    def _failed(self, sentence: str, code: str) -> None:
+        self.say(sentence, code)
         if not self.session.first.model and self._last:
             last, self._last = self._last, ""  # once only, should that one fail as well
             self.choose(last)
         self._tell_next()
 
-    def _second_failed(self, sentence: str) -> None:
-        self.say(sentence)
+    def _second_failed(self, sentence: str, code: str) -> None:
+        self.say(sentence, code)
         if not self.session.second.model:
             self.compare("")
 
@@ -328,7 +328,7 @@ class PositionEncodings(Dock):
         try:
             self.export_to(path)
         except SamexpError as error:
-            self.say(str(error))
+            self.say(str(error), error.code)
         else:
             self.say(f"Saved to {path}.")
 

@@ -30,7 +30,7 @@ class ModelControl:
     """
 
     def __init__(
-        self, panel: Panel, session: Session, connections: Connections, say: Callable[[str], None]
+        self, panel: Panel, session: Session, connections: Connections, say: Callable[..., None]
     ) -> None:
         self._panel, self._session, self._say = panel, session, say
         self._offers = {offer.name: offer for offer in model_offers()}
@@ -77,7 +77,7 @@ class ModelControl:
         try:
             self._session.load_model(name)
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def _select(self, name: str) -> None:
         combo = self._panel.model

@@ -72,10 +72,10 @@ class PriorTracking(Dock):
         if self.session.first_notice:
             self.say(self.session.first_notice)
 
-    def say(self, sentence: str) -> None:
-        """Show a sentence for a while, in the place of what to do next."""
+    def say(self, sentence: str, code: str = "") -> None:
+        """Show a sentence for a while, instead of what to do next; `code` links it to an entry of help."""
         self._notice = sentence
-        more = self.panel.hint.say(sentence)
+        more = self.panel.hint.say(sentence, code)
         self._quiet.start(READING_MS if more else NOTICE_MS)
 
     def load_prior_from(self, path: str) -> None:
@@ -107,7 +107,7 @@ class PriorTracking(Dock):
             if left is not None:
                 self.session.reopen(left)
         except SamexpError as error:
-            self.say(str(error))
+            self.say(str(error), error.code)
 
     def end(self) -> None:
         """Undo every connection, end the worker, and take the prompts' layers away; labels and videos stay."""
@@ -188,7 +188,7 @@ class PriorTracking(Dock):
             self._begin_prompting()  # first in the line of imports: clicks come before runs
             self.session.start()
             self.models.begin()
-            self.session.look_back()
+            self.session.find_leftovers()
 
     def _begin_prompting(self) -> None:
         # napari imports pandas with the first points, which takes as long as all else here together
@@ -232,7 +232,7 @@ class PriorTracking(Dock):
     def _model_changed(self, state: Any) -> None:
         self.panel.cancel.setEnabled(state.state == "loading" or self.session.tracking.job.active)
         if state.state == "failed" and state.sentence:
-            self.say(state.sentence)
+            self.say(state.sentence, state.code)
         self._tell_next()
 
     def _show_recordings(self, infos: tuple[Any, ...]) -> None:
@@ -259,7 +259,7 @@ class PriorTracking(Dock):
             else:
                 self.session.change_settings(**{name: value})
         except SamexpError as error:
-            self.say(str(error))
+            self.say(str(error), error.code)
             self._show_settings()
 
     def _tell_next(self) -> None:
@@ -308,7 +308,7 @@ class PriorTracking(Dock):
             try:
                 self.save_prior_to(path)
             except SamexpError as error:
-                self.say(str(error))
+                self.say(str(error), error.code)
 
     def _ask_load(self, *_: Any) -> None:
         path, _kind = QFileDialog.getOpenFileName(self, "Load a prior", "", PRIOR_FILES)
@@ -327,8 +327,8 @@ class PriorTracking(Dock):
             try:
                 outcome = work()
             except SamexpError as error:
-                sentence = str(error)
-                self.window_thread(lambda: self._if_open(lambda: self.say(sentence)))
+                sentence, code = str(error), error.code
+                self.window_thread(lambda: self._if_open(lambda: self.say(sentence, code)))
             else:
                 self.window_thread(lambda: self._if_open(lambda: then(outcome)))
 

@@ -46,7 +46,7 @@ class PromptControl:
         viewer: Any,
         images: LayerChoice,
         connections: Connections,
-        say: Callable[[str], None],
+        say: Callable[..., None],
         changed: Callable[[], None],
         later: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -105,7 +105,7 @@ class PromptControl:
         try:
             self._session.prompting.record(self._panel.label.value(), self._panel.name.text().strip())
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def sync(self, *_: Any) -> None:
         """Give the session the prompt on what is in view."""
@@ -119,7 +119,7 @@ class PromptControl:
                 return
             self._send(prompt)
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
         self._told()
 
     # ---- what happens
@@ -292,7 +292,7 @@ class PromptControl:
         try:
             self._session.prompting.choose_mask(index)
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def _toggle_role(self) -> None:
         other = BACKGROUND if self._panel.role.currentText() == OBJECT else OBJECT
@@ -325,4 +325,4 @@ class PromptControl:
             if self._send_image(layers.image):
                 self._session.prompting.hover((float(x), float(y)))
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_samexp._qt.shortcuts import TRACKING, shown
 from napari_samexp._qt.text import tooltip
-from napari_samexp.engine.messages import RecordingInfo
+from napari_samexp.engine.messages.prompts import RecordingInfo
 
 __all__ = ["RecordingsList"]
 

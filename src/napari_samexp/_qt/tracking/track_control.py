@@ -21,7 +21,7 @@ from napari_samexp._qt.tracking.prompt_control import PromptControl
 from napari_samexp._qt.tracking.run_labels import OF_A_DOCK, RunLabels
 from napari_samexp._qt.tracking.run_progress import RunProgress
 from napari_samexp.errors import SamexpError
-from napari_samexp.session.forecasts import Estimate
+from napari_samexp.session.estimates import Estimate
 from napari_samexp.session.frames import select_frames
 from napari_samexp.session.jobs import JobState
 from napari_samexp.session.session import Session
@@ -80,7 +80,7 @@ class TrackControl:
         videos: LayerChoice,
         prompts: PromptControl,
         connections: Connections,
-        say: Callable[[str], None],
+        say: Callable[..., None],
         changed: Callable[[], None],
     ) -> None:
         self._panel, self._session, self._viewer = panel, session, viewer
@@ -108,7 +108,7 @@ class TrackControl:
         try:
             self._track(layer, self._chosen_frames(layer))
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def pause_or_resume(self, *_: Any) -> None:
         """Stop for a while, or go on."""
@@ -119,7 +119,7 @@ class TrackControl:
             else:
                 self._session.tracking.resume()
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def cancel(self, *_: Any) -> None:
         """Stop tracking, or loading."""
@@ -155,9 +155,9 @@ class TrackControl:
                 self._remember_clicks(index, label, prompt)
             else:
                 painted = self._painted_label(index, label)
-                self._session.tracking.remember_frame(index, painted)
+                self._session.corrections.remember_frame(index, painted)
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     # ---- wiring
 
@@ -187,7 +187,7 @@ class TrackControl:
             (results.labels_changed, self._labels_changed),
             (results.scores_changed, self._scores_changed),
             (results.edited_changed, self._edited_changed),
-            (tracking.remembered, self._remembered),
+            (self._session.corrections.remembered, self._remembered),
             (tracking.video_changed, self._run_video_changed),
             (self._viewer.layers.events.inserted, self._layer_inserted),
             (news.measured, self._measured),
@@ -308,7 +308,7 @@ class TrackControl:
             try:
                 self._track_anew(layer, frames)
             except SamexpError as error:
-                self._say(str(error))
+                self._say(str(error), error.code)
 
     # ---- the run
 
@@ -421,8 +421,8 @@ class TrackControl:
             self._say("The mask comes in a moment; remember the frame once you see it.")
             return
         seen = None if preview.hover else preview.mask()  # of a hovering mouse, it is not that of the clicks
-        self._session.tracking.remember_frame(
-            index, label, prompt=prompt, mask_index=prompting.choice, seen=seen
+        self._session.corrections.remember_frame(
+            index, label, prompt=prompt, mask_index=prompting.choice, shown=seen
         )
 
     def _remembered(self, index: int) -> None:
@@ -444,7 +444,7 @@ class TrackControl:
             self._session.tracking.track(frames, store=self._session.results.labels.path, again=True)
             self._say(f"Frame {index} is remembered; tracking goes on from there.")
         except SamexpError as error:
-            self._say(str(error))
+            self._say(str(error), error.code)
 
     def _reset_memory(self, *_: Any) -> None:
         self._session.tracking.reset_memory()

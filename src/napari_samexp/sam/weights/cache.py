@@ -225,7 +225,8 @@ def _kept(path: Path, sha256: str, git_blob: str = "") -> Path | None:
             return None
         if found := difference(path, sha256, git_blob):
             raise CheckpointError(
-                f"{path} is damaged or another file: it has {found}; delete it, and it will be downloaded anew."
+                f"{path} is damaged or another file: it has {found}; delete it, and it will be downloaded anew.",
+                code="download-damaged",
             )
     except OSError as error:
         raise CheckpointError(

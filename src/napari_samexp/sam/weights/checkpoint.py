@@ -96,7 +96,8 @@ def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
     if bad:
         raise CheckpointError(
             f"{source} has values that are not finite numbers in {_listed(map(_shown, bad))}; its training "
-            "or its download went wrong, so use another file."
+            "or its download went wrong, so use another file.",
+            code="weights-refused",
         )
 
 
@@ -136,7 +137,8 @@ def load_strict(
     if differences:
         raise CheckpointError(
             f"{source} does not fit {type(module).__name__}: {'; '.join(differences)}; use a file of this "
-            "model, or give the configuration that it was made with."
+            "model, or give the configuration that it was made with.",
+            code="weights-refused",
         )
     kinds = {key: dtype if dtype and t.is_floating_point() else t.dtype for key, t in expected.items()}
     module.load_state_dict({key: state[key].to(kinds[key]) for key in expected}, strict=True, assign=True)
@@ -173,7 +175,9 @@ def _content(path: Path, size: int) -> tuple[Any, dict[str, str]]:
     if head.startswith(b"\x80"):  # a bare pickle, torch's format before 1.6, which cannot be mapped
         require_shallow(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False), {}
-    raise CheckpointError(f"{path} is {_guess(head)}, no weights file; {_WHAT_TO_DO}.")
+    raise CheckpointError(
+        f"{path} is {_guess(head)}, no weights file; {_WHAT_TO_DO}.", code="weights-refused"
+    )
 
 
 def _from_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -192,16 +196,20 @@ def _check_archive(path: Path, size: int) -> None:
     names = {record.filename.rpartition("/")[2] for record in records}
     if "constants.pkl" in names:
         raise CheckpointError(
-            f"{path} is a TorchScript program, not plain weights; save its state_dict() and load that."
+            f"{path} is a TorchScript program, not plain weights; save its state_dict() and load that.",
+            code="weights-refused",
         )
     if "data.pkl" not in names:
-        raise CheckpointError(f"{path} is a zip archive without weights in it; {_WHAT_TO_DO}.")
+        raise CheckpointError(
+            f"{path} is a zip archive without weights in it; {_WHAT_TO_DO}.", code="weights-refused"
+        )
     # torch stores its records as they are: one that unpacks to more than it takes can only be a bomb
     claimed = sum(record.file_size for record in records)
     if claimed > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise CheckpointError(
             f"{path} has compressed records that would unpack to {claimed} bytes from {size}, which no "
-            f"checkpoint of torch has; {_WHAT_TO_DO}."
+            f"checkpoint of torch has; {_WHAT_TO_DO}.",
+            code="weights-refused",
         )
 
 
@@ -226,13 +234,15 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     if asked:  # torch's own sentence goes on to say how to switch its protection off
         return CheckpointError(
             f"{path} asks to run {plain(asked[1], 60)!r} when it is opened, so it is hostile, damaged, or "
-            f"more than plain weights (nothing was run); {_WHAT_TO_DO}."
+            f"more than plain weights (nothing was run); {_WHAT_TO_DO}.",
+            code="weights-refused",
         )
     own_words = isinstance(error, (SafetensorError, zipfile.BadZipFile))
     why = plain(error) if own_words else type(error).__name__
     return CheckpointError(
         f"{plain(path, 300)} cannot be read as weights ({why}): it is cut short, damaged, or holds more than "
-        f"plain tensors; {_WHAT_TO_DO}."
+        f"plain tensors; {_WHAT_TO_DO}.",
+        code="weights-refused",
     )
 
 
@@ -254,7 +264,9 @@ def _unwrapped(content: Any) -> Any:
 def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not len(state):
         found = "an empty dict" if isinstance(state, dict) else f"a {type(state).__name__}"
-        raise CheckpointError(f"{path} holds {found}, expected tensors by name; {_WHAT_TO_DO}.")
+        raise CheckpointError(
+            f"{path} holds {found}, expected tensors by name; {_WHAT_TO_DO}.", code="weights-refused"
+        )
     entries = {key: _without_attributes(value) for key, value in dict.items(state)}
     wrong = [
         f"{_shown(key)} ({_kind(value)})"
@@ -264,11 +276,13 @@ def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
     if wrong:
         raise CheckpointError(
             f"{path} has entries that are no floating-point tensors by name: {_listed(wrong)}; save the "
-            "model's state_dict() alone and load that."
+            "model's state_dict() alone and load that.",
+            code="weights-refused",
         )
     if _claims_more_than(size, entries.values()):
         raise CheckpointError(
-            f"{path} claims more values than its {size} bytes can hold, so it is damaged; {_WHAT_TO_DO}."
+            f"{path} claims more values than its {size} bytes can hold, so it is damaged; {_WHAT_TO_DO}.",
+            code="weights-refused",
         )
     return entries
 

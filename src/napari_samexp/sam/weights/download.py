@@ -103,7 +103,8 @@ class Download:
         """Return the error that says why, and how to get the file by hand."""
         return CheckpointError(
             f"{self.target.name} could not be downloaded ({why}); try again, or download {self.shown} by hand "
-            f"and save it as {self.target.name} in the folder {self.target.parent}."
+            f"and save it as {self.target.name} in the folder {self.target.parent}.",
+            code="offline",
         )
 
 
@@ -131,7 +132,8 @@ def download(job: Download) -> Path:
     except (OSError, NotImplementedError) as error:  # filelock raises the latter where a disk knows no locks
         raise CheckpointError(
             f"{job.target.name} cannot be kept in {job.target.parent} ({_reason(error)}); make room, or give "
-            "another folder in the environment variable NAPARI_SAMEXP_CACHE."
+            "another folder in the environment variable NAPARI_SAMEXP_CACHE.",
+            code="disk-full",
         ) from error
     return job.target
 

@@ -1,21 +1,21 @@
-"""What runs will take on this computer, from the first frames of the last one."""
+"""How long runs take on this computer, from the first frames of the last one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
-from napari_samexp.engine.messages import ModelInfo
+from napari_samexp.engine.messages.model import ModelInfo
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.tracking.forecast import Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings
 
-__all__ = ["Estimate", "Forecasts"]
+__all__ = ["Estimate", "Estimates"]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take.
+    """How long a run takes.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Estimate:
     proposed : int or None
         A smaller side, where the run would take long on a CPU.
     proposed_seconds : float or None
-        What all frames would take at that side.
+        Of all frames at that side.
     """
 
     frames: int
@@ -51,56 +51,56 @@ class Estimate:
         return f"Use {self.proposed}: {time_words(self.proposed_seconds)}"
 
 
-class Forecasts:
-    """Forecasts of the run that is on, and of one that would begin now.
+class Estimates:
+    """Estimates of the current run, and of one that would start now.
 
     Attributes
     ----------
     model : ModelInfo or None
-        What runs are tracked with now.
+        The model that tracks now.
     """
 
     def __init__(self, recordings: Recordings) -> None:
         self._recordings = recordings
         self._run: Forecast | None = None
         self._run_frames = 0
-        self._known: tuple[ModelInfo, Forecast] | None = None
+        self._last: tuple[ModelInfo, Forecast] | None = None
         self.model: ModelInfo | None = None
 
-    def begin(self, settings: TrackSettings, image_hw: tuple[int, int], done: int, frames: int) -> None:
-        """A run of so many frames begins, of which some were done before."""
+    def start_run(self, settings: TrackSettings, image_hw: tuple[int, int], done: int, frames: int) -> None:
+        """Note that a run of `frames` frames starts, of which `done` were finished before."""
         work = self._work(settings, image_hw)
         self._run = None if work is None else Forecast(work, done)
         self._run_frames = frames
 
     def observe(self, seconds: float) -> None:
-        """The run's next frame took so long."""
+        """Note what the run's next frame took."""
         if self._run is not None and self.model is not None:
             self._run.observe(seconds)
             if self._run.ready:
-                self._known = (self.model, self._run)
+                self._last = (self.model, self._run)
 
     def left(self, frames: int) -> float | None:
         """Return the seconds that `frames` more of the run will take; None while unknown."""
         return None if self._run is None else self._run.left(frames)
 
     @property
-    def counts(self) -> bool:
-        """Whether the run's work is counted; otherwise only the time of its frames is known."""
+    def is_known(self) -> bool:
+        """Whether the current run can be estimated."""
         return self._run is not None
 
     def of_run(self) -> Estimate | None:
-        """Return what the whole run takes; None while unknown."""
+        """Return the estimate of the whole run; None while unknown."""
         if self._run is None or not self._run.ready:
             return None
         return self._estimate(self._run, self._run.work, self._run_frames)
 
     def of_next(self, settings: TrackSettings, image_hw: tuple[int, int], frames: int) -> Estimate | None:
-        """Return what a run that began now would take; None until one with this model has told its pace."""
+        """Return the estimate of a run that starts now; None until frames were timed with this model."""
         work = self._work(settings, image_hw)
-        if work is None or self._known is None or self._known[0] != self.model:
+        if work is None or self._last is None or self._last[0] != self.model:
             return None
-        return self._estimate(self._known[1], work, frames)
+        return self._estimate(self._last[1], work, frames)
 
     def _work(self, settings: TrackSettings, image_hw: tuple[int, int]) -> Work | None:
         labels = Counter(label for _, label in self._recordings.in_use)
