@@ -51,8 +51,8 @@ class Studio:
 
         The film gets it too, for `film` times as long as other frames.
         """
-        if getattr(dock, "_notice", ""):
-            dock._hush()
+        if dock._message:
+            dock.clear_message()
         for theme in self._themes():
             shot = self._shot()
             shot.save(self.out / f"{name}-{theme}.webp", quality=IMAGE_QUALITY)
@@ -155,7 +155,7 @@ def prior_tracking(out: Path, contents: dict[str, Any], films: bool) -> None:
     viewer.layers["sample image"].visible = False
     _track(studio, dock, len(sample.ground_truth))
     dock.panel.settings_section.head.setChecked(True)
-    area = dock.layout().itemAt(0).widget()
+    area = dock.scroll_area
     wait(0.4)  # the area learns of its new height
     area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
     studio.keep("5-settings", dock)

@@ -117,7 +117,7 @@ def job(someone: User) -> Any:
 
 
 def begin(someone: User, frames: int = 2) -> None:
-    someone.dock.tracks.track()
+    someone.dock.run.track()
     someone.until(lambda: job(someone).done >= frames, "the first frames")
 
 
@@ -157,9 +157,9 @@ def test_two_docks_and_two_viewers_track_the_same_clip_at_once(sit_down, clip):
     two.viewer.window.remove_dock_widget(two.dock)
     two.until(lambda: two.dock.session is None, "the end of the dock")
     two.gone = True
-    one.dock.tracks.track()
+    one.dock.run.track()
     one.until(lambda: job(one).active, "another run")
-    one.dock.tracks.cancel()
+    one.dock.run.cancel()
     one.until(lambda: not job(one).active, "its end")
 
 
@@ -184,7 +184,7 @@ def test_layers_are_renamed_moved_changed_and_deleted_while_a_run_is_on(sit_down
     dock.images.choose(image)
     click(someone)  # a preview while tracking
     image.data = SAMPLE.prior[::2, ::2].copy()  # of another size
-    labels = dock.tracks.labels.layer
+    labels = dock.run.labels.layer
     labels.name = "my labels"
     viewer.layers.move(viewer.layers.index(labels), 0)
     for layer in [layer for layer in viewer.layers if layer not in (video, labels, image)]:
@@ -210,13 +210,13 @@ def test_layers_are_renamed_moved_changed_and_deleted_while_a_run_is_on(sit_down
     viewer.layers.clear()
     again = finish(someone)
     assert again != store and np.array_equal(labels_of(again), whole)
-    dock.tracks.remember_frame()
+    dock.corrections.remember_frame()
     assert "Open a video" in someone.says
 
 
 @pytest.mark.slow
 def test_an_arrays_layer_gets_other_data_or_goes_while_it_is_tracked(sit_down, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.run_control.store_folder", lambda path: tmp_path)
     someone = sit_down()
     viewer, dock = someone.viewer, someone.dock
     ready(someone, None)
@@ -263,7 +263,7 @@ dock.load_prior_from(sys.argv[3])
 someone.until(lambda: bool(dock.session.recordings.all))
 dock.open_video_from(sys.argv[2])
 someone.until(lambda: dock.videos.current is not None)
-dock.tracks.track()
+dock.run.track()
 someone.until(lambda: dock.session.tracking.job.done >= 2)
 job, pid = dock.session.tracking.job, dock.session._proxy.engine.pid
 print(pid, job.done, job.store, flush=True)

@@ -157,7 +157,7 @@ def test_the_main_job(person, clip, tmp_path, monkeypatch):
     someone.press("cancel")
     someone.until(lambda: not job(someone).active, "the end")
     assert job(someone).state == "cancelled" and job(someone).done < FRAMES
-    layer = dock.tracks.labels.layer
+    layer = dock.run.labels.layer
     assert layer.data.shape == (FRAMES, 256, 256) and np.array_equal(layer.scale, video.scale)
     first = np.asarray(layer.data[0]).copy()
     someone.press("pause")  # it says Resume
@@ -239,7 +239,7 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     later.until(dock.panel.reopen.isVisible, "the offer to reopen")
     assert "fox.mp4" in dock.panel.reopen.text() and "Reopen" in later.says
     later.press("reopen")
-    later.until(lambda: dock.tracks.labels.shown and dock.videos.current is not None, "labels and video")
+    later.until(lambda: dock.run.labels.shown and dock.videos.current is not None, "labels and video")
     later.until(lambda: bool(dock.session.recordings.all), "the recordings")
     assert [info.key for info in dock.session.recordings.all] == [info.key for info in kept]
     names = [layer.name for layer in later.viewer.layers]
@@ -248,7 +248,7 @@ def test_what_was_left_comes_back(person, clip, monkeypatch):
     assert dock.panel.pause.text() == "Resume" and dock.panel.reopen.isHidden()
     later.press("pause")
     later.until(lambda: job(later).state == "finished", "the last frame")
-    assert Path(job(later).store) == store and overlap(dock.tracks.labels.layer.data, range(FRAMES)) > 0.5
+    assert Path(job(later).store) == store and overlap(dock.run.labels.layer.data, range(FRAMES)) > 0.5
 
     # it is the same run still: a part of it can be tracked again in place
     later.scrub(40)
@@ -282,7 +282,7 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
     assert later.dock.session.recordings.all[0].name == "star"
     assert len(someone.dock.session.recordings.all) == 1  # another viewer's are its own
     (layer,) = later.viewer.open(str(store), plugin="napari-samexp")
-    later.until(lambda: later.dock.tracks.labels.layer is layer, "the dock having noticed")
+    later.until(lambda: later.dock.run.labels.layer is layer, "the dock having noticed")
     later.until(lambda: later.dock.videos.current is not None, "its video")
     assert sorted(later.dock.session.results.scores) == [10, 11, 12, 13]
 
@@ -296,7 +296,7 @@ def test_files_are_dropped_on_the_window(person, clip, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
     """A gray z-stack to click on, a gray uint16 time series to track in, each lying elsewhere in the world."""
-    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.run_control.store_folder", lambda path: tmp_path)
     someone = person()
     dock, viewer = someone.dock, someone.viewer
     gray = SAMPLE.prior.mean(axis=2).astype(np.float32) / 255
@@ -317,8 +317,8 @@ def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
     someone.until(lambda: dock.session.prompting.preview is not None, "a preview")
     (point,) = dock.session.prompting.prompt.points_xy
     assert abs(point - (x, y)).max() < 2
-    assert dock.prompts._preview.data.shape == (256, 256)
-    assert dock.prompts._preview.scale.tolist() == [0.5, 0.5]
+    assert dock.prompts.preview.layer.data.shape == (256, 256)
+    assert dock.prompts.preview.layer.scale.tolist() == [0.5, 0.5]
 
     # a box drawn with the mouse joins the click
     someone.press("draw_box")
@@ -335,7 +335,7 @@ def test_arrays_with_scale_units_and_16_bits(person, tmp_path, monkeypatch):
     assert dock.session.recordings.all[0].image_name == "stack@1"
     someone.press("track")
     someone.until(lambda: job(someone).state == "finished", "the last frame")
-    labels = dock.tracks.labels.layer
+    labels = dock.run.labels.layer
     assert labels.data.shape == series.shape
     for part in ("scale", "translate", "units", "axis_labels"):
         assert tuple(getattr(labels, part)) == tuple(getattr(clip, part)), part
@@ -416,7 +416,7 @@ def test_the_window_outlives_its_worker_at_every_stage(person, clip, monkeypatch
     someone.until(lambda: job(someone).state == "finished", "the run going on by itself")
     assert sorted(dock.session.results.scores) == list(range(FRAMES))
     assert len(dock.session.recordings.all) == 1
-    labels = dock.tracks.labels.layer
+    labels = dock.run.labels.layer
     before = np.asarray(labels.data[:]).copy()
     someone.viewer.layers.selection.active = labels
     someone.scrub(46)
@@ -444,7 +444,7 @@ def test_the_demos_window_is_ready_to_track(make_napari_viewer, qtbot, tmp_path,
     assert "Press Track" in someone.says
     someone.press("track")
     someone.until(lambda: job(someone).state == "finished", "the last frame")
-    labels = dock.tracks.labels.layer
+    labels = dock.run.labels.layer
     assert overlap(labels.data, range(FRAMES)) > 0.5
 
     # against the ground truth, in a dock of its own and in the timeline of this one

@@ -95,18 +95,18 @@ def test_an_error_has_a_link_and_a_step_has_none(qtbot: Any) -> None:
     qtbot.addWidget(line)
     asked: list[str] = []
     line.explained.connect(asked.append)
-    assert line.say("There was not enough memory for <this>; choose another model.", "out-of-memory")
+    assert line.show_message("There was not enough memory for <this>; choose another model.", "out-of-memory")
     assert "&lt;this&gt;" in line.text() and 'href="out-of-memory"' in line.text()
     line.linkActivated.emit("out-of-memory")
     assert asked == ["out-of-memory"]
-    assert not line.say("Saved to <b>.safetensors.")
+    assert not line.show_message("Saved to <b>.safetensors.")
     assert line.text() == "Saved to <b>.safetensors."
-    line.tell("Click on <b>it</b>.")
+    line.show_hint("Click on <b>it</b>.")
     assert line.text() == "Click on <b>it</b>." and line.textFormat() == line.textFormat().PlainText
 
 
 def test_the_docks_link_opens_the_entry(dock: Any) -> None:
-    dock.say("clip.mp4 cannot be opened as a video (no reason): it is damaged.", "video-unreadable")
+    dock.notify("clip.mp4 cannot be opened as a video (no reason): it is damaged.", "video-unreadable")
     assert "href" in dock.panel.hint.text()
     dock.panel.hint.linkActivated.emit("a-video-cannot-be-read")
     shown_window = dock.show_help(TROUBLESHOOTING, "a-video-cannot-be-read")

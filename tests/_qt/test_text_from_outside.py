@@ -158,14 +158,14 @@ def test_the_dock_of_prior_tracking(
     labels = [name, *(f"{MARK} {n}" for n in range(5))]
     viewer.add_image(np.zeros((3, 20, 30)), name=for_napari(name))
     session.open_run(make_store(tmp_path / "s.zarr", labels))
-    qtbot.waitUntil(lambda: session.results.labels is not None and dock.tracks.labels.shown)
+    qtbot.waitUntil(lambda: session.results.labels is not None and dock.run.labels.shown)
     qtbot.waitUntil(lambda: MARK in dock.panel.scores_line.text())
-    qtbot.waitUntil(lambda: "name" in dock.tracks.labels.layer.features, timeout=10_000)
-    dock._left_found(Leftover(LastRun(str(tmp_path), name), None))
+    qtbot.waitUntil(lambda: "name" in dock.run.labels.layer.features, timeout=10_000)
+    dock.session.left_found.emit(Leftover(LastRun(str(tmp_path), name), None))
     dock.panel.reopen.setText(button_text(name))
-    dock.say(name)
+    dock.notify(name)
     assert {"hint", "scores_line", "tooltip"} <= assert_letter_by_letter(dock)
-    dock.say(f"The label store {name} is damaged")  # with a link to the page of help
+    dock.notify(f"The label store {name} is damaged")  # with a link to the page of help
     assert dock.panel.hint.textFormat() == Qt.TextFormat.RichText
     assert "hint" in assert_letter_by_letter(dock)
     assert_layers_can_be_shown(viewer)
@@ -302,7 +302,7 @@ def test_the_rule_finds_a_way_around() -> None:
 
 
 def test_buttons_do_not_underline_letters_of_names(dock: Any) -> None:
-    dock._left_found(Leftover(LastRun("x", "/videos/A & B.mp4"), None))
+    dock.session.left_found.emit(Leftover(LastRun("x", "/videos/A & B.mp4"), None))
     button = dock.panel.findChild(QAbstractButton, "reopen")
     assert button.text() == "Reopen A && B.mp4"
     QTest.qWait(1)

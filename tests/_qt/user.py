@@ -150,6 +150,6 @@ class User:
         QApplication.processEvents()
 
     def _bring_into_view(self, control: Any) -> None:
-        area = self.dock.layout().itemAt(0).widget()
+        area = self.dock.scroll_area
         area.ensureWidgetVisible(control)
         QApplication.processEvents()

@@ -44,8 +44,8 @@ def take_over(dock: Any) -> None:
     if session.left_sessions() or session.settings.last_run is not None:
         QTest.qWait(300)  # the offer comes from a thread
         until(lambda: dock.panel.reopen.isVisible(), "the offer to reopen")
-        left = dock._left
-        dock.reopen()
+        left = dock.reopening.leftover
+        dock.reopening.reopen()
         if left.recordings is not None:
             until(lambda: bool(session.recordings.all), "the recordings")
         if left.run is not None:
@@ -80,7 +80,7 @@ def track(dock: Any, clip: str) -> None:
             dock.open_video_from(clip)
             until(lambda: dock.videos.current is not None, "the video")
         tell("tracking")
-        dock.tracks.track()
+        dock.run.track()
     until(lambda: tracking.job.state == "finished", f"the last frame: {tracking.job}")
     tell("finished", store=tracking.job.store)
 

@@ -1,1 +1,1 @@
-"""The face in napari: the only folder that imports napari and Qt."""
+"""The napari plugin: the only package that imports napari and Qt."""

@@ -1,4 +1,4 @@
-"""Work on a thread whose expected errors come back as words, not as a report of a fault."""
+"""Slow work on a thread; a `SamexpError` comes back as a value, not as a bug report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["in_background"]
 def in_background(
     work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[SamexpError], None]
 ) -> None:
-    """Run `work` on a thread, and `then` with what it returns, or `failed`, on the window's thread.
+    """Run `work` on a thread; then call `then` with its result, or `failed`, on the window's thread.
 
-    Any other exception is a fault, of which napari tells by itself.
+    napari reports any other exception by itself.
     """
 
-    def ended(outcome: tuple[Any, SamexpError | None]) -> None:
+    def returned(outcome: tuple[Any, SamexpError | None]) -> None:
         result, error = outcome
         if error is None:
             then(result)
@@ -28,12 +28,12 @@ def in_background(
             failed(error)
 
     worker = create_worker(_outcome, work)
-    worker.returned.connect(ended)
+    worker.returned.connect(returned)
     worker.start()
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, SamexpError | None]:
-    # in a tuple: napari's threads raise an exception that is returned
+    # in a tuple: napari's workers raise an exception that is returned
     try:
         return work(), None
     except SamexpError as error:

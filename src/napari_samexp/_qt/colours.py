@@ -1,4 +1,4 @@
-"""Colours that can be read in napari's light and dark themes."""
+"""Colours that are legible in napari's light and dark themes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from qtpy.QtGui import QColor
 
 __all__ = ["CONTRAST", "contrast", "faint", "legible", "over"]
 
-CONTRAST = 4.5  # to the ground: thin curves need as much as WCAG asks of words, not the 3 of graphics
+CONTRAST = 4.5  # WCAG's minimum for text; its 3 for graphics is too low for thin curves
 
 
 def faint(colour: QColor, alpha: int) -> QColor:
-    """Return a colour that lets its ground through, but for `alpha` of 255."""
-    through = QColor(colour)
-    through.setAlpha(alpha)
-    return through
+    """Return a colour with an opacity of `alpha` out of 255."""
+    translucent = QColor(colour)
+    translucent.setAlpha(alpha)
+    return translucent
 
 
 def contrast(one: QColor, other: QColor) -> float:
-    """Return the contrast of two colours as WCAG 2 defines it: 1 for equal ones, 21 for black and white."""
+    """Return the contrast ratio of two colours after WCAG 2: 1 for equal ones, 21 for black and white."""
     dark, light = sorted((_luminance(one), _luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 
@@ -30,9 +30,9 @@ def _luminance(colour: QColor) -> float:
 
 
 def legible(colour: QColor, ground: QColor) -> QColor:
-    """Return the colour, lighter on dark and darker on light until it stands out: labels' own may not."""
+    """Return the colour, lightened on dark or darkened on light until its contrast is `CONTRAST`."""
     hue, saturation, lightness, _ = colour.getHslF()
-    # measured, not bounded: at one lightness, yellow is far lighter to the eye than blue
+    # measured: at the same lightness, yellow looks far lighter than blue
     step = 0.01 if _luminance(ground) < 0.18 else -0.01
     while contrast(colour, ground) < CONTRAST and 0 < lightness + step < 1:
         lightness += step
@@ -41,7 +41,7 @@ def legible(colour: QColor, ground: QColor) -> QColor:
 
 
 def over(ground: QColor, colour: QColor) -> QColor:
-    """Return what a colour that lets some of the ground through looks like on it."""
+    """Return a translucent colour composited over a background."""
     share = colour.alphaF()
     mixed = (share * a + (1 - share) * b for a, b in zip(colour.getRgbF()[:3], ground.getRgbF()[:3]))
     return QColor.fromRgbF(*mixed)

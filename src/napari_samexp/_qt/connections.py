@@ -1,4 +1,4 @@
-"""What is connected, so that it can be undone in one place."""
+"""Connections that are undone together, and calls on the window's thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Connections", "WindowThread"]
 
 
 class Connections:
-    """A list of connections between signals (Qt, psygnal, or napari's events) and what they call."""
+    """Connections of signals (Qt, psygnal or napari events) to callables, to be undone together."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], Any]] = []
@@ -27,20 +27,20 @@ class Connections:
         self._undo.append(lambda: signal.disconnect(call))
 
     def later(self, undo: Callable[[], Any]) -> None:
-        """Note something else that has to be undone."""
+        """Register something else to be undone."""
         self._undo.append(undo)
 
     def undo(self) -> None:
         """Undo everything, the newest first."""
         while self._undo:
-            # what is connected to may be gone already: a layer, or Qt's half of an object, for which PySide
-            # gives a SystemError around the RuntimeError
+            # a layer, or the C++ object, may be deleted already; PySide then wraps the RuntimeError in a
+            # SystemError
             with suppress(ValueError, TypeError, RuntimeError, KeyError, SystemError):
                 self._undo.pop()()
 
 
 class WindowThread(QObject):
-    """Runs calls on the window's thread, whichever thread they come from, in their order."""
+    """Runs calls from any thread on the window's thread, in order."""
 
     _called = Signal(object)
 
@@ -51,13 +51,13 @@ class WindowThread(QObject):
         self._called.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
     def __call__(self, call: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # Qt's half is gone: nobody is there to be told
+        with suppress(RuntimeError):  # the C++ object is deleted, so nobody needs the call
             self._called.emit(call)
 
     def _run(self, call: Callable[[], None]) -> None:
         self._waiting.append(call)
         if self._running:
-            return  # napari's progress bars let Qt go on; a call within a call would turn their order around
+            return  # napari's progress bars process events; a nested call would reverse the order
         self._running = True
         try:
             while self._waiting:

@@ -1,4 +1,4 @@
-"""Frames for the eye: decoded beside the window, the newest request first. No Qt."""
+"""Frames to display, decoded in a background thread, the newest request first. No Qt."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ logger = logging.getLogger(__name__)
 Frame = npt.NDArray[np.uint8]
 
 CACHE_BYTES = 192 * 2**20
-_AHEAD = 8
+_AHEAD = 8  # frames prefetched in the direction of the last step
 _BEHIND = 2
-_NEAR = 2
+_NEAR = 2  # frames; a larger step is a jump
 _QUICK_S = 0.02
-_LONG_WAY = 40  # frames still to decode before it is worth drawing one that is passed
-_AT_ONCE_S = 0.006  # a frame that the video still has takes no longer
-_IDLE_S = 5.0  # a thread that has nothing to do ends, so that nobody has to end it
+_FAR = 40  # frames still to decode before an intermediate one is worth drawing
+_CACHED_S = 0.006  # longer than it takes to get a frame that the video still has
+_IDLE_S = 5.0  # after which the thread ends by itself
 
 
 class FrameFeed:
-    """Decodes the frame that was requested for last, then its neighbours, in a thread of its own.
+    """Decodes the latest requested frame, then prefetches its neighbours, in its own thread.
 
-    Nobody else should read `video` on the window's thread while this works: a video is decoded by one
-    thread at a time, and a far jump can take a second.
+    Do not read `video` on the window's thread meanwhile: only one thread decodes at a time, and a far jump
+    may take a second.
 
     Parameters
     ----------
     video : LazyVideo
     cache_bytes : int
-        What the frames ready to be shown may take.
+        Size of the cache of decoded frames.
     """
 
     def __init__(self, video: LazyVideo, cache_bytes: int = CACHE_BYTES) -> None:
         self._video = video
         frame_bytes = max(1, int(np.prod(video.shape[1:])))
-        # the frame that is shown must fit, however large it is
+        # the frame shown must fit, however large it is
         self._cache: FrameCache[Frame] = FrameCache(max(cache_bytes, frame_bytes))
-        # with its neighbours it must fit too, or they would push each other out and be decoded for ever
+        # so must its neighbours, or frames would evict each other and be decoded forever
         room = cache_bytes // frame_bytes
         self._ahead = min(_AHEAD, room // 2)
         self._behind = max(0, min(_BEHIND, room - 1 - self._ahead))
@@ -59,26 +59,26 @@ class FrameFeed:
         self._request: int | None = None
         self._here = 0
         self._step = 1
-        self._jumped = False  # whether the request was for a frame beyond the neighbours
-        self._quick = True  # whether the last jump was
+        self._jumped = False  # whether the last request was beyond the neighbours
+        self._quick = True  # whether the last jump took less than `_QUICK_S`
         self._thread: threading.Thread | None = None
         self._bad: dict[int, str] = {}
         self.on_frame: Callable[[int], None] = lambda index: None
 
     def get(self, index: int) -> Frame | None:
-        """Return a frame if it is ready."""
+        """Return a frame if it is decoded, else None."""
         with self._changed:
             return self._cache.get(index)
 
     def request(self, index: int, patience_s: float = 0.0) -> Frame | None:
-        """Ask for a frame, wait a moment where that is likely to help, and return it if it is ready by then.
+        """Request a frame, wait up to `patience_s` if that is likely to help, and return it if it is decoded by then.
 
-        A frame that comes later is announced by `on_frame`, called in the feed's thread.
+        For a frame that is decoded later, `on_frame` is called in the feed's thread.
         """
         with self._changed:
             self._jumped = abs(index - self._here) > _NEAR
             if self._jumped and not self._quick:
-                patience_s = min(patience_s, _AT_ONCE_S)
+                patience_s = min(patience_s, _CACHED_S)
             if index != self._here:
                 self._step = 1 if index > self._here else -1
             self._here = self._request = index
@@ -91,7 +91,7 @@ class FrameFeed:
             return frame
 
     def nearest(self, index: int) -> tuple[int, Frame] | None:
-        """Return the ready frame that is nearest in time, and its index."""
+        """Return the index and pixels of the decoded frame nearest in time."""
         with self._changed:
             close = min(self._ready(), key=lambda other: abs(other - index), default=None)
             frame = None if close is None else self._cache.get(close)
@@ -102,11 +102,11 @@ class FrameFeed:
         return self._bad.get(index)
 
     def put(self, index: int, frame: Frame) -> None:
-        """Add a frame that somebody else has decoded."""
+        """Add a frame that was decoded elsewhere."""
         with self._changed:
-            self._keep(index, frame)
+            self._store(index, frame)
 
-    def _keep(self, index: int, frame: Frame) -> None:
+    def _store(self, index: int, frame: Frame) -> None:
         frame.flags.writeable = False
         self._cache.put(index, frame, frame.nbytes)
         self._indices.add(index)
@@ -125,12 +125,12 @@ class FrameFeed:
             self._decode(index)
 
     def _next(self) -> int | None:
-        """Return the frame to decode now; None once there has been nothing to do for a while."""
+        """Wait for the next frame to decode and return it; None after `_IDLE_S` without work."""
         with self._changed:
             while True:
-                wanted = self._request
-                if wanted is not None and wanted not in self._cache and wanted not in self._bad:
-                    return wanted
+                latest = self._request
+                if latest is not None and latest not in self._cache and latest not in self._bad:
+                    return latest
                 self._request = None
                 for index in self._neighbours():
                     if index not in self._cache and index not in self._bad:
@@ -148,9 +148,9 @@ class FrameFeed:
         yield from (self._here + offset for offset in offsets if 0 <= self._here + offset < count)
 
     def _decode(self, index: int) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
-            frame = self._video.frame(index, on_way=partial(self._goes_on, index))
+            frame = self._video.frame(index, on_way=partial(self._continue_past, index))
         except FrameNotWanted:
             self._quick = False
             return
@@ -163,25 +163,25 @@ class FrameFeed:
             return
         with self._changed:
             if index == self._request and self._jumped:
-                self._quick = time.perf_counter() - began < _QUICK_S
-            self._keep(index, frame)
+                self._quick = time.perf_counter() - start < _QUICK_S
+            self._store(index, frame)
             self._changed.notify_all()
         self.on_frame(index)
 
-    def _goes_on(self, sought: int, passed: int, image: Callable[[], Frame]) -> bool:
-        """Return whether to decode on past a frame to the one that is sought; show it if it is a better stand-in."""
+    def _continue_past(self, target: int, passed: int, image: Callable[[], Frame]) -> bool:
+        """Return whether to go on decoding to the target; publish a passed frame if it is a better placeholder."""
         with self._changed:
-            if self._request not in (None, sought):
+            if self._request not in (None, target):
                 return False
-            far = self._request == sought and sought - passed >= _LONG_WAY
-            better = far and self._is_nearer(passed, sought)
+            far = self._request == target and target - passed >= _FAR
+            better = far and self._is_nearer(passed, target)
         if better:
-            with suppress(SamexpError):  # that frame's trouble is not the sought one's
+            with suppress(SamexpError):  # an error in that frame does not concern the target
                 self.put(passed, image())
                 self.on_frame(passed)
         return True
 
-    def _is_nearer(self, passed: int, sought: int) -> bool:
-        """Return whether a frame is so much nearer than what is ready that drawing once more is worth it."""
-        nearest = min((abs(index - sought) for index in self._ready()), default=len(self._video))
-        return 2 * abs(passed - sought) < nearest
+    def _is_nearer(self, passed: int, target: int) -> bool:
+        """Return whether a frame is at least twice as near as any decoded one, so that drawing it is worth it."""
+        nearest = min((abs(index - target) for index in self._ready()), default=len(self._video))
+        return 2 * abs(passed - target) < nearest

@@ -1,4 +1,4 @@
-"""The pages of the documentation that come along, so that help needs no network."""
+"""The bundled documentation pages, so that help needs no network."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def help_folder() -> Path:
-    """Return the folder of the pages: in the installed package, or in the checkout that is worked on."""
+    """Return the folder of the pages: in the installed package, or `docs/` of a checkout."""
     package = Path(str(resources.files("napari_samexp")))
     installed = package / "help"
     return installed if installed.is_dir() else package.parents[1] / "docs"
 
 
 def page(name: str) -> str:
-    """Return a page in Markdown, as a window can show it: without images, and with links that lead somewhere.
+    """Return a page in Markdown for the help window: without images and without links to missing pages.
 
     Parameters
     ----------
     name : str
-        Its path in the folder of pages, such as "troubleshooting.md".
+        Its path in `help_folder`, such as "troubleshooting.md".
     """
     text = (help_folder() / name).read_text(encoding="utf-8")
     text = _IMAGE.sub("", _COMMENT.sub("", text))
     return _LINK.sub(lambda found: _link(name, found), _BOLD_LINE.sub(r"  \n\1", text))
 
 
-def slug(headline: str) -> str:
-    """Return the address of a headline within its page, as MkDocs gives it."""
-    plain = unicodedata.normalize("NFKD", headline).encode("ascii", "ignore").decode()
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as MkDocs generates it."""
+    plain = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode()
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
 
 
@@ -57,7 +57,7 @@ def _link(name: str, found: re.Match[str]) -> str:
 
 
 def _resolved(path: PurePosixPath) -> str:
-    """Return a path without "..", which may not lead out of the folder."""
+    """Return a path with ".." resolved, never outside the folder."""
     parts: list[str] = []
     for part in path.parts:
         if part != "..":

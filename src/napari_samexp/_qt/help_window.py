@@ -1,4 +1,4 @@
-"""A window beside napari's with the pages that explain the docks."""
+"""The help window: tutorial, keys and troubleshooting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CELL = 3
 
 
 class HelpWindow(QWidget):
-    """Tutorial, keys and troubleshooting; one window a dock, which stays beside the work.
+    """Shows the help pages of a dock in a window of its own.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class HelpWindow(QWidget):
         for text, name, tip in (
             ("Tutorial", tutorial, "The first steps."),
             ("Keys", KEYS, "What keys and clicks do."),
-            ("Troubleshooting", TROUBLESHOOTING, "What sentences mean, and what to do."),
+            ("Troubleshooting", TROUBLESHOOTING, "What messages mean, and what to do."),
         ):
             button = QPushButton(text)
             button.setCheckable(True)
@@ -75,18 +75,18 @@ class HelpWindow(QWidget):
 
     @property
     def name(self) -> str:
-        """The page that is shown."""
+        """The page shown."""
         return self._name
 
     def open(self, name: str, anchor: str = "") -> None:
-        """Come to the front with a page."""
+        """Show the window in front, with a page."""
         self.show()
         self.raise_()
         self.activateWindow()
         self.show_page(name, anchor)
 
     def show_page(self, name: str, anchor: str = "") -> None:
-        """Show a page from its beginning, or from a headline."""
+        """Show a page from its top, or from a heading."""
         if name != self._name:
             self._name = name
             self.browser.setMarkdown(as_markdown() if name == KEYS else page(name))
@@ -120,7 +120,7 @@ class HelpWindow(QWidget):
             self.show_page(url.path() or self._name, url.fragment())
 
     def _go_to(self, anchor: str) -> None:
-        block = self._headline(anchor)
+        block = self._heading(anchor)
         bar = self.browser.verticalScrollBar()
         if block is None:
             bar.setValue(0)
@@ -129,12 +129,12 @@ class HelpWindow(QWidget):
         place = self.browser.document().documentLayout().blockBoundingRect(block)
         bar.setValue(round(place.top()) - _CELL)
 
-    def _headline(self, anchor: str) -> QTextBlock | None:
+    def _heading(self, anchor: str) -> QTextBlock | None:
         heads = (block for block in _blocks(self.browser.document()) if block.blockFormat().headingLevel())
         return next((block for block in heads if anchor and slug(block.text()) == anchor), None)
 
     def _lay_out(self) -> None:
-        """Let code wrap and tables take the width without lines around each cell."""
+        """Wrap code, and show tables at full width without cell borders."""
         cursor = QTextCursor(self.browser.document())
         wrapped = QTextBlockFormat()
         wrapped.setNonBreakableLines(False)
@@ -150,7 +150,7 @@ class HelpWindow(QWidget):
                 frame.setFormat(look)
 
     def _follow_theme(self) -> None:
-        """Links in the colour of text: Qt's own can hardly be read on a dark ground."""
+        """Show links in the text colour: Qt's own is hard to read on a dark background."""
         look = QTextCharFormat()
         look.setForeground(self.browser.palette().color(QPalette.ColorRole.Text))
         look.setFontUnderline(True)
@@ -162,10 +162,10 @@ class HelpWindow(QWidget):
 
 
 class _Browser(QTextBrowser):
-    """Shows the pages that it is given, and opens no file or address that they name."""
+    """Shows the given pages, and opens no file or address that they name."""
 
     def loadResource(self, kind: int, name: QUrl) -> Any:
-        """Return nothing: the pages are text."""
+        """Load nothing: the pages are text."""
         return None
 
 
@@ -177,7 +177,7 @@ def _blocks(document: QTextDocument) -> Iterator[QTextBlock]:
 
 
 def _links(document: QTextDocument) -> list[tuple[int, int]]:
-    """Return where links begin and how long they are."""
+    """Return the start and length of each link."""
     places = []
     for block in _blocks(document):
         pieces = block.begin()

@@ -1,4 +1,4 @@
-"""The line at the top of a dock: what to do next, or what went wrong, with a link to what explains it."""
+"""The line at the top of a dock: the next step, or what went wrong with a link to its explanation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QHBoxLayout, QToolButton, QWidget
+from qtpy.QtWidgets import QToolButton, QWidget
 
+from napari_samexp._qt.controls import make_bold, named, row
 from napari_samexp._qt.help_pages import slug
 from napari_samexp._qt.text import PlainLabel, readable
 from napari_samexp._qt.troubles import TROUBLES
@@ -22,14 +23,14 @@ class HintLine(PlainLabel):
     Signals
     -------
     explained : str
-        The address of an entry of the troubleshooting page that somebody wants to read.
+        The anchor of the troubleshooting entry whose link was clicked.
     """
 
     explained = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
-        self._error = ("", "")  # sentence and code, if an entry explains it
+        self._error = ("", "")  # sentence and code, if help explains the code
         self.setWordWrap(True)
         self.setObjectName("hint")
         self.setToolTip("What to do next, and what went wrong.")
@@ -39,19 +40,19 @@ class HintLine(PlainLabel):
         )
         self.linkActivated.connect(self.explained)
 
-    def tell(self, step: str) -> None:
-        """Show what to do next."""
-        self._error = ("", "")
+    def show_hint(self, step: str) -> None:
+        """Show the next step."""
+        self._error = ("", "")  # sentence and code, if help explains the code
         self.setText(step)
 
-    def say(self, sentence: str, code: str = "") -> bool:
-        """Show what happened; return whether an entry of the troubleshooting page explains the code."""
+    def show_message(self, sentence: str, code: str = "") -> bool:
+        """Show what happened; return whether the code adds a link to the troubleshooting page."""
         title = TROUBLES.get(code)
         if title is None:
-            self.tell(sentence)
+            self.show_hint(sentence)
             return False
         self._error = (sentence, code)
-        # Qt's own colour of links can hardly be read on a dark ground
+        # Qt's own link colour is hard to read on a dark background
         colour = self.palette().color(QPalette.ColorRole.WindowText).name()
         link = f'<a href="{slug(title)}" style="color: {colour}">{html.escape(title, quote=False)}</a>'
         self.set_own_html(f"{html.escape(readable(sentence), quote=False)} Help: {link}.")
@@ -61,29 +62,20 @@ class HintLine(PlainLabel):
         """Follow napari's theme."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.PaletteChange and self._error[1]:
-            self.say(*self._error)
+            self.show_message(*self._error)
 
 
 def help_button() -> QToolButton:
-    """Return the button that opens the pages of help."""
-    button = QToolButton()
+    """Return the button that opens the help window."""
+    button = named(QToolButton(), "help", "Tutorial, keys and troubleshooting.")
     button.setText("?")
     button.setAutoRaise(True)
-    button.setObjectName("help")
-    button.setAccessibleName("help")
-    button.setToolTip("Tutorial, keys and troubleshooting.")
-    font = button.font()
-    font.setBold(True)
-    button.setFont(font)
+    make_bold(button)
     return button
 
 
 def header_row(hint: HintLine, button: QToolButton) -> QWidget:
-    """Return both beside each other, the button in the corner."""
-    holder = QWidget()
-    row = QHBoxLayout(holder)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(4)
-    row.addWidget(hint, 1)
-    row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
-    return holder
+    """Return both in a row, the button in the corner."""
+    header = row(hint, button, stretch=0)
+    header.layout().setAlignment(button, Qt.AlignmentFlag.AlignTop)
+    return header

@@ -1,4 +1,4 @@
-"""What of an Image layer is in view: its plane, its pixels, its axes."""
+"""The part of an Image layer that is in view: its plane, its pixels, its axes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class View:
         The index on every axis before (y, x).
     pixels : array, (H, W) or (H, W, C)
     name : str
-        Layer and plane, as people call them.
+        Layer and plane, such as "clip@12".
     """
 
     layer: Any
@@ -40,19 +40,19 @@ class View:
 
 
 def plane_of(layer: Any, dims: Any) -> tuple[int, ...]:
-    """Return where the viewer stands on the layer's axes before (y, x)."""
-    # the point has an entry for each axis of the viewer, which may have more in front than the layer
+    """Return the viewer's position on the layer's axes before (y, x)."""
+    # the viewer may have more leading axes than the layer
     place = layer.world_to_data(np.asarray(dims.point)[-layer.ndim :])
     return tuple(int(value) for value in np.round(place[:-2]))
 
 
 def view_of(layer: Any, dims: Any) -> View | None:
-    """Return the plane in view, or None while a video's frame is still on its way.
+    """Return the plane in view, or None while a video's frame is being decoded.
 
     Raises
     ------
     ImageError
-        If the plane cannot be clicked on: it lies beyond the layer, or other axes are displayed.
+        If the plane is outside the layer, or other axes are displayed.
     """
     displayed = [axis - (dims.ndim - layer.ndim) for axis in dims.displayed]
     if displayed != [layer.ndim - 2, layer.ndim - 1]:
@@ -62,7 +62,7 @@ def view_of(layer: Any, dims: Any) -> View | None:
     plane = plane_of(layer, dims)
     shape = _shape(layer)
     if any(not 0 <= index < count for index, count in zip(plane, shape)):
-        raise ImageError(f"{layer.name} has nothing at this place of the slider; move it back.")
+        raise ImageError(f"{layer.name} has nothing at this slider position; move the slider back.")
     pixels = _pixels(layer, plane)
     name = layer.name if not plane else f"{layer.name}@{','.join(map(str, plane))}"
     return None if pixels is None else View(layer, plane, pixels, name)
@@ -74,14 +74,14 @@ def _shape(layer: Any) -> tuple[int, ...]:
 
 def _pixels(layer: Any, plane: tuple[int, ...]) -> npt.NDArray[Any] | None:
     if isinstance(layer.data, ShownVideo):
-        # never decodes here: that could take a second of the window's time
+        # never decode here: that could block the window for a second
         return layer.data.feed.request(plane[0])
     data = layer.data[0] if layer.multiscale else layer.data
     return np.asarray(data[plane] if plane else data)
 
 
 def covers(upper: Any, lower: Any) -> bool:
-    """Return whether a layer that is shown lies over another in the (y, x) plane."""
+    """Return whether a visible layer overlaps another in the (y, x) plane."""
     if not upper.visible or upper.opacity == 0:
         return False
     (low, high), (other_low, other_high) = (layer.extent.world[:, -2:] for layer in (upper, lower))
@@ -89,14 +89,14 @@ def covers(upper: Any, lower: Any) -> bool:
 
 
 def spatial_settings(layer: Any, ndim: int) -> dict[str, Any]:
-    """Return how a layer of the last `ndim` axes has to lie so that it covers `layer` pixel by pixel."""
+    """Return the settings of a layer of the last `ndim` axes that covers `layer` pixel by pixel."""
     labels = tuple(layer.axis_labels)[-ndim:]
     lies: dict[str, Any] = {
         "scale": np.asarray(layer.scale)[-ndim:],
         "translate": np.asarray(layer.translate)[-ndim:],
         "units": tuple(layer.units)[-ndim:],
     }
-    if not labels[0].startswith("-"):  # napari's own names for axes that nobody has named
+    if not labels[0].startswith("-"):  # napari's default names
         lies["axis_labels"] = labels
     if ndim == layer.ndim:
         lies["rotate"], lies["shear"] = layer.rotate, layer.shear
@@ -105,9 +105,9 @@ def spatial_settings(layer: Any, ndim: int) -> dict[str, Any]:
 
 
 def time_axis(dims: Any) -> int:
-    """Return the viewer's axis of time: the one labelled "t", else the last before (y, x).
+    """Return the viewer's time axis: the one labelled "t", else the last before (y, x).
 
-    Never simply the first: layers with more axes push time to the right.
+    Not simply the first: layers with more axes push time to the right.
     """
     labels = list(dims.axis_labels)
     return labels.index("t") if "t" in labels else max(0, dims.ndim - 3)
@@ -119,7 +119,7 @@ def time_of(layer: Any, dims: Any) -> int:
 
 
 def step_to(layer: Any, dims: Any, index: int) -> None:
-    """Bring frame `index` of a (t, y, x) layer into view."""
+    """Go to frame `index` of a (t, y, x) layer."""
     axis = time_axis(dims)
     own = layer.ndim - 3
     dims.set_point(axis, float(layer.scale[own] * index + layer.translate[own]))

@@ -1,4 +1,4 @@
-"""What napari opens with this plugin: lazy videos, priors and label stores."""
+"""napari readers: lazy videos, priors and label stores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from napari_samexp.io.video import open_video
 __all__ = ["label_store_reader", "open_dock", "prior_reader", "video_reader"]
 
 Reader = Callable[[Any], list[Any]]
-_NOTHING: list[Any] = [(None,)]  # napari's word for "read, and there is no layer to add"
+_NOTHING: list[Any] = [(None,)]  # napari's sentinel for "read, but no layer to add"
 
 
 def video_reader(path: Any) -> Reader | None:
-    """Return a reader of videos, TIFF stacks and folders of images, or None for other folders."""
+    """Return a reader of videos, TIFF stacks and folders of images; None for other folders."""
     first = _only(path)
     if first is None or (first.is_dir() and not _has_images(first)):
         return None
@@ -32,19 +32,19 @@ def video_reader(path: Any) -> Reader | None:
 
 
 def prior_reader(path: Any) -> Reader | None:
-    """Return a reader that opens the dock and takes the prior from a file."""
+    """Return a reader that loads a prior into the dock, which it opens."""
     return None if _only(path) is None else _read_prior
 
 
 def label_store_reader(path: Any) -> Reader | None:
-    """Return a reader of a tracking run's labels, or None for other folders."""
+    """Return a reader of a tracking run's labels; None for other folders."""
     first = _only(path)
     is_store = first is not None and (first / "zarr.json").is_file() and (first / "scores.jsonl").is_file()
     return _read_labels if is_store else None
 
 
 def open_dock(viewer: Any) -> Any:
-    """Return the dock of a viewer, opened if it was not."""
+    """Return the Prior tracking dock of a viewer, opened if necessary."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-samexp", "Prior tracking")
     return widget
 
@@ -65,13 +65,13 @@ def _read_labels(path: Any) -> list[Any]:
 def _read_prior(path: Any) -> list[Any]:
     viewer = napari.current_viewer()
     if viewer is None:
-        raise PriorError("A prior is opened in a viewer; from Python use napari_samexp.PriorMemory.load.")
+        raise PriorError("A prior is opened in a viewer; in Python, use napari_samexp.PriorMemory.load.")
     open_dock(viewer).load_prior_from(str(_only(path)))
     return _NOTHING
 
 
 def _only(path: Any) -> Path | None:
-    """Return the one path given; several are nothing that is read here."""
+    """Return the path if there is exactly one."""
     if isinstance(path, str | os.PathLike):
         return Path(path)
     return Path(path[0]) if len(path) == 1 else None

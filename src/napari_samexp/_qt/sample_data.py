@@ -12,11 +12,11 @@ from napari_samexp.samples import load_sample
 
 __all__ = ["sample_clip", "sample_image", "show_samples"]
 
-BESIDE = 1.1  # widths of the image, so that both are seen and each takes its own clicks
+BESIDE = 1.1  # image widths to the left of the clip, so that both are visible
 
 
 def sample_image() -> list[Any]:
-    """Return the image that shows the object, and where it truly is."""
+    """Return the image of the object, with ground truth."""
     sample = load_sample()
     ground_truth = {"name": "sample image ground truth", "opacity": 0.4, "visible": False}
     return [
@@ -26,7 +26,7 @@ def sample_image() -> list[Any]:
 
 
 def sample_clip() -> list[Any]:
-    """Return the clip in which the object turns up elsewhere, and where it truly is."""
+    """Return the clip to find the object in, with ground truth."""
     sample = load_sample()
     video = open_video(sample.clip_path)
     ground_truth = {
@@ -42,7 +42,7 @@ def sample_clip() -> list[Any]:
 
 
 def show_samples(viewer: Any) -> None:
-    """Show the image and the clip side by side, as for somebody who begins."""
+    """Show the image and the clip side by side."""
     sample = load_sample()
     viewer.add_image(
         sample.prior, name="sample image", rgb=True, translate=(0, -BESIDE * sample.prior.shape[1])

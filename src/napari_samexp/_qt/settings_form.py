@@ -1,4 +1,4 @@
-"""A form for the fields of a dataclass whose metadata says what they are and how far they go."""
+"""A form for a dataclass whose field metadata has help texts and ranges."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _OWN = "the model's own"
 
 
 class SettingsForm(QWidget):
-    """One control a field, which magicgui chooses; the field's name is its ``objectName``, the help its tooltip.
+    """One control per field, chosen by magicgui; the field's name is its ``objectName``, its help the tooltip.
 
     Parameters
     ----------
     kind : type
         A dataclass with fields of bool, int, ``int | None`` or ``Literal``.
     names : tuple of str, optional
-        Which fields, in which order; by default all.
+        The fields to show, in order; by default all.
     choices : mapping, optional
-        For text fields that have a few good values.
+        Values of text fields.
     """
 
     edited = Signal(str, object)
@@ -54,16 +54,16 @@ class SettingsForm(QWidget):
 
     @property
     def controls(self) -> dict[str, QWidget]:
-        """Qt's half of each control, by its field."""
+        """The Qt widget of each field."""
         return {name: widget.native for name, widget in self._widgets.items()}
 
     def show_values(self, values: Any) -> None:
-        """Show the values of an object with these fields, without saying that they were edited."""
+        """Show the values of an object with these fields, without emitting `edited`."""
         for name, widget in self._widgets.items():
             value = getattr(values, name)
             with widget.changed.blocked():
                 if hasattr(widget, "choices") and value not in widget.choices:
-                    widget.choices = (*widget.choices, value)  # as a device that is not here
+                    widget.choices = (*widget.choices, value)  # such as a device that this computer lacks
                 widget.value = value
 
     def _control(self, name: str, hint: Any, metadata: Mapping[str, Any], choices: Any) -> Any:
@@ -76,7 +76,7 @@ class SettingsForm(QWidget):
             label = name.replace("_", " ")
             widget = create_widget(name=name, annotation=hint, label=label, options=options)
         if isinstance(widget.native, QSpinBox):
-            widget.native.setKeyboardTracking(False)  # half a number typed is no number
+            widget.native.setKeyboardTracking(False)  # emit only complete numbers
         widget.changed.connect(lambda value: self.edited.emit(name, value))
         return widget
 
@@ -94,7 +94,7 @@ class SettingsForm(QWidget):
 
 
 class _OptionalNumber:
-    """A whole number or None, to choose or to type, in the words of magicgui, which has none for None."""
+    """An integer or None, to choose or to type: an editable combo box with magicgui's interface, which has none."""
 
     changed = psygnal.Signal(object)
 
@@ -123,7 +123,7 @@ class _OptionalNumber:
         before, text = self._value, self.native.currentText().strip()
         if text.isdecimal() and self._low <= int(text) <= self._high:
             self.value = int(text)
-        else:  # nothing typed is the model's own; what is no such number changes nothing
+        else:  # empty is the model's own; an invalid number changes nothing
             self.value = None if text in ("", _OWN) else before
         if self._value != before:
             self.changed.emit(self._value)

@@ -1,9 +1,11 @@
-"""A lazy video as napari's data: what is shown may be a stand-in for a moment, what is read is exact."""
+"""A lazy video as the data of an Image layer.
+
+The canvas may show a placeholder while a frame is decoded; everyone else reads exact frames.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_samexp._qt.frame_feed import FrameFeed
+from napari_samexp._qt.napari_internals import called_by_slicing
 from napari_samexp._qt.text import for_napari
 from napari_samexp.io.video import LazyVideo
 
@@ -23,12 +26,12 @@ __all__ = ["ShownVideo", "add_video", "know_viewer", "layer_settings", "video_of
 
 Frame = npt.NDArray[np.uint8]
 
-PATIENCE_S = 0.02  # waiting so long on the window's thread spares most steps the stand-in, and is not felt
+PATIENCE_S = 0.02  # a wait that nobody notices, and that saves most steps the placeholder
 _viewers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class _Arrival(QObject):
-    """Brings the news of a frame from the feed's thread to the window's."""
+    """Passes the index of a decoded frame from the feed's thread to the window's."""
 
     arrived = Signal(int)
 
@@ -36,19 +39,19 @@ class _Arrival(QObject):
 class ShownVideo:
     """A video as napari's Image layer takes it, (T, Y, X, 3) uint8.
 
-    napari's own slicing gets the exact frame if it is ready in a moment, or else the nearest one that is,
-    marked as such; the exact one follows by itself. Everyone else gets exact frames, however long it takes.
+    napari's slicing gets the exact frame if it is ready within `PATIENCE_S`, else the nearest decoded one,
+    darkened and marked; the layer refreshes once the exact one is ready. All other reads are exact and block.
 
     Parameters
     ----------
     video : LazyVideo
     path : path, optional
-        Where the video was opened from, so that others can open it too.
+        The file it was opened from, so that the worker can open it too.
 
     Attributes
     ----------
     exact : LazyVideo
-        The video itself, for tracking, recording and saving.
+        The video itself, for tracking, recording and export.
     """
 
     ndim = 4
@@ -60,21 +63,21 @@ class ShownVideo:
         self.shape = video.shape
         self.feed = FrameFeed(video)
         self._waiting: int | None = None
-        self._stand_in: int | None = None  # the frame shown in the place of the one that is waited for
+        self._placeholder: int | None = None  # the frame shown while another one is decoded
         self._arrival = _Arrival()
         self._arrival.arrived.connect(self._refresh, Qt.ConnectionType.QueuedConnection)
         arrival = weakref.ref(self._arrival)
         self.feed.on_frame = lambda index: _announce(arrival, index)
-        self.feed.put(0, video.frame(0))  # opening has decoded it; something has to be shown from the start
+        self.feed.put(0, video.frame(0))  # decoded when opened; a first placeholder
 
     @property
     def size(self) -> int:
-        """Numbers in all frames."""
+        """Elements in all frames."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def waiting(self) -> int | None:
-        """The frame that is on its way while a stand-in is shown, or None."""
+        """The frame being decoded while a placeholder is shown, or None."""
         return self._waiting
 
     def __len__(self) -> int:
@@ -82,11 +85,8 @@ class ShownVideo:
 
     def __getitem__(self, key: Any) -> Any:
         index = _whole_frame(key, len(self))
-        if (
-            index is None
-            or not _asked_by_napari()
-            or threading.current_thread() is not threading.main_thread()
-        ):
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if index is None or not on_main_thread or not called_by_slicing():
             return self.exact[key]
         frame = self._shown(index)
         return frame[None] if isinstance(key[0], slice) else frame
@@ -105,19 +105,17 @@ class ShownVideo:
         problem = self.feed.problem(index)
         self._waiting = None if problem else index
         near = self.feed.nearest(index)
-        self._stand_in = None if near is None else near[0]
-        stand_in = np.zeros(self.shape[1:], np.uint8) if near is None or problem else near[1]
-        return _marked(
-            stand_in, f"frame {index} cannot be decoded" if problem else f"decoding frame {index} …"
-        )
+        self._placeholder = None if near is None else near[0]
+        frame = np.zeros(self.shape[1:], np.uint8) if near is None or problem else near[1]
+        return _marked(frame, f"frame {index} cannot be decoded" if problem else f"decoding frame {index} …")
 
     def _refresh(self, index: int) -> None:
         if self._waiting is not None and self._is_better(index, self._waiting):
             for layer in _layers_of(self):
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
 
-    def _is_better(self, index: int, sought: int) -> bool:
-        return self._stand_in is None or abs(index - sought) < abs(self._stand_in - sought)
+    def _is_better(self, index: int, target: int) -> bool:
+        return self._placeholder is None or abs(index - target) < abs(self._placeholder - target)
 
 
 def _announce(arrival: weakref.ref[_Arrival], index: int) -> None:
@@ -126,18 +124,8 @@ def _announce(arrival: weakref.ref[_Arrival], index: int) -> None:
         receiver.arrived.emit(index)
 
 
-def _asked_by_napari() -> bool:
-    """Return whether the array is indexed by napari's slicing, of which only the eye sees the outcome.
-
-    napari offers no other way to tell a slice to be shown from data to be used: other modules of its layers
-    split, project and convert them. Should the place move in a later napari, all reads are exact.
-    """
-    module = str(sys._getframe(2).f_globals.get("__name__", ""))
-    return module.startswith("napari.layers.") and module.endswith("._slice")
-
-
 def _whole_frame(key: Any, count: int) -> int | None:
-    """Return the frame if the key asks for one frame and all its pixels."""
+    """Return the frame index if the key selects one whole frame, else None."""
     if not isinstance(key, tuple) or not key or any(part != slice(None) for part in key[1:]):
         return None
     time = key[0]
@@ -148,10 +136,10 @@ def _whole_frame(key: Any, count: int) -> int | None:
 
 
 def _marked(frame: Frame, text: str) -> Frame:
-    """Return the frame darkened, with a text at its top."""
+    """Return the frame darkened, with text at its top."""
     marked: Frame = np.right_shift(frame, np.uint8(1))
     size = max(10, frame.shape[0] // 24)
-    # text is drawn on a strip of its own: Pillow would copy the whole frame three times
+    # drawn on a strip: Pillow would copy the whole frame three times
     strip = np.ascontiguousarray(marked[: 2 * size])
     image = Image.fromarray(strip)
     ImageDraw.Draw(image).text((size, size // 2), text, (255, 255, 255), ImageFont.load_default(size))
@@ -166,12 +154,12 @@ def _layers_of(shown: ShownVideo) -> list[Any]:
 
 
 def know_viewer(viewer: Any) -> None:
-    """Refresh videos in this viewer too; the one in front is always known."""
+    """Also refresh videos in this viewer; the current one is always included."""
     _viewers.add(viewer)
 
 
 def layer_settings(video: LazyVideo, name: str | None = None) -> dict[str, Any]:
-    """Return what napari's Image layer should know about a video."""
+    """Return the settings of a video's Image layer."""
     return {
         "name": for_napari(name or video.name),
         "rgb": True,
@@ -185,7 +173,7 @@ def layer_settings(video: LazyVideo, name: str | None = None) -> dict[str, Any]:
 def add_video(
     viewer: Any, video: LazyVideo, name: str | None = None, path: str | os.PathLike[str] | None = None
 ) -> Any:
-    """Show a video in a viewer from its first frame on, and return the Image layer."""
+    """Add a video to a viewer, go to its first frame, and return the Image layer."""
     know_viewer(viewer)
     layer = viewer.add_image(ShownVideo(video, path), **layer_settings(video, name))
     axis = viewer.dims.ndim - 3

@@ -1,7 +1,7 @@
-"""Text from outside, as a window may show it: never taken for HTML, and never longer than can be read.
+"""Untrusted text in widgets: never interpreted as HTML, and of limited length.
 
-Qt guesses of labels, tooltips and message boxes whether they are HTML, and HTML may open any file or nest tables
-until the window hangs. Names come from files that people proxy, so nothing here is left to a guess.
+Qt guesses whether labels, tooltips and message boxes are HTML, and HTML may open any file or nest tables until the
+window hangs. Names come from files that people exchange, so nothing is left to that guess.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from qtpy.QtWidgets import QLabel, QMessageBox, QWidget
 from napari_samexp._text import clean_name
 from napari_samexp.errors import SamexpError
 
-__all__ = ["PlainLabel", "agreed", "button_text", "for_napari", "plain_errors", "readable", "tooltip"]
+__all__ = ["PlainLabel", "button_text", "confirmed", "for_napari", "plain_errors", "readable", "tooltip"]
 
 LONGEST = 4000  # characters
 MOST_LINES = 200
-WIDEST, WIDEST_NEEDED = 600, 160  # pixels of a label
+MAX_WIDTH, MAX_MIN_WIDTH = 600, 160  # pixels of a label
 
 
 def readable(text: str) -> str:
-    """Return a text without control characters but line breaks, cut to what fits on a screen."""
+    """Return a text without control characters (except line breaks), cut to what fits on a screen."""
     lines = text[:LONGEST].split("\n")[:MOST_LINES]
     cut = "…" if len(text) > LONGEST or text.count("\n") >= MOST_LINES else ""
     return "\n".join(clean_name(line, LONGEST) for line in lines) + cut
 
 
 def tooltip(text: str) -> str:
-    """Return a text as a tooltip shows it, in which nothing is a tag.
+    """Return a text for a tooltip in which nothing is a tag.
 
-    Qt offers no plain tooltips: what it could take for HTML is made HTML that says the same.
+    Qt has no plain-text tooltips, so what it could take for HTML is escaped as HTML.
     """
     plain = readable(text)
     if not {"<", "&"} & set(plain):
@@ -42,22 +42,21 @@ def tooltip(text: str) -> str:
 
 
 def button_text(text: str) -> str:
-    """Return a text for a button or a menu, where a single & would underline the next letter."""
+    """Return a text for a button or menu, with & escaped: a single one underlines the next letter."""
     return readable(text).replace("&", "&&")
 
 
 def for_napari(text: str) -> str:
-    """Return a text that napari may show anywhere, as the name of a layer or among its features.
+    """Return a text that napari may show anywhere, such as a layer's name or features.
 
-    napari's status bar, tooltips and notifications guess as Qt does, so what opens a tag is replaced by a sign
-    that looks like it.
+    napari's status bar, tooltips and notifications leave the guess to Qt, so < is replaced by a lookalike.
     """
     return clean_name(text.replace("<", "‹").replace("&lt;", "‹"))
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Have napari, which shows the errors of readers and writers in a notification, show them as text."""
+    """Escape errors of readers and writers, which napari shows in a notification."""
     try:
         yield
     except SamexpError as error:
@@ -65,8 +64,8 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
-def agreed(parent: QWidget, question: str) -> bool:
-    """Ask a person a question, and return whether the answer was yes."""
+def confirmed(parent: QWidget, question: str) -> bool:
+    """Ask a yes/no question, and return whether the answer was yes."""
     box = QMessageBox(parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(readable(question))
@@ -76,7 +75,7 @@ def agreed(parent: QWidget, question: str) -> bool:
 
 
 class PlainLabel(QLabel):
-    """A label whose text is shown letter by letter."""
+    """A label that shows its text literally."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -88,17 +87,17 @@ class PlainLabel(QLabel):
         super().setText(readable(text or ""))
 
     def sizeHint(self) -> QSize:
-        """Return the size it would like, which no word of any length makes wider than a dock may be."""
-        return self._bounded(super().sizeHint(), WIDEST)
+        """Return the preferred size; a long word makes it no wider than a dock may be."""
+        return self._bounded(super().sizeHint(), MAX_WIDTH)
 
     def minimumSizeHint(self) -> QSize:
-        """Return the least size, which a long word, as Qt does not break it, leaves as it is."""
-        return self._bounded(super().minimumSizeHint(), WIDEST_NEEDED)
+        """Return the minimum size; a long word, which Qt does not break, does not widen it."""
+        return self._bounded(super().minimumSizeHint(), MAX_MIN_WIDTH)
 
     def _bounded(self, size: QSize, width: int) -> QSize:
         return size.boundedTo(QSize(width, size.height())) if self.pixmap().isNull() else size
 
     def set_own_html(self, text: str) -> None:
-        """Show HTML of ours, in which everything from outside is escaped."""
+        """Show trusted HTML, in which untrusted text is escaped."""
         self.setTextFormat(Qt.TextFormat.RichText)
         super().setText(text)

@@ -1,4 +1,4 @@
-"""What napari saves with this plugin: a run's labels, and the prior of a prompt."""
+"""napari writers: a run's labels, and the prior of a prompt."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ __all__ = ["write_label_store", "write_labels_tiff", "write_prior"]
 
 @plain_errors()
 def write_label_store(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Copy the label store behind a Labels layer, with scores and all that a run needs to go on.
+    """Copy the label store behind a Labels layer, with scores and what a run needs to resume.
 
     Raises
     ------
     StoreError
-        If the labels come from elsewhere: they have no scores, and nothing that could go on.
+        If the labels are not those of a run.
     """
     if not isinstance(data, EditableLabels):
         raise StoreError(
-            f"{meta.get('name', 'This layer')} was not made by tracking, so it has no scores to store; "
+            f"{meta.get('name', 'This layer')} was not made by tracking, so it has no scores to save; "
             "save it as TIFF."
         )
     target = Path(path)
     if target.exists():
-        raise StoreError(f"{target} exists already; choose another name.")
+        raise StoreError(f"{target} already exists; choose another name.")
     shutil.copytree(data.path, target)
     return [path]
 
 
 @plain_errors()
 def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Write labels as a TIFF of one page a frame, frame by frame, so that any length fits into memory."""
+    """Write labels as a TIFF with one page per frame, frame by frame, so that any length fits into memory."""
     shape = tuple(int(count) for count in data.shape)
     kind = {1: np.uint8, 2: np.uint16}.get(np.dtype(data.dtype).itemsize, np.uint32)
     frames = (np.asarray(data[index]).astype(kind) for index in np.ndindex(shape[:-2]))
-    # one series of pages with a shape: written page by page, each would become an image of its own
+    # one series with a shape: pages written one by one would be separate images
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) > 2**31) as file:
         file.write(
             frames,
@@ -61,7 +61,7 @@ def write_labels_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 @plain_errors()
 def write_prior(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Save the prior of the dock that a prompt's points belong to.
+    """Save the recordings of the dock that the points belong to.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def write_prior(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 
 def _axes(meta: dict[str, Any], shape: tuple[int, ...]) -> str:
-    """Return TIFF's letters for the axes; Q for one that has no letter there."""
+    """Return TIFF axis letters; Q for an axis without one."""
     names = meta.get("axis_labels") or ()
     letters = [str(name).upper() if str(name).upper() in "TCZ" else "Q" for name in names]
     front = letters[-len(shape) : -2] if len(letters) >= len(shape) else ["Q"] * (len(shape) - 2)

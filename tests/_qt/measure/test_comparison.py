@@ -107,7 +107,7 @@ def test_a_cell_on_another_computer_is_opened_once_a_person_agrees(dock, viewer,
     monkeypatch.setattr(elsewhere, "WINDOWS", True)
     monkeypatch.setattr(comparison, "open_video", lambda path: opened.append(path) or refuse())
     monkeypatch.setattr(
-        comparison, "agreed", lambda parent, question: asked.append(question) or len(asked) > 1
+        comparison, "confirmed", lambda parent, question: asked.append(question) or len(asked) > 1
     )
 
     def refuse():

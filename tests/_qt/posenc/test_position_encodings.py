@@ -445,24 +445,23 @@ def test_maps_lie_right_of_a_image_and_as_large(qtbot: Any, make_dock: Any, view
 def test_what_is_clicked_on_and_tracked_in_are_no_maps(
     qtbot: Any, shown: Any, viewer: Any, dock: Any, image: Any
 ) -> None:
-    from napari_samexp._qt.connections import Connections
     from napari_samexp._qt.layer_choice import LayerChoice
 
     assert all(is_encoding(layer) for layer in viewer.layers)
-    connections, combo = Connections(), QComboBox()
+    combo = QComboBox()
     qtbot.addWidget(combo)
-    choice = LayerChoice(combo, viewer, connections, lambda call: call())
+    choice = LayerChoice(combo, dock)
     assert choice.current is None
     viewer.add_image(image, rgb=True, name="image")
-    assert choice.current.name == "image" and combo.count() == 1
-    connections.undo()
+    qtbot.waitUntil(lambda: combo.count() == 1)
+    assert choice.current.name == "image"
 
 
 def test_ending_leaves_the_layers_and_nothing_else(qtbot: Any, shown: Any, viewer: Any) -> None:
     session = shown.session
     shown.end()
     qtbot.waitUntil(lambda: shown.engine.closed)
-    assert len(viewer.layers) == 2 and len(shown._connections) == 0
+    assert len(viewer.layers) == 2 and len(shown.connections) == 0
     events = (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.dims.events.current_step)
     assert not [call for event in events for call in event.callbacks if "EncodingLayers" in str(call)]
     assert not viewer.mouse_move_callbacks and shown.pointer.clicked not in viewer.mouse_drag_callbacks

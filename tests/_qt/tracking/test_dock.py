@@ -72,7 +72,7 @@ def test_a_click_becomes_a_preview(prompted, engines):
     np.testing.assert_array_equal(asked.prompt.points_xy, [[10, 20]])
     assert prompted.panel.mask_choice.count() == 3
     assert "best" in prompted.panel.mask_choice.currentText()
-    assert prompted.prompts._preview.data.sum() == 20 * 64
+    assert prompted.prompts.preview.layer.data.sum() == 20 * 64
 
 
 def test_the_points_stay_the_active_layer(prompted, viewer):
@@ -125,7 +125,7 @@ def test_a_selected_layer_that_takes_the_clicks_is_told(qtbot, prompted, viewer)
     prompted.panel.draw_box.click()
     assert not told(prompted.prompts.layers.box)
     prompted.panel.clear_prompt.click()
-    assert told(viewer.layers["image"]) and says().startswith("Clicks go to another layer now")
+    assert told(viewer.layers["image"]) and says().startswith("Clicks go to another layer:")
     assert not told(points) and says() == "Click on your object in the image."
 
 
@@ -146,7 +146,7 @@ def test_a_run_is_told_whatever_layer_is_selected(job, lost):
 def test_a_covered_image_is_not_the_one_to_go_back_to():
     now = Standing("ready", images=True, recordings=1, video=True, to_select="cat prompt", covered="fox.mp4")
     assert hint_for(now) == (
-        "Press Track to find it in the video; to click once more, choose “fox.mp4” as the image first."
+        "Press Track to find it in the video; to click again, choose “fox.mp4” as the image first."
     )
     assert "select the layer “cat prompt”" in hint_for(replace(now, covered=""))
 
@@ -163,7 +163,7 @@ def test_enter_gives_the_keys_back_to_the_image(qtbot, prompted):
 def test_another_mask_can_be_chosen(prompted):
     prompted.panel.mask_choice.setCurrentIndex(2)
     prompted.panel.mask_choice.activated.emit(2)
-    assert prompted.prompts._preview.data.sum() == 30 * 64
+    assert prompted.prompts.preview.layer.data.sum() == 30 * 64
 
 
 def test_record_keeps_the_label_and_clears_the_points(qtbot, prompted, engines):
@@ -178,13 +178,13 @@ def test_record_keeps_the_label_and_clears_the_points(qtbot, prompted, engines):
 
 
 def test_the_preview_layer_stays_for_the_next_prompt(qtbot, prompted, viewer):
-    layer = prompted.prompts._preview
+    layer = prompted.prompts.preview.layer
     prompted.panel.clear_prompt.click()
     qtbot.waitUntil(lambda: not layer.visible)
     assert layer in viewer.layers and not layer.data.any()
     prompted.prompts.layers.add_point(12, 20, (), "object")
     qtbot.waitUntil(lambda: layer.visible)
-    assert prompted.prompts._preview is layer and layer.data.any()
+    assert prompted.prompts.preview.layer is layer and layer.data.any()
 
 
 def test_no_preview_layer_is_left_when_its_image_goes(qtbot, prompted, viewer, image):
@@ -200,8 +200,8 @@ def test_a_preview_lies_over_the_image_that_was_clicked(qtbot, prompted, viewer,
     prompted.images.choose(viewer.layers["other"])
     prompted.prompts.layers.add_point(10, 20, (), "object")
     qtbot.waitUntil(lambda: prompted.session.prompting.preview is not None)
-    qtbot.waitUntil(lambda: prompted.prompts._preview is not None)
-    np.testing.assert_array_equal(prompted.prompts._preview.scale, (3, 3))
+    qtbot.waitUntil(lambda: prompted.prompts.preview.layer is not None)
+    np.testing.assert_array_equal(prompted.prompts.preview.layer.scale, (3, 3))
 
 
 def test_x_switches_the_role(prompted):
@@ -226,7 +226,7 @@ def test_recordings_are_switched_renamed_and_removed(qtbot, dock, session, engin
 def test_track_asks_for_the_chosen_frames(
     qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.run_control.store_folder", lambda path: tmp_path)
     session.recordings.show(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(lambda: dock.videos.current is not None)
@@ -246,8 +246,7 @@ def test_track_waits_for_recordings_and_a_video(dock):
 
 
 def test_settings_are_kept(dock, session):
-    dock.track_control = dock.panel.track_settings.controls["recent"]
-    dock.track_control.setValue(3)
+    dock.panel.track_settings.controls["recent"].setValue(3)
     assert session.settings.track.recent == 3
 
 
@@ -268,7 +267,7 @@ def test_a_side_is_chosen_or_typed(qtbot, dock, session):
 @pytest.fixture
 def tracking_slowly(qtbot, dock, viewer, video, session, engines, tmp_path, monkeypatch):
     """The dock while the bundled worker's stand-in tracks nine frames, of which it has finished as many as asked."""
-    monkeypatch.setattr("napari_samexp._qt.tracking.track_control.store_folder", lambda path: tmp_path)
+    monkeypatch.setattr("napari_samexp._qt.tracking.run_control.store_folder", lambda path: tmp_path)
     session.recordings.show(PriorState(recordings=(recording("a"),)))
     add_video(viewer, video)
     qtbot.waitUntil(dock.panel.track.isEnabled)
@@ -300,7 +299,7 @@ def test_a_frame_beyond_the_labels_of_another_video_is_a_sentence(
     qtbot.waitUntil(lambda: longer in dock.videos._layers)
     dock.videos.choose(longer)
     viewer.dims.set_current_step(0, 15)
-    dock.tracks.remember_frame()
+    dock.corrections.remember_frame()
     assert "15" in dock.panel.hint.text()
 
 
@@ -361,7 +360,7 @@ def test_a_covered_image_is_told(qtbot, prompted, viewer, image):
     viewer.layers["cover"].translate = (0, 10)
     viewer.layers.move(viewer.layers.index("cover"), 1)
     prompted.prompts.sync()
-    assert "cover lies over the image" in prompted.panel.hint.text()
+    assert "cover covers the image" in prompted.panel.hint.text()
     viewer.layers["cover"].visible = False
     prompted.prompts.sync()
     assert "Record" in prompted.panel.hint.text()
@@ -370,7 +369,7 @@ def test_a_covered_image_is_told(qtbot, prompted, viewer, image):
 def test_what_was_left_is_offered_until_there_is_something_new(dock, session):
     session.left_found.emit(Leftover(LastRun("a.zarr", "clips/fox.mp4"), None))
     assert dock.panel.reopen.text() == "Reopen fox.mp4" and not dock.panel.reopen.isHidden()
-    assert "Reopen what you had" in dock.panel.hint.text()
+    assert "Reopen your last session" in dock.panel.hint.text()
     session.recordings.show(PriorState(recordings=(recording("a"),)))
     assert dock.panel.reopen.isHidden()
     session.left_found.emit(Leftover(None, None))
@@ -411,7 +410,7 @@ def test_ending_leaves_nothing_behind(qtbot, prompted, viewer, engines):
     prompted.end()
     qtbot.waitUntil(lambda: engines[0].closed)
     assert not [layer for layer in viewer.layers if layer.name != "image"]
-    assert len(prompted._connections) == 0
+    assert len(prompted.connections) == 0
     ours = [str(call) for event in (dims, layers.inserted, layers.removed) for call in event.callbacks]
     assert not [call for call in ours if "LayerChoice" in call or "Control" in call]
     assert not viewer.mouse_move_callbacks

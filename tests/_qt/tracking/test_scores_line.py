@@ -7,7 +7,7 @@ from qtpy.QtGui import QColor, QPalette
 from napari_samexp._qt.colours import CONTRAST, contrast
 from napari_samexp._qt.posenc.spectrum_view import COLOURS, FrequencyPlot, Series
 from napari_samexp._qt.tracking.panel import MOST_SCORES, Panel
-from napari_samexp._qt.tracking.track_control import scores_words
+from napari_samexp._qt.tracking.timeline_control import score_lines
 from napari_samexp.types import ObjectScore
 
 
@@ -24,19 +24,19 @@ def _scores(count):
 
 def test_each_object_has_a_line():
     scores = {1: ObjectScore(presence=3.25, iou=0.5), 2: ObjectScore(presence=-2.0, iou=0.1)}
-    assert scores_words(scores, {1: "cat"}) == [
+    assert score_lines(scores, {1: "cat"}) == [
         "cat: IoU 0.50, presence 3.2",
         "object 2: lost, presence -2.0",
     ]
-    assert scores_words({2: scores[2]}, {}, painted=True) == ["object 2: painted, presence -2.0"]
-    (line,) = scores_words(_scores(1), {1: "a name that nobody would give to a label"})
+    assert score_lines({2: scores[2]}, {}, painted=True) == ["object 2: painted, presence -2.0"]
+    (line,) = score_lines(_scores(1), {1: "a name that nobody would give to a label"})
     assert line == "a name that nob…: IoU 0.50, presence 3.2"
-    assert scores_words({}, {}) == ["this frame is not tracked yet"]
+    assert score_lines({}, {}) == ["this frame is not tracked yet"]
 
 
 @pytest.mark.parametrize("count", [1, 2, MOST_SCORES, MOST_SCORES + 1, 20])
 def test_what_has_no_line_is_in_the_tooltip(panel, count):
-    lines = scores_words(_scores(count), {})
+    lines = score_lines(_scores(count), {})
     panel.show_scores(lines, count)
     shown = panel.scores_line.text().split("\n")
     assert len(shown) == min(count, MOST_SCORES)
@@ -50,12 +50,12 @@ def test_what_has_no_line_is_in_the_tooltip(panel, count):
 def test_lines_fit_a_narrow_dock_and_keep_their_room(panel, qtbot):
     panel.resize(300, 900)
     panel.show()
-    panel.show_scores(scores_words(_scores(2), {1: "a long name of a cell", 2: "b"}), 2)
+    panel.show_scores(score_lines(_scores(2), {1: "a long name of a cell", 2: "b"}), 2)
     label = panel.scores_line
     assert max(label.fontMetrics().horizontalAdvance(line) for line in label.text().split("\n")) <= 260
     qtbot.wait(10)
     room = label.sizeHint().expandedTo(label.minimumSize()).height()
-    panel.show_scores(scores_words({}, {}), 2)
+    panel.show_scores(score_lines({}, {}), 2)
     assert label.sizeHint().expandedTo(label.minimumSize()).height() == room
 
 

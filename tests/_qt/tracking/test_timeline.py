@@ -11,7 +11,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor, QPalette
 
 from napari_samexp._qt.colours import CONTRAST, contrast, legible
-from napari_samexp._qt.tracking.timeline import Timeline, columns_of
+from napari_samexp._qt.tracking.scores import columns_of
+from napari_samexp._qt.tracking.timeline import Timeline
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The dock Compare priors and videos: a matrix whose cells open their video with their labels."""
+"""The Compare priors and videos dock: a matrix; a click on a cell opens its video and labels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_samexp._qt.background import in_background
-from napari_samexp._qt.dock import unwrapped
+from napari_samexp._qt.controls import named
+from napari_samexp._qt.napari_internals import unwrapped
 from napari_samexp._qt.shown_video import ShownVideo, layer_settings
-from napari_samexp._qt.text import PlainLabel, agreed, for_napari, tooltip
+from napari_samexp._qt.text import PlainLabel, confirmed, for_napari, tooltip
 from napari_samexp._qt.tracking.run_labels import labels_settings
 from napari_samexp._text import clean_name
 from napari_samexp.errors import SamexpError
@@ -36,15 +37,15 @@ from napari_samexp.render.charts import shade
 
 __all__ = ["ComparisonDock"]
 
-_ASKED = (
+_OTHER_COMPUTER = (
     "The comparison names files on the computer {host}. Opening them tells it who you are, on Windows with your "
     "login. Open them?"
 )
-_HOW = "Open the comparison.json that `napari-samexp compare` wrote."
+_HOW = "Open a comparison.json written by `napari-samexp compare`."
 
 
 class ComparisonDock(QWidget):
-    """Shows one measure of a comparison at a time; a click on a cell opens its video with its labels.
+    """Shows one measure of a comparison as a table; a click on a cell opens its video and labels.
 
     Parameters
     ----------
@@ -55,20 +56,20 @@ class ComparisonDock(QWidget):
         super().__init__()
         self._viewer = unwrapped(napari_viewer)
         self._layers: list[Any] = []
-        self._wanted: Cell | None = None
+        self._pending: Cell | None = None  # the cell being opened
         self.comparison: Comparison | None = None
-        self._file, self._trusted = "", set[str]()  # computers that a person agreed to
+        self._file, self._trusted = "", set[str]()  # computers that a person confirmed to contact
         self.open_button = QPushButton("Open…")
         self.measure = QComboBox()
         self.table = QTableWidget()
         self.status = PlainLabel(_HOW)
         self._build()
-        self.open_button.clicked.connect(self._choose)
-        self.measure.currentIndexChanged.connect(self._fill)
+        self.open_button.clicked.connect(self._choose_file)
+        self.measure.currentIndexChanged.connect(self._fill_table)
         self.table.cellClicked.connect(self.open_cell)
 
     def load(self, path: str) -> None:
-        """Show a comparison; a file that is none is told of, and changes nothing."""
+        """Show a comparison; an invalid file is reported, and changes nothing."""
         try:
             comparison = Comparison.load(path)
         except SamexpError as error:
@@ -80,11 +81,11 @@ class ComparisonDock(QWidget):
         for name in comparison.measures:
             self.measure.addItem(MEASURES[name], name)
         self.measure.blockSignals(False)
-        self.status.setText("Click on a cell to see its video and labels.")
-        self._fill()
+        self.status.setText("Click on a cell to open its video and labels.")
+        self._fill_table()
 
     def open_cell(self, row: int, column: int) -> None:
-        """Show a cell's video and labels in the place of those that were opened before."""
+        """Show a cell's video and labels, replacing those of the last cell."""
         if self.comparison is None:
             return
         cell = self.comparison.cell(row, column)
@@ -93,25 +94,25 @@ class ComparisonDock(QWidget):
             return
         if not self._may_open(cell):
             return
-        self._wanted = cell
+        self._pending = cell
         self.status.setText(f"Opening {cell.row} > {cell.column}…")
-        # a video file is read from end to end when it is opened
+        # slow: opening a video reads the whole file
         in_background(
             partial(open_video, cell.video), partial(self._opened, cell), partial(self._failed, cell)
         )
 
     def _may_open(self, cell: Cell) -> bool:
-        """Ask before a file that somebody may have sent leads to another computer."""
+        """Ask before a path in a file leads to another computer."""
         hosts = {other_computer(path, self._file) for path in (cell.video, cell.store)} - {"", *self._trusted}
         for host in sorted(hosts):
-            if not agreed(self, _ASKED.format(host=clean_name(host))):
+            if not confirmed(self, _OTHER_COMPUTER.format(host=clean_name(host))):
                 self.status.setText(f"Not opened: it is on the computer {host}.")
                 return False
             self._trusted.add(host)
         return True
 
     def _opened(self, cell: Cell, video: Any) -> None:
-        if cell is not self._wanted:  # another was clicked on meanwhile
+        if cell is not self._pending:  # another cell was clicked meanwhile
             video.close()
             return
         try:
@@ -124,14 +125,14 @@ class ComparisonDock(QWidget):
         image = self._viewer.add_image(
             ShownVideo(video, Path(cell.video)), **layer_settings(video, cell.column)
         )
-        # frames that were shown before the first have no place in the video
-        told = {**labels_settings(labels), "name": for_napari(name), "translate": (-cell.skip, 0, 0)}
-        self._layers = [image, self._viewer.add_labels(labels, **told)]
+        # frames skipped at the start are not in the video
+        settings = {**labels_settings(labels), "name": for_napari(name), "translate": (-cell.skip, 0, 0)}
+        self._layers = [image, self._viewer.add_labels(labels, **settings)]
         self._viewer.dims.set_point(0, max(0, (cell.best or 0) - cell.skip))
-        self.status.setText(f"{name}: frame of the highest presence.")
+        self.status.setText(f"{name}: the frame with the highest presence.")
 
     def _failed(self, cell: Cell, error: BaseException) -> None:
-        if cell is self._wanted:
+        if cell is self._pending:
             self.status.setText(str(error))
 
     def _close_layers(self) -> None:
@@ -140,41 +141,37 @@ class ComparisonDock(QWidget):
                 self._viewer.layers.remove(layer)
         self._layers = []
 
-    def _choose(self) -> None:
+    def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a comparison", "", "Comparison (*.json)")
         if path:
             self.load(path)
 
-    def _fill(self) -> None:
-        made, name = self.comparison, self.measure.currentData()
-        if made is None or name is None:
+    def _fill_table(self) -> None:
+        comparison, name = self.comparison, self.measure.currentData()
+        if comparison is None or name is None:
             return
-        values = made.matrix(name)
-        self.table.setRowCount(len(made.rows))
-        self.table.setColumnCount(len(made.columns))
-        self.table.setHorizontalHeaderLabels(list(made.columns))
-        self.table.setVerticalHeaderLabels(list(made.rows))
+        values = comparison.matrix(name)
+        self.table.setRowCount(len(comparison.rows))
+        self.table.setColumnCount(len(comparison.columns))
+        self.table.setHorizontalHeaderLabels(list(comparison.columns))
+        self.table.setVerticalHeaderLabels(list(comparison.rows))
         low, high = _limits(name, values.ravel().tolist())
-        for row in range(len(made.rows)):
-            for column in range(len(made.columns)):
+        for row in range(len(comparison.rows)):
+            for column in range(len(comparison.columns)):
                 item = _item(float(values[row, column]), low, high)
-                item.setToolTip(tooltip(_words(made.cell(row, column))))
+                item.setToolTip(tooltip(_summary(comparison.cell(row, column))))
                 self.table.setItem(row, column, item)
         self.table.resizeColumnsToContents()
 
     def _build(self) -> None:
-        for widget, name, tip in (
-            (self.open_button, "open_comparison", _HOW),
-            (self.measure, "measure", "What the cells show."),
-            (
-                self.table,
-                "matrix",
-                "Rows are priors, columns are videos. Click to open a cell's video with its labels.",
-            ),
-            (self.status, "comparison_status", ""),
-        ):
-            widget.setObjectName(name)
-            widget.setToolTip(tooltip(tip))
+        named(self.open_button, "open_comparison", _HOW)
+        named(self.measure, "measure", "The measure that the cells show.")
+        named(
+            self.table,
+            "matrix",
+            "Rows are priors, columns are videos. Click on a cell to open its video and labels.",
+        )
+        named(self.status, "comparison_status", "What was opened, and what went wrong.")
         self.status.setWordWrap(True)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         top = QHBoxLayout()
@@ -204,7 +201,7 @@ def _limits(measure: str, values: list[float]) -> tuple[float, float]:
     return min(0.0, *known), max(1.0, *known)
 
 
-def _words(cell: Cell) -> str:
+def _summary(cell: Cell) -> str:
     if cell.error:
         return cell.error
     parts = [

@@ -1,4 +1,4 @@
-"""The dock Measure labels: any Labels layer against a ground truth, its table, and the paths of its centroids."""
+"""The Measure labels dock: a Labels layer against ground truth, as a table, and its centroids as tracks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVB
 
 from napari_samexp._qt.background import in_background
 from napari_samexp._qt.connections import Connections
-from napari_samexp._qt.dock import unwrapped
-from napari_samexp._qt.news import news
-from napari_samexp._qt.text import PlainLabel, for_napari, tooltip
-from napari_samexp._qt.tracking.panel import _shrinkable
+from napari_samexp._qt.controls import named, shrinkable
+from napari_samexp._qt.napari_internals import unwrapped
+from napari_samexp._qt.signals import dock_signals
+from napari_samexp._qt.text import PlainLabel, for_napari
 from napari_samexp.errors import SamexpError
 from napari_samexp.io.label_edits import EditableLabels
 from napari_samexp.measure.evaluation import Evaluation, evaluate_masks
@@ -28,21 +28,23 @@ from napari_samexp.render.evaluation import evaluation_chart
 __all__ = ["MeasuringDock", "evaluate_layers", "masks_of", "show_regions"]
 
 _TIPS = {
-    "labels": "What is measured.",
-    "ground_truth": "What it is compared with.",
-    "evaluate": "J, F and presence of each label, as DAVIS defines them.",
-    "tracks": "A Tracks layer of the centroids, and areas and scores in the labels' features.",
+    "labels": "The Labels layer to measure.",
+    "ground_truth": "The Labels layer to compare it with.",
+    "evaluate": "Compute J and F as in DAVIS, and presence, for each label.",
+    "tracks": "Add a Tracks layer of the centroids, and areas and scores to the labels' features.",
     "table": "Save area, centroid, box and scores of each frame as CSV.",
+    "status": "The result, and what went wrong.",
+    "chart": "J and F over time.",
 }
 
 
 def masks_of(layer: Any) -> Masks:
-    """Return the labels of a napari Labels layer; of a tracking run, its finished frames and scores.
+    """Return the labels of a Labels layer; for a tracking run, finished frames with their scores.
 
     Raises
     ------
     StoreError
-        If the layer has not two or three axes.
+        If the layer does not have two or three axes.
     """
     if isinstance(layer.data, EditableLabels):
         from napari_samexp.io.labels import LabelStore
@@ -51,18 +53,18 @@ def masks_of(layer: Any) -> Masks:
     return array_masks(layer.data)
 
 
-def evaluate_layers(found: Any, ground_truth: Any) -> Evaluation:
-    """Return the scores of a Labels layer against another; see `evaluate_masks`. Slow: for a thread."""
-    return evaluate_masks(masks_of(found), masks_of(ground_truth))
+def evaluate_layers(layer: Any, ground_truth: Any) -> Evaluation:
+    """Return the scores of a Labels layer against another, as `evaluate_masks`; slow, so call it on a thread."""
+    return evaluate_masks(masks_of(layer), masks_of(ground_truth))
 
 
 def show_regions(viewer: Any, layer: Any, regions: list[Region]) -> Any:
-    """Add a Tracks layer of centroids, and put what is known of each label into the layer's features."""
+    """Add a Tracks layer of the centroids, and set the layer's features from the regions."""
     import pandas as pd
 
     data, features = track_points(regions)
-    known = label_features(regions)
-    layer.features = pd.DataFrame({**known, "name": [for_napari(name) for name in known["name"]]})
+    table = label_features(regions)
+    layer.features = pd.DataFrame({**table, "name": [for_napari(name) for name in table["name"]]})
     if not len(data):
         return None
     lies = {"scale": layer.scale, "translate": layer.translate}
@@ -72,7 +74,7 @@ def show_regions(viewer: Any, layer: Any, regions: list[Region]) -> Any:
 
 
 class MeasuringDock(QWidget):
-    """Two Labels layers to choose, and what can be measured of them.
+    """Measures a Labels layer, against another one or by itself.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ class MeasuringDock(QWidget):
         self.labels, self.ground_truth = QComboBox(), QComboBox()
         self.evaluate, self.tracks = QPushButton("Evaluate"), QPushButton("Centroids as tracks")
         self.table = QPushButton("Table…")
-        self.status, self.chart = PlainLabel("Choose labels."), PlainLabel()
+        self.status, self.chart = PlainLabel("Choose a Labels layer."), PlainLabel()
         self._build()
         self._list_layers()
         layers = viewer.layers.events
@@ -99,22 +101,24 @@ class MeasuringDock(QWidget):
         self.table.clicked.connect(self._save)
 
     def start_evaluation(self) -> None:
-        """Compare the chosen layers, on a thread."""
-        found, ground_truth = self._chosen(self.labels), self._chosen(self.ground_truth)
-        if found is None or ground_truth is None or found is ground_truth:
+        """Evaluate the chosen layers on a thread."""
+        layer, ground_truth = self._chosen(self.labels), self._chosen(self.ground_truth)
+        if layer is None or ground_truth is None or layer is ground_truth:
             self.status.setText("Choose two Labels layers.")
             return
-        self._start(partial(evaluate_layers, found, ground_truth), partial(self._evaluated, found))
+        self._start(partial(evaluate_layers, layer, ground_truth), partial(self._evaluated, layer))
 
-    def _evaluated(self, found: Any, made: Evaluation) -> None:
-        self.evaluation = made
-        news.measured.emit(found, made)
+    def _evaluated(self, layer: Any, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+        dock_signals.evaluated.emit(layer, evaluation)
         lines = [
             f"{s.name}: J {s.j.mean:.3f}, F {s.f.mean:.3f}, J&F {s.jf:.3f}, presence {s.presence:.3f}"
-            for s in made.labels
+            for s in evaluation.labels
         ]
-        self.status.setText("\n".join([*lines, f"J&F {made.jf:.3f}, {made.left_out} frames left out"]))
-        chart = np.ascontiguousarray(evaluation_chart(made))
+        self.status.setText(
+            "\n".join([*lines, f"J&F {evaluation.jf:.3f}, {evaluation.left_out} frames left out"])
+        )
+        chart = np.ascontiguousarray(evaluation_chart(evaluation))
         height, width = chart.shape[:2]
         image = QImage(chart.data, width, height, 3 * width, QImage.Format.Format_RGB888)
         self.chart.setPixmap(QPixmap.fromImage(image).scaledToWidth(max(200, self.width() - 24)))
@@ -122,7 +126,7 @@ class MeasuringDock(QWidget):
     def _start_regions(self, then: Any) -> None:
         layer = self._chosen(self.labels)
         if layer is None:
-            self.status.setText("Choose labels.")
+            self.status.setText("Choose a Labels layer.")
             return
         self._start(partial(_all_regions, layer), partial(then, layer))
 
@@ -152,11 +156,11 @@ class MeasuringDock(QWidget):
     def _list_layers(self, event: Any = None) -> None:
         names = [layer.name for layer in self._viewer.layers if isinstance(layer, Labels)]
         for choice in (self.labels, self.ground_truth):
-            kept = choice.currentText()
+            current = choice.currentText()
             choice.clear()
             choice.addItems(names)
-            if kept in names:
-                choice.setCurrentText(kept)
+            if current in names:
+                choice.setCurrentText(current)
 
     def _build(self) -> None:
         form = QFormLayout()
@@ -165,15 +169,12 @@ class MeasuringDock(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         for name, tip in _TIPS.items():
-            widget = getattr(self, name)
-            widget.setObjectName(f"measure_{name}")
-            widget.setToolTip(tooltip(tip))
+            named(getattr(self, name), f"measure_{name}", tip)
         for widget in (self.evaluate, self.tracks, self.table, self.status, self.chart):
             layout.addWidget(widget)
         self.status.setWordWrap(True)
-        self.status.setObjectName("measure_status")
         for choice in (self.labels, self.ground_truth):
-            _shrinkable(choice)
+            shrinkable(choice)
         layout.addStretch(1)
 
 

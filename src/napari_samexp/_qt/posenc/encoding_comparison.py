@@ -1,4 +1,4 @@
-"""A second model beside the first, in napari's grid view."""
+"""A second model next to the first, in napari's grid view."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from napari_samexp.posenc.map import PosencMap
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAX_SIDE, EncodingSpec
 from napari_samexp.session.encodings import EncodingSource, MapRequest
 
-__all__ = ["Comparison", "same_share"]
+__all__ = ["EncodingComparison", "same_share"]
 
 
-class Comparison:
-    """Asks for the second model's map of what the first one shows, and puts the two side by side.
+class EncodingComparison:
+    """Requests the second model's map for what the first one shows, and shows both side by side.
 
     Parameters
     ----------
     source : EncodingSource
-        The second model's.
+        Of the second model.
     """
 
     def __init__(self, viewer: Any, layers: EncodingLayers, source: EncodingSource) -> None:
         self._viewer, self._layers, self._source = viewer, layers, source
-        self._kept: tuple[bool, Any] | None = None  # what grid view was before
+        self._grid_before: tuple[bool, Any] | None = None  # enabled, shape
 
     def part_beside(self, part: EncodingSpec) -> EncodingSpec | None:
-        """Return what of the second model is shown beside a part of the first; None without a second one.
+        """Return the second model's counterpart of an encoding of the first; None without a second model.
 
         Raises
         ------
@@ -40,7 +40,7 @@ class Comparison:
         return self._source.part(part.name if part.name in names else ABSOLUTE)
 
     def request(self, part: EncodingSpec, first: MapRequest, dtype: str) -> None:
-        """Ask for the same part, on a grid that is as much finer or coarser than the model's own.
+        """Request the same encoding, on a grid scaled as much from the model's own.
 
         Raises
         ------
@@ -56,26 +56,27 @@ class Comparison:
         self._source.request(MapRequest(other.name, grid, first.window_tile, dtype))
 
     def show(self, made: PosencMap) -> None:
-        """Show the second map, the first to the left and this one to the right."""
+        """Show the second map to the right of the first."""
         grid = grid_of(self._viewer)
-        if self._kept is None:
-            self._kept = bool(grid.enabled), grid.shape
+        if self._grid_before is None:
+            self._grid_before = bool(grid.enabled), grid.shape
             grid.shape, grid.enabled = (-1, 2), True
         self._layers.show(1, made)
 
     def end(self) -> None:
-        """Take the second map away, and leave grid view as it was."""
+        """Remove the second map, and restore grid view."""
         self._layers.drop(1)
-        if self._kept is not None:
-            grid, kept = grid_of(self._viewer), self._kept
-            self._kept = None
-            grid.enabled, grid.shape = kept
+        if self._grid_before is not None:
+            grid, before = grid_of(self._viewer), self._grid_before
+            self._grid_before = None
+            grid.enabled, grid.shape = before
             self._viewer.reset_view()
 
 
-def same_share(asked: tuple[int, int], own: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """Return the grid that is as large a share of `other` as `asked` is of `own`."""
+def same_share(requested: tuple[int, int], own: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Return the grid that is to `other` what `requested` is to `own`."""
     height, width = (
-        min(max(1, round(size * theirs / ours)), MAX_SIDE) for size, ours, theirs in zip(asked, own, other)
+        min(max(1, round(size * theirs / ours)), MAX_SIDE)
+        for size, ours, theirs in zip(requested, own, other)
     )
     return height, width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,49 +11,34 @@ from psygnal import Signal
 
 from napari_samexp._qt.connections import Connections
 from napari_samexp._qt.posenc.encoding_frame import (
+    Spot,
     Surroundings,
     grid_of,
     is_encoding,
-    lies_at,
-    over_axes,
     surroundings,
 )
 from napari_samexp._qt.posenc.encoding_slot import KINDS, MAP, NORM, SIMILARITY, EncodingSlot
 from napari_samexp._qt.shortcuts import ENCODINGS
 from napari_samexp.posenc.map import PosencMap
 
-__all__ = ["EncodingLayers", "Spot"]
+__all__ = ["EncodingLayers"]
 
 Values = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """A place under the pointer: which model's (0 or 1), and where, from 0 to 1 down and to the right."""
-
-    slot: int
-    down: float
-    right: float
-
-    def on(self, made: PosencMap) -> tuple[int, int]:
-        """Return the (y, x) of this place in a map."""
-        height, width = made.hw
-        return int(self.down * height), int(self.right * width)
-
-
 class EncodingLayers:
-    """Shows one or two maps in a viewer, updates them in place, and takes them away.
+    """Shows one or two maps in a viewer, updates them in place, and removes them.
 
     Parameters
     ----------
     later : callable
-        Runs what it is given once napari is done with the layer that it is adding or removing.
+        Runs a call once napari is done with the layer that it is adding or removing.
 
     Signals
     -------
     channel_changed : no value
     removed : str
-        What a person took away: "map", "norm" or "similarity".
+        The kind of layer that a person removed: "map", "norm" or "similarity".
     pressed : str
         One of the names in `ENCODINGS`, while one of these layers is the active one.
     """
@@ -70,11 +54,11 @@ class EncodingLayers:
         self._slots: dict[int, EncodingSlot] = {}
         self._kinds = {MAP, NORM}
         self._around = Surroundings()
-        self._own_change = self._over = False
+        self._own_change = self._ended = False
         self._per_channel = False
         self._last_channels: tuple[int, ...] = ()
-        self._home = 0  # the first map's channel, which outlives its layer
-        self._stale = False  # while a video comes or goes, the axes are not yet what they will be
+        self._channel = 0  # of the first map; it outlives the layer
+        self._stale = False  # whether axes are about to change, as when a video is added
         connections.add(viewer.layers.events.inserted, self._inserted)
         connections.add(viewer.layers.events.removed, self._removed)
         connections.add(viewer.dims.events.current_step, self._stepped)
@@ -97,8 +81,8 @@ class EncodingLayers:
         return self._slots[slot].layers.get(kind) if slot in self._slots else None
 
     def show(self, slot: int, made: PosencMap) -> None:
-        """Show a map in a slot, in the place of the one that is there."""
-        new, home = slot not in self._slots, self._home
+        """Show a map in a slot, replacing the one that is there."""
+        new, channel = slot not in self._slots, self._channel
         if new:
             self._slots[slot] = EncodingSlot(made)
             self._around = surroundings(self._viewer.layers)
@@ -108,38 +92,38 @@ class EncodingLayers:
             self._viewer.layers.selection.active = self.layer(0)
             self._viewer.reset_view()
         if new and slot == 0:
-            self.go_to_channel(home)  # napari begins in the middle
+            self.go_to_channel(channel)  # napari starts in the middle
 
     def drop(self, slot: int) -> None:
-        """Take the layers of a slot away."""
+        """Remove the layers of a slot."""
         gone = self._slots.pop(slot, None)
         if gone is not None:
             self._remove(gone.layers.values())
             self._arrange()
 
     def keep(self) -> None:
-        """Leave all layers as they are, as the person's own, and follow them no longer."""
+        """Leave all layers as they are, and no longer update them."""
         for _, _, layer in self._all():
             self._unbind(layer)
         self._slots.clear()
 
-    def want(self, kind: str, wanted: bool) -> None:
+    def set_shown(self, kind: str, shown: bool) -> None:
         """Show or hide norms or similarities.
 
-        They are hidden rather than removed: some OpenGL drivers crash when a layer is removed from napari
-        and another one added.
+        They are hidden rather than removed: some OpenGL drivers crash when a layer is removed and another
+        one added.
         """
-        if wanted:
+        if shown:
             self._kinds.add(kind)
         else:
             self._kinds.discard(kind)
         for slot in self._slots.values():
             if kind in slot.layers:
-                slot.layers[kind].visible = wanted
+                slot.layers[kind].visible = shown
         self._arrange()
 
     def set_similarity(self, slot: int, values: Values) -> None:
-        """Show other similarities."""
+        """Show the similarities to another token, (h, w)."""
         layer = self.layer(slot, SIMILARITY)
         if layer is not None and layer.data.shape == values.shape:
             layer.data = values
@@ -147,7 +131,7 @@ class EncodingLayers:
     # ---- channels
 
     def channel(self, slot: int = 0) -> int:
-        """Return the channel of a map that is in view."""
+        """Return the channel of a map in view."""
         layer = self.layer(slot)
         if layer is None:
             return 0
@@ -156,14 +140,14 @@ class EncodingLayers:
         return min(max(place, 0), self._slots[slot].made.channels - 1)
 
     def go_to_channel(self, channel: int) -> None:
-        """Bring a channel of the first map into view."""
+        """Go to a channel of the first map."""
         layer = self.layer(0)
         if layer is not None:
             channel = min(max(channel, 0), self._slots[0].made.channels - 1)
             self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim, float(channel * layer.scale[0]))
 
     def set_contrast(self, *, per_channel: bool) -> None:
-        """Give all channels one contrast, or each its own."""
+        """Set contrast limits over all channels, or per channel."""
         self._per_channel = per_channel
         for number in self._slots:
             self._fit_contrast(number, force=True)
@@ -171,7 +155,7 @@ class EncodingLayers:
     # ---- the pointer
 
     def spot_at(self, position: tuple[float, ...]) -> Spot | None:
-        """Return what is under a point of the world, or None beside all maps."""
+        """Return what is under a point in world coordinates, or None outside all maps."""
         y, x = position[-2:]
         for number, kind, layer in self._all():
             place = self._slots[number].rects[kind].place_of(y, x)
@@ -179,7 +163,7 @@ class EncodingLayers:
                 return Spot(number, *place)
         return None
 
-    # ---- putting layers where they belong
+    # ---- arranging layers
 
     def _arrange(self, only: int | None = None) -> None:
         """Add or update the layers of all slots, or of one."""
@@ -199,7 +183,7 @@ class EncodingLayers:
         self._stepped()
 
     def _set_in_pairs(self) -> None:
-        """Have grid view put what is to be compared side by side: it goes by the order of the layers."""
+        """Order the layers so that grid view puts what is compared side by side."""
         if len(self._slots) < 2:
             return
         layers, slots = self._viewer.layers, [slot.layers for _, slot in sorted(self._slots.items())]
@@ -209,27 +193,16 @@ class EncodingLayers:
                 layers.move(layers.index(layer), place)
 
     def _put(self, slot: EncodingSlot, kind: str, most: int) -> None:
-        made, rect = slot.made, slot.rects[kind]
-        if kind == MAP:
-            # two maps go through their channels together, whichever has more
-            step = (most - 1) / (made.channels - 1) if made.channels > 1 else 1.0
-            data = over_axes(made.values, self._around.axes)
-            lies = lies_at(rect, made.hw, self._around.axes, step)
-            lies["axis_labels"] = ("channel", *(axis.label for axis in self._around.axes), "y", "x")
-            lies["units"] = ("pixel", *(axis.unit for axis in self._around.axes), "pixel", "pixel")
-        else:
-            data = made.norm() if kind == NORM else slot.similarity()
-            lies = lies_at(rect, made.hw)
+        data, lies = slot.content(kind, self._around.axes, most)
         if kind in slot.layers:
-            # never a new layer in the place of one: see `want`
-            slot.update(kind, data, lies)
+            slot.update(kind, data, lies)  # never replaced by a new layer: see `set_shown`
         else:
             slot.added(kind, self._add(slot, kind, data, lies))
 
     def _add(self, slot: EncodingSlot, kind: str, data: Values, lies: dict[str, Any]) -> Any:
         self._own_change = True
         try:
-            layer = self._viewer.add_image(data, **slot.looks(kind), **lies)
+            layer = self._viewer.add_image(data, **slot.settings(kind), **lies)
         finally:
             self._own_change = False
         for name, shortcut in ENCODINGS.items():
@@ -247,9 +220,9 @@ class EncodingLayers:
             return
         channels = tuple(self.channel(number) for number in self._slots)
         if channels == self._last_channels:
-            return  # another slider
+            return  # another slider moved
         self._last_channels = channels
-        self._home = channels[0] if 0 in self._slots else self._home
+        self._channel = channels[0] if 0 in self._slots else self._channel
         if self._per_channel:
             for number in self._slots:
                 self._fit_contrast(number)
@@ -258,7 +231,7 @@ class EncodingLayers:
 
     def _inserted(self, event: Any) -> None:
         if self._slots and not self._own_change and not is_encoding(event.value):
-            self._look_around_soon()
+            self._surroundings_changed()
 
     def _removed(self, event: Any) -> None:
         if self._own_change:
@@ -270,26 +243,26 @@ class EncodingLayers:
                 self._later(lambda kind=kind: self._gone(kind))  # type: ignore[misc]
                 return
         if self._slots:
-            self._look_around_soon()
+            self._surroundings_changed()
 
     def _gone(self, kind: str) -> None:
-        if not self._over:
+        if not self._ended:
             self.removed.emit(kind)
 
     def _grid_switched(self, event: Any = None) -> None:
         self._arrange()
 
-    def _look_around_soon(self) -> None:
+    def _surroundings_changed(self) -> None:
         self._stale = True
-        self._later(self._look_around)
+        self._later(self._update_surroundings)
 
-    def _look_around(self) -> None:
-        """Follow videos and images that came or went; the channel stays."""
-        around, home = surroundings(self._viewer.layers), self._home
-        if not self._over and around != self._around:
+    def _update_surroundings(self) -> None:
+        """Follow videos and images that were added or removed; the channel stays."""
+        around, channel = surroundings(self._viewer.layers), self._channel
+        if not self._ended and around != self._around:
             self._around = around
             self._arrange()
-            self.go_to_channel(home)
+            self.go_to_channel(channel)
         self._stale = False
         self._stepped()
 
@@ -315,6 +288,6 @@ class EncodingLayers:
             layer.bind_key(shortcut.keys, None)
 
     def _end(self) -> None:
-        """Leave the layers to the person, without their keys."""
-        self._over = True
+        """Leave the layers in the viewer, without their keys."""
+        self._ended = True
         self.keep()

@@ -1,4 +1,4 @@
-"""The controls of the dock "Position encodings": names, words and places. No state."""
+"""The controls of the Position encodings dock: names, texts and layout. No state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
+from napari_samexp._qt.controls import Section, button, form, make_bold, named, row, shrinkable
 from napari_samexp._qt.hint_line import HintLine, header_row, help_button
 from napari_samexp._qt.posenc.spectrum_view import FrequencyPlot, SpectrumView
 from napari_samexp._qt.text import PlainLabel, tooltip
-from napari_samexp._qt.tracking.panel import Section, _button, _form, _make_bold, _named, _row, _shrinkable
 from napari_samexp.sam.encoding_spec import MAP_DTYPES, EncodingSpec
 
 __all__ = ["CONTRASTS", "EncodingPanel"]
@@ -28,13 +28,13 @@ DTYPE_WORDS = {
 
 
 class EncodingPanel(QWidget):
-    """Every control of the dock, as attributes that are called as their ``objectName``."""
+    """Every control of the dock, as an attribute named like its ``objectName``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hint, self.help = HintLine(), help_button()
-        self.status = _named(
-            PlainLabel(" "), "status", "The channel, the place under the pointer and its value."
+        self.status = named(
+            PlainLabel(" "), "status", "The channel, the token under the pointer and its value."
         )
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -50,13 +50,13 @@ class EncodingPanel(QWidget):
         column.addStretch(1)
 
     def showEvent(self, event: Any) -> None:
-        """Leave room for two lines, so that nothing jumps; napari's font is known only now."""
+        """Reserve room for two lines; napari's font is only known now."""
         for label in (self.hint, self.status):
             label.setMinimumHeight(2 * label.fontMetrics().lineSpacing())
         super().showEvent(event)
 
     def show_part(self, part: EncodingSpec) -> None:
-        """Set the controls to what a part can be, on its own grid, without saying that they were changed."""
+        """Set the controls to a part's own grid and what it supports, without emitting changes."""
         self.part.setToolTip(tooltip(part.help))
         self.window_tile.setEnabled(part.tiled)
         self.native_grid.setEnabled(part.resizable)
@@ -68,127 +68,127 @@ class EncodingPanel(QWidget):
             slider.blockSignals(False)
 
     def show_download(self, done: int, total: int | None) -> None:
-        """Show how far a download is; `total` is None where unknown."""
+        """Show the progress of a download; `total` is None if unknown."""
         self.download.show()
         self.progress.setMaximum(1000 if total else 0)
         self.progress.setValue(round(1000 * done / total) if total else 0)
         self.progress.setFormat(f"{done / 1e6:.0f} of {(total or 0) / 1e6:.0f} MB")
 
     def show_second(self, wanted: bool) -> None:
-        """Show or hide what only a comparison needs."""
+        """Show or hide the controls of the second model."""
         self.compare_dtype.setVisible(wanted)
         self._compare_dtype_label.setVisible(wanted)
 
-    def say_where(self, lines: Sequence[str]) -> None:
-        """Show what is under the pointer, a line a map, each cut to the dock's width."""
+    def show_pointer(self, lines: Sequence[str]) -> None:
+        """Show what is under the pointer, one line per map, each elided to the dock's width."""
         metrics, width = self.status.fontMetrics(), self.status.width()
         self.status.setText(
             "\n".join(metrics.elidedText(line, Qt.TextElideMode.ElideRight, width) for line in lines)
         )
 
     def _what(self) -> Section:
-        section = Section("Encoding", "Which model's encoding is shown, and which of its parts.")
-        self.model = _named(
+        section = Section("Encoding", "section_encoding", "Which of a model's position encodings is shown.")
+        self.model = named(
             QComboBox(), "model", "The model. Only its tables are read; official files are downloaded once."
         )
-        self.part = _named(QComboBox(), "part", "Which of the model's encodings.")
+        self.part = named(QComboBox(), "part", "Which of the model's encodings to show.")
         self.part.setMaxVisibleItems(24)
-        self.dtype = _dtypes("dtype", "The numbers that the model computes in, or what their rounding does.")
-        self.progress = _named(QProgressBar(), "progress", "How much of the weights is downloaded.")
+        self.dtype = _dtypes(
+            "dtype", "The dtype in which the encoding is computed, or the rounding error against float32."
+        )
+        self.progress = named(QProgressBar(), "progress", "How much of the weights has been downloaded.")
         self.progress.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.cancel = _button("Cancel", "cancel", "Stop the download; it goes on from there the next time.")
-        self.download = _row(self.progress, self.cancel, stretch=0)
+        self.cancel = button("Cancel", "cancel", "Stop the download; the next one continues from there.")
+        self.download = row(self.progress, self.cancel, stretch=0)
         self.download.hide()
         for combo in (self.model, self.part):
-            _shrinkable(combo)
-        form = _form()
-        form.addRow("model", self.model)
-        form.addRow("part", self.part)
-        form.addRow("numbers", self.dtype)
-        section.rows.addLayout(form)
+            shrinkable(combo)
+        layout = form()
+        layout.addRow("model", self.model)
+        layout.addRow("part", self.part)
+        layout.addRow("dtype", self.dtype)
+        section.rows.addLayout(layout)
         section.rows.addWidget(self.download)
         return section
 
     def _grid(self) -> Section:
-        section = Section("Grid", "For how many tokens the encoding is computed.")
+        section = Section("Grid", "section_grid", "The grid of tokens on which the encoding is computed.")
         self.grid_height = _slider("grid_height", "Rows of tokens. (W more, S fewer)")
         self.grid_width = _slider("grid_width", "Columns of tokens. (D more, A fewer)")
-        self.window_tile = _named(
+        self.window_tile = named(
             QCheckBox("window tile"), "window_tile", "Add SAM 2's window table, tiled over the grid. (T)"
         )
         self.window_tile.setChecked(True)
-        self.native_grid = _button(
-            "Model's own grid", "native_grid", "Go back to the grid that the model has."
-        )
-        form = _form()
-        form.addRow("height", self.grid_height)
-        form.addRow("width", self.grid_width)
-        section.rows.addLayout(form)
-        section.rows.addWidget(_row(self.window_tile, self.native_grid))
+        self.native_grid = button("Model's own grid", "native_grid", "Go back to the model's own grid.")
+        layout = form()
+        layout.addRow("height", self.grid_height)
+        layout.addRow("width", self.grid_width)
+        section.rows.addLayout(layout)
+        section.rows.addWidget(row(self.window_tile, self.native_grid))
         return section
 
     def _look(self) -> Section:
-        section = Section("Look", "What is shown of the encoding, and beside which other.")
-        self.contrast = _named(
+        section = Section("Display", "section_display", "What is shown, and which model it is compared with.")
+        self.contrast = named(
             QComboBox(),
             "contrast",
-            "Dark and bright: the 1st and 99th percentile of all channels, or of each channel by itself.",
+            "Contrast limits: the 1st and 99th percentile over all channels, or of each channel.",
         )
         self.contrast.addItems(list(CONTRASTS))
-        self.show_norm = _named(
-            QCheckBox("L2 norm"), "show_norm", "Show the length of every token's vector beside the map."
+        self.show_norm = named(
+            QCheckBox("L2 norm"), "show_norm", "Show the L2 norm of each token's vector next to the map."
         )
         self.show_norm.setChecked(True)
-        self.similarity = _named(
+        self.similarity = named(
             QCheckBox("similarity"),
             "similarity",
-            "Show the cosine of every token with the one under the pointer. A click holds a token, "
-            "the next click lets it go.",
+            "Show the cosine similarity of every token to the one under the pointer. A click holds a token, "
+            "the next click releases it.",
         )
-        self.compare = _named(
+        self.compare = named(
             QComboBox(),
             "compare",
-            "Show a second model beside the first, in napari's grid view. Both go through their channels "
-            "together, from first to last.",
+            "Show a second model next to the first, in napari's grid view. The slider goes through the "
+            "channels of both, from first to last.",
         )
-        _shrinkable(self.compare)
-        self.compare_dtype = _dtypes("compare_dtype", "The numbers that the second model computes in.")
-        form = _form()
-        form.addRow("contrast", self.contrast)
-        form.addRow("beside it", _row(self.show_norm, self.similarity))
-        form.addRow("compare with", self.compare)
-        form.addRow("its numbers", self.compare_dtype)
-        self._compare_dtype_label = form.labelForField(self.compare_dtype)
+        shrinkable(self.compare)
+        self.compare_dtype = _dtypes("compare_dtype", "The dtype of the second model's encoding.")
+        layout = form()
+        layout.addRow("contrast", self.contrast)
+        layout.addRow("also show", row(self.show_norm, self.similarity))
+        layout.addRow("compare with", self.compare)
+        layout.addRow("its dtype", self.compare_dtype)
+        self._compare_dtype_label = layout.labelForField(self.compare_dtype)
         self.show_second(False)
-        section.rows.addLayout(form)
+        section.rows.addLayout(layout)
         return section
 
     def _buttons(self) -> QWidget:
-        self.add_layers = _button(
+        self.add_layers = button(
             "Add layers",
             "add_layers",
-            "Show the encoding in the viewer, and have it follow these controls. Pressed again, what is there "
-            "stays as it is, and new layers follow.",
+            "Show the encoding in the viewer; it follows these controls. Press again to keep these layers as "
+            "they are and add new ones.",
         )
-        self.export = _button(
+        self.export = button(
             "Export…",
             "export",
-            "Save the map as a TIFF stack or NumPy array, or some channels as a PNG sheet.",
+            "Save the map as a TIFF stack or NumPy array, or a contact sheet of channels as PNG.",
         )
-        _make_bold(self.add_layers)
-        return _row(self.add_layers, self.export)
+        make_bold(self.add_layers)
+        return row(self.add_layers, self.export)
 
     def _spectrum(self) -> Section:
-        section = Section("Spectrum", "How fast each channel changes over the grid.")
-        self.spectrum = _named(
+        section = Section("Spectrum", "section_spectrum", "The spatial frequencies of each channel.")
+        self.spectrum = named(
             SpectrumView(),
             "spectrum",
-            "Fourier magnitude of the channel in view, frequency 0 in the middle, brighter is more (log).",
+            "Fourier magnitude of the channel in view: frequency 0 in the middle, log scale.",
         )
-        self.frequencies = _named(
+        self.frequencies = named(
             FrequencyPlot(),
             "frequencies",
-            "The strongest frequency of each channel, in cycles across the map; click to go to a channel.",
+            "The dominant frequency of each channel, in cycles across the map; click to go to a channel.",
         )
         section.rows.addWidget(self.spectrum)
         section.rows.addWidget(self.frequencies)
@@ -196,13 +196,13 @@ class EncodingPanel(QWidget):
 
 
 def _slider(name: str, tip: str) -> QLabeledSlider:
-    slider = _named(QLabeledSlider(Qt.Orientation.Horizontal), name, tip)
+    slider = named(QLabeledSlider(Qt.Orientation.Horizontal), name, tip)
     slider.setRange(2, 128)
     return slider
 
 
 def _dtypes(name: str, tip: str) -> QComboBox:
-    combo = _named(QComboBox(), name, tip)
+    combo = named(QComboBox(), name, tip)
     for dtype in MAP_DTYPES:
         combo.addItem(DTYPE_WORDS[dtype], dtype)
     return combo

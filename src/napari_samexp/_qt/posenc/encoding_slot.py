@@ -1,4 +1,4 @@
-"""The layers of one map, and what of their looks is ours to change."""
+"""The layers of one map, and which of their settings may still be changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp._qt.posenc.encoding_frame import MARK, Rect
+from napari_samexp._qt.posenc.encoding_frame import MARK, Axis, Rect, over_axes, placement
 from napari_samexp._qt.text import for_napari
 from napari_samexp.posenc.map import PosencMap
 
@@ -23,16 +23,16 @@ Limits = tuple[float, float]
 class EncodingSlot:
     """A map, and its layers by kind.
 
-    Names and contrast that are no longer what was set here, a person has set; they stay.
+    A name or contrast that differs from what was set here was set by a person, and stays.
     """
 
     made: PosencMap
     layers: dict[str, Any] = field(default_factory=dict)
     rects: dict[str, Rect] = field(default_factory=dict)
     _limits: dict[str, Limits] = field(default_factory=dict)
-    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # requested for, and as napari made it
+    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # as requested, and as napari made it
 
-    def looks(self, kind: str) -> dict[str, Any]:
+    def settings(self, kind: str) -> dict[str, Any]:
         """Return the settings of a new layer."""
         self._limits[kind] = limits = self.limits(kind)
         return {
@@ -44,32 +44,51 @@ class EncodingSlot:
             "metadata": {MARK: self.made.facts},
         }
 
+    def content(self, kind: str, axes: tuple[Axis, ...], most: int) -> tuple[Values, dict[str, Any]]:
+        """Return a layer's values and placement.
+
+        Parameters
+        ----------
+        axes : tuple of Axis
+            Axes of other layers that the map covers.
+        most : int
+            The most channels of any map shown: the slider goes through the channels of all maps together.
+        """
+        made, rect = self.made, self.rects[kind]
+        if kind != MAP:
+            return (made.norm() if kind == NORM else self.similarity()), placement(rect, made.hw)
+        step = (most - 1) / (made.channels - 1) if made.channels > 1 else 1.0
+        lies = placement(rect, made.hw, axes, step)
+        lies["axis_labels"] = ("channel", *(axis.label for axis in axes), "y", "x")
+        lies["units"] = ("pixel", *(axis.unit for axis in axes), "pixel", "pixel")
+        return over_axes(made.values, axes), lies
+
     def name(self, kind: str) -> str:
-        """Return what a layer is called by itself."""
+        """Return a layer's default name."""
         made = self.made
         words = [made.model, made.part if kind == MAP else f"{made.part} {kind}"]
         return for_napari(" ".join([*words, made.dtype] if made.dtype != "float32" else words))
 
     def limits(self, kind: str, channel: int | None = None) -> Limits:
-        """Return the contrast of a layer by itself, of a map also that of one channel."""
+        """Return a layer's default contrast limits; of a map, those of one channel if given."""
         if kind == SIMILARITY:
             return -1.0, 1.0
         return self.made.limits(channel) if kind == MAP else self.made.norm_limits()
 
     def similarity(self) -> Values:
-        """Return the similarities in view, or none yet."""
+        """Return the similarities shown, (h, w), or zeros."""
         layer = self.layers.get(SIMILARITY)
         if layer is not None and layer.data.shape == self.made.hw:
             return np.asarray(layer.data)
         return np.zeros(self.made.hw, np.float32)
 
     def added(self, kind: str, layer: Any) -> None:
-        """Take a new layer in."""
+        """Register a new layer."""
         self.layers[kind] = layer
         self._names[kind] = self.name(kind), layer.name
 
     def update(self, kind: str, data: Values, lies: dict[str, Any]) -> None:
-        """Give a layer other values, place and name; it may have other axes, as when a video comes or goes."""
+        """Give a layer other values, placement and name; it may get other axes, as when a video is opened."""
         layer = self.layers[kind]
         if not _same(layer.data, data):
             axes = layer.ndim
@@ -86,12 +105,12 @@ class EncodingSlot:
             self._names[kind] = requested, layer.name
 
     def fit_contrast(self, channel: int | None = None, *, force: bool = False) -> None:
-        """Set contrast anew; with `force`, that of the map also where a person has set it.
+        """Update contrast limits; with `force`, those of the map even where a person has set them.
 
         Parameters
         ----------
         channel : int, optional
-            Whose own contrast the map shall have, in the place of that of all channels.
+            Use the limits of this channel instead of those of all channels.
         """
         for kind, layer in self.layers.items():
             limits = self.limits(kind, channel)
@@ -101,6 +120,6 @@ class EncodingSlot:
 
 
 def _same(shown: Any, data: Values) -> bool:
-    """Whether two arrays are the same numbers in memory; of a map, every view is a new object."""
+    """Whether two arrays are views of the same memory; every view of a map is a new object."""
     there = shown.__array_interface__["data"] == data.__array_interface__["data"]
     return bool(there and shown.shape == data.shape and shown.strides == data.strides)

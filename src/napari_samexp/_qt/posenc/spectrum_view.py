@@ -1,4 +1,4 @@
-"""What Fourier says of a channel, and of all channels at once."""
+"""Plots of the Fourier spectrum of one channel, and of the dominant frequencies of all channels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["FrequencyPlot", "Series", "SpectrumView", "spectrum_image"]
 Floats = npt.NDArray[np.float32]
 COLOURS = (QColor(64, 160, 255), QColor(255, 153, 51))  # of the first and the second model
 _MARGIN, _LINE = 4, 14
-MOST_PIXELS = 118  # a side
+MAX_PIXELS = 118  # per side
 _DECADES = 3.0  # of magnitude, from dark to bright
 
 
 def spectrum_image(magnitude: Floats) -> npt.NDArray[np.uint8]:
-    """Return a magnitude as colours (h, w, 3), three decades from dark to bright; none at all is dark.
+    """Return a magnitude (h, w) as colours (h, w, 3): three decades from dark to bright, all zeros dark.
 
-    More than `MOST_PIXELS` a side are drawn together, so that no peak falls between pixels.
+    Above `MAX_PIXELS` per side, blocks are reduced to their maximum, so that no peak is lost.
     """
     magnitude = _peaks(magnitude)
     most = float(magnitude.max())
@@ -39,8 +39,8 @@ def spectrum_image(magnitude: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _peaks(magnitude: Floats) -> Floats:
-    """Return the greatest values of square blocks."""
-    factor = -(-max(magnitude.shape) // MOST_PIXELS)
+    """Return the maxima of square blocks."""
+    factor = -(-max(magnitude.shape) // MAX_PIXELS)
     height, width = (-(-size // factor) * factor for size in magnitude.shape)
     padded = np.zeros((height, width), np.float32)
     padded[: magnitude.shape[0], : magnitude.shape[1]] = magnitude
@@ -48,17 +48,17 @@ def _peaks(magnitude: Floats) -> Floats:
     return np.asarray(blocks.max(axis=(1, 3)))
 
 
-class _Painted(QWidget):
+class _Plot(QWidget):
     def __init__(self, height: int, name: str) -> None:
         super().__init__()
-        self._wanted = QSize(260, height)
+        self._size = QSize(260, height)
         self.setMinimumHeight(height)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setAccessibleName(name)
 
     def sizeHint(self) -> QSize:
-        """Return the size it would like."""
-        return self._wanted
+        """Return the preferred size."""
+        return self._size
 
     def _begin(self) -> tuple[QPainter, QColor]:
         painter = QPainter(self)
@@ -68,11 +68,11 @@ class _Painted(QWidget):
         return painter, self.palette().color(QPalette.ColorRole.WindowText)
 
     def _colour_of(self, place: int) -> QColor:
-        """Return the first or second model's colour, as napari's theme of now lets it be read."""
+        """Return the first or second model's colour, legible in the current theme."""
         return legible(COLOURS[place % 2], self.palette().color(QPalette.ColorRole.Window))
 
 
-class SpectrumView(_Painted):
+class SpectrumView(_Plot):
     """The Fourier magnitude of one channel of each map, side by side."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class SpectrumView(_Painted):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the images as large as they fit."""
+        """Draw the spectra as large as they fit."""
         painter, text = self._begin()
         if not self.images:
             painter.setPen(faint(text, 150))
@@ -109,8 +109,8 @@ class Series:
     values: Floats
 
 
-class FrequencyPlot(_Painted):
-    """A dot for each channel: its index to the right, its strongest frequency upwards."""
+class FrequencyPlot(_Plot):
+    """A scatter plot: channel index to the right, dominant frequency upwards."""
 
     channel_chosen = Signal(int)
 
@@ -146,24 +146,24 @@ class FrequencyPlot(_Painted):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         for place, series in sorted(self.series.items()):
             self._paint_dots(painter, area, series.values, highest, self._colour_of(place))
-        self._paint_words(painter, area, highest, text)
+        self._paint_labels(painter, area, highest, text)
         if 0 in self.series:
             x = area.left() + _across(self._current, len(self.series[0].values)) * area.width()
             painter.setPen(QPen(text, 1.2))
             painter.drawLine(QPointF(x, area.top()), QPointF(x, area.bottom()))
 
     def mousePressEvent(self, event: Any) -> None:
-        """Ask for the channel under the mouse."""
+        """Choose the channel under the mouse."""
         if event.button() == Qt.MouseButton.LeftButton and 0 in self.series:
             self.channel_chosen.emit(self._channel_at(event.position().x()))
 
     def mouseMoveEvent(self, event: Any) -> None:
-        """Ask for the channel under the mouse while dragging."""
+        """Choose the channel under the mouse while dragging."""
         if event.buttons() & Qt.MouseButton.LeftButton and 0 in self.series:
             self.channel_chosen.emit(self._channel_at(event.position().x()))
 
     def event(self, event: QEvent) -> bool:
-        """Say the numbers of the channel under the mouse."""
+        """Show the frequency of the channel under the mouse as a tooltip."""
         if event.type() == QEvent.Type.ToolTip and 0 in self.series:
             channel = self._channel_at(event.pos().x())
             cycles = float(self.series[0].values[channel])
@@ -188,7 +188,7 @@ class FrequencyPlot(_Painted):
             y = area.bottom() - 2 - float(value) / highest * (area.height() - 4)
             painter.drawEllipse(QPointF(x, y), 1.6, 1.6)
 
-    def _paint_words(self, painter: QPainter, area: QRectF, highest: float, text: QColor) -> None:
+    def _paint_labels(self, painter: QPainter, area: QRectF, highest: float, text: QColor) -> None:
         for line, (place, series) in enumerate(sorted(self.series.items())):
             painter.setPen(self._colour_of(place))
             order = f"order {frequency_order(series.values):+.2f}"

@@ -1,4 +1,4 @@
-"""The demo's window: the sample image, the clip, the dock, and a recording that is ready to be tracked."""
+"""The window of the demo: sample image, clip, dock, and a recording ready to be tracked."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from napari_samexp.io.video import open_video
 
 __all__ = ["fill", "main"]
 
-SETTLED_MS = 300  # for the dock to have taken its width from the canvas
+SETTLE_MS = 300  # until the dock has its width
 
 
 def fill(viewer: Any, folder: Path) -> Any:
     """Show what `napari-samexp demo` prepared in a folder, and return the dock."""
     image, clip = read_image(folder / "prior.png"), folder / "clip.mp4"
-    place = (0, -BESIDE * image.shape[1])
-    viewer.add_image(image, name="image with the object", rgb=True, translate=place)
+    translate = (0, -BESIDE * image.shape[1])
+    viewer.add_image(image, name="image with the object", rgb=True, translate=translate)
     add_video(viewer, open_video(clip), path=clip)
     dock = open_dock(viewer)
     dock.load_prior_from(str(folder / "prior.safetensors"))
-    QTimer.singleShot(SETTLED_MS, viewer.reset_view)
+    QTimer.singleShot(SETTLE_MS, viewer.reset_view)
     return dock
 
 
 def main() -> None:
-    """Open napari with the demo in the folder that is named."""
+    """Open napari with the demo in the folder given as argument."""
     fill(napari.Viewer(title="napari-samexp demo"), Path(sys.argv[1]))
     napari.run()
 

@@ -2,97 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from qtpy.QtWidgets import QFileDialog
-
-from napari_samexp._qt.connections import Connections
+from napari_samexp._qt.dock import Dock
+from napari_samexp._qt.model_choice import ModelChoice
 from napari_samexp._qt.text import tooltip
-from napari_samexp._qt.tracking.panel import Panel
-from napari_samexp._urls import redacted_url
-from napari_samexp.errors import SamexpError
-from napari_samexp.session.models import ModelOffer, ModelState, model_offers
+from napari_samexp.session.models import ModelState
 from napari_samexp.session.session import Session
 
-__all__ = ["ModelControl", "loading_words"]
-
-_FILE = "a file of your own"
+__all__ = ["ModelControl", "loading_progress"]
 
 
 class ModelControl:
-    """The combo box of models, and what it says of loading.
+    """Loads the model that is picked, and shows which one is loaded."""
 
-    Parameters
-    ----------
-    say : callable
-        Shows one sentence.
-    """
-
-    def __init__(
-        self, panel: Panel, session: Session, connections: Connections, say: Callable[..., None]
-    ) -> None:
-        self._panel, self._session, self._say = panel, session, say
-        self._offers = {offer.name: offer for offer in model_offers()}
-        self._fill()
-        connections.add(panel.model.activated, self._chosen)
-        connections.add(session.models.changed, self._show)
+    def __init__(self, dock: Dock) -> None:
+        self._dock, self._combo = dock, dock.panel.model
+        self._session: Session = dock.session
+        self._choice = ModelChoice(self._combo, dock.connections, self._load)
+        dock.connections.add(self._session.models.changed, self._show)
 
     def begin(self) -> None:
         """Load the model that was used last, unless that would download something unasked."""
         name = self._session.settings.model
-        self._select(name)
-        offer = self._offers.get(name)
-        if offer is None or offer.here:
+        if self._choice.is_here(name):
+            self._choice.select(name)
             self._load(name)
         else:
-            self._panel.model.setCurrentIndex(-1)
-
-    def _fill(self) -> None:
-        combo = self._panel.model
-        for offer in self._offers.values():
-            combo.addItem(_title(offer), offer.name)
-        combo.insertSeparator(combo.count())
-        combo.addItem("Choose a file …", _FILE)
-
-    def _chosen(self, place: int) -> None:
-        name = self._panel.model.itemData(place)
-        if name == _FILE:
-            name = self._ask_file()
-        if name:
-            self._load(name)
-        else:
-            self._select(self._session.models.state.name)
-
-    def _ask_file(self) -> str:
-        path, _ = QFileDialog.getOpenFileName(
-            self._panel,
-            "Weights of SAM 2, SAM 2.1 or EdgeTAM",
-            "",
-            "Weights (*.safetensors *.pt *.pth);;All files (*)",
-        )
-        return str(path)
+            self._choice.select("")
 
     def _load(self, name: str) -> None:
-        try:
+        with self._dock.errors_shown():
             self._session.load_model(name)
-        except SamexpError as error:
-            self._say(str(error), error.code)
-
-    def _select(self, name: str) -> None:
-        combo = self._panel.model
-        place = combo.findData(name)
-        if place < 0 and name:
-            combo.insertItem(0, Path(redacted_url(name)).name, name)
-            place = 0
-        combo.setCurrentIndex(place)
 
     def _show(self, state: ModelState) -> None:
         if state.name:
-            self._select(state.name)
+            self._choice.select(state.name)
         if state.info is not None:
             info = state.info
-            self._panel.model.setToolTip(
+            self._combo.setToolTip(
                 tooltip(
                     f"{info.name} on {info.device} ({info.dtype}), {info.parameters / 1e6:.1f} million parameters.\n"
                     "Choose another to load it; official ones are downloaded once."
@@ -100,18 +46,10 @@ class ModelControl:
             )
 
 
-def loading_words(state: ModelState) -> str:
-    """Return how far loading is, in words."""
+def loading_progress(state: ModelState) -> str:
+    """Return how far loading is, such as "downloaded 12 of 156 MB"."""
     if state.doing == "bytes" and state.total:
         return f"downloaded {state.done / 1e6:.0f} of {state.total / 1e6:.0f} MB"
     if state.doing == "recordings" and state.total:
         return f"encoding recording {state.done} of {state.total} again"
     return "a moment" if state.state == "loading" else ""
-
-
-def _title(offer: ModelOffer) -> str:
-    if not offer.bytes:
-        return f"{offer.name} · bundled · {offer.licence}"
-    where = "" if offer.here else " · downloads"
-    advice = " · suggested without a GPU" if offer.suggested else ""
-    return f"{offer.name} · {offer.bytes / 1e6:.0f} MB · {offer.licence}{where}{advice}"

@@ -1,4 +1,4 @@
-"""The layers that clicks go to. napari's (y, x) becomes (x, y) here, and nowhere else."""
+"""The layers of a prompt. Only here, napari's (y, x) becomes (x, y)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Snapshot = tuple[npt.NDArray[np.float64], tuple[str, ...]]
 
 
 class PromptLayers:
-    """The Points layer of a prompt on an Image layer, and on demand a Shapes layer for a box.
+    """The Points layer of a prompt on an Image layer, and a Shapes layer for a box if one is drawn.
 
-    The feature ``role`` of a point says whether it is object or background; colours and symbols follow.
+    The feature ``role`` of a point is "object" or "background", and sets its colour and symbol.
 
     Parameters
     ----------
     viewer : napari.components.ViewerModel
     image : napari.layers.Image
-        The image to be clicked on.
+        The image to click on.
     role : callable
-        Gives the role of the next left click.
+        Returns the role of the next left click.
     later : callable, optional
-        Runs what it is given once the window is idle.
+        Runs a call once the event loop is idle.
     """
 
     changed = Signal()
@@ -60,7 +60,7 @@ class PromptLayers:
         self._history: list[Snapshot] = []
         self.box: Any = None
         self.points = self._add_points()
-        self._before = self._snapshot()
+        self._last_snapshot = self._snapshot()
         self._connect()
 
     @property
@@ -81,7 +81,7 @@ class PromptLayers:
         plane : tuple of int
             The index on every axis before (y, x).
         extra : (y, x), optional
-            One more point, of the object, as under a hovering mouse.
+            One more point, such as the one under the mouse.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class PromptLayers:
         return Prompt(yx[:, ::-1].astype(np.float32), labels, self._box_on(plane))
 
     def add_box_layer(self) -> Any:
-        """Return the Shapes layer for a box, ready to be drawn in."""
+        """Return the Shapes layer for a box, in drawing mode."""
         if self.box is None or self.box not in self._viewer.layers:
             self.box = self._viewer.add_shapes(
                 ndim=self._image.ndim,
@@ -109,7 +109,7 @@ class PromptLayers:
             )
             self.box.events.data.connect(self._box_changed)
             self.box.mouse_drag_callbacks.append(self._drawing)
-            # napari's own R there would begin another rectangle
+            # R in a Shapes layer would start another rectangle
             self.box.bind_key(TRACKING["record"].keys, lambda layer: self.record_asked.emit(), overwrite=True)
         self.box.mode = "add_rectangle"
         self._viewer.layers.selection.active = self.box
@@ -121,7 +121,7 @@ class PromptLayers:
         self.points.mode = "add"
 
     def add_point(self, x: float, y: float, plane: tuple[int, ...], role: str) -> None:
-        """Add a point at (x, y) in the image's pixels."""
+        """Add a point at (x, y), in pixels of the image."""
         self._set_next_role(role)
         self.points.add(np.array([*plane, y, x], float))
 
@@ -134,7 +134,7 @@ class PromptLayers:
                 self.box.data = []
 
     def undo(self, *_: Any) -> None:
-        """Take the last change of the points back."""
+        """Undo the last change to the points."""
         if not self._history:
             return
         data, roles = self._history.pop()
@@ -151,7 +151,7 @@ class PromptLayers:
         self.points.remove_selected()
 
     def remove(self) -> None:
-        """Disconnect, and take the layers out of the viewer."""
+        """Disconnect, and remove the layers from the viewer."""
         self.points.events.data.disconnect(self._points_changed)
         self.points.events.features.disconnect(self._features_changed)
         with suppress(ValueError):
@@ -175,7 +175,7 @@ class PromptLayers:
         )
 
     def _connect(self) -> None:
-        # the order counts: the role must be set before napari's own callback adds the point
+        # first, so that the role is set before napari adds the point
         self.points.mouse_drag_callbacks.insert(0, self._pressed)
         self.points.events.data.connect(self._points_changed)
         self.points.events.features.connect(self._features_changed)
@@ -191,7 +191,7 @@ class PromptLayers:
         self._set_next_role(BACKGROUND if other else self._role())
 
     def _set_next_role(self, role: str) -> None:
-        # while points are selected, napari gives defaults to them too
+        # napari also applies new defaults to selected points
         self.points.selected_data = set()
         self.points.feature_defaults = _features((role,))
 
@@ -203,16 +203,16 @@ class PromptLayers:
         if (
             not self._quiet
             and len(self._roles()) == len(self.points.data)
-            and self._snapshot()[1] != self._before[1]
+            and self._snapshot()[1] != self._last_snapshot[1]
         ):
             self._changed(remember=True)
 
     def _drawing(self, layer: Any, event: Any) -> Iterator[None]:
-        """Once a box is drawn, let the next click add a point again."""
+        """Return to adding points once a box is drawn."""
         yield
         while event.type == "mouse_move":
             yield
-        # after napari has ended the drawing as well
+        # once napari has finished drawing
         self._later(lambda: self.arm() if self.alive and len(layer.data) else None)
 
     def _box_changed(self, event: Any) -> None:
@@ -234,8 +234,8 @@ class PromptLayers:
 
     def _changed(self, remember: bool) -> None:
         if remember:
-            self._history = [*self._history, self._before][-_UNDO_STEPS:]
-        self._before = self._snapshot()
+            self._history = [*self._history, self._last_snapshot][-_UNDO_STEPS:]
+        self._last_snapshot = self._snapshot()
         self._follow_roles()
         self.changed.emit()
 
@@ -244,7 +244,7 @@ class PromptLayers:
         if len(self.points.data):
             self.points.refresh_colors(update_color_mapping=False)
             symbols = [SYMBOLS[role] for role in self._roles()]
-            if [str(symbol) for symbol in self.points.symbol] != symbols:  # setting them draws all anew
+            if [str(symbol) for symbol in self.points.symbol] != symbols:  # setting them redraws everything
                 self.points.symbol = symbols
         self._quiet = False
 
@@ -277,6 +277,6 @@ class PromptLayers:
 
 
 def _features(roles: tuple[str, ...]) -> Any:
-    import pandas as pd  # takes long; the dock imports it aside
+    import pandas as pd  # slow; the dock imports it on a thread
 
     return pd.DataFrame({"role": pd.Categorical(list(roles), categories=[OBJECT, BACKGROUND])})

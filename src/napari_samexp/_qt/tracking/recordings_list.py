@@ -1,4 +1,4 @@
-"""The recordings of a prior as people see them: an image, a name, a label, scores, and a switch."""
+"""The list of recordings: thumbnail, name, label, scores and a checkbox each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ICON = 40
 
 
 class RecordingsList(QListWidget):
-    """A list of recordings; what a person does to them is asked for by signals.
+    """A list of recordings; edits are requested by signals.
 
     Signals
     -------
@@ -69,7 +69,7 @@ class RecordingsList(QListWidget):
         self._shortcut("undo_recording", self.undone.emit)
 
     def show_recordings(self, infos: Sequence[RecordingInfo], undoable: bool = False) -> None:
-        """Show these recordings and keep the selection."""
+        """Show these recordings, and keep the selection."""
         current = self.current_key()
         self._infos = {info.key: info for info in infos}
         self._undoable = undoable
@@ -83,25 +83,25 @@ class RecordingsList(QListWidget):
         self.blockSignals(False)
 
     def current_key(self) -> str | None:
-        """Return the selected recording's key."""
+        """Return the key of the selected recording, or None."""
         item = self.currentItem()
         return None if item is None else str(item.data(_KEY))
 
     def remove_current(self) -> None:
-        """Ask for the selected recording's removal."""
+        """Request the removal of the selected recording."""
         key = self.current_key()
         if key is not None:
             self.removed.emit(key)
 
     def relabel_current(self) -> None:
-        """Ask a person for the selected recording's label."""
+        """Ask for a new label of the selected recording."""
         key = self.current_key()
         if key is None:
             return
-        value, sure = QInputDialog.getInt(
+        value, accepted = QInputDialog.getInt(
             self, "Label", "Label of this recording:", self._infos[key].label, 1, 65535
         )
-        if sure:
+        if accepted:
             self.relabelled.emit(key, value)
 
     def rename_current(self) -> None:
@@ -112,7 +112,7 @@ class RecordingsList(QListWidget):
     # ---- Qt
 
     def paintEvent(self, event: Any) -> None:
-        """Say what will be here while there is nothing."""
+        """Show a placeholder text while the list is empty."""
         super().paintEvent(event)
         if not self.count():
             painter = QPainter(self.viewport())
@@ -126,19 +126,19 @@ class RecordingsList(QListWidget):
         return QSize(220, 2 * (_ICON + 6))
 
     def dragEnterEvent(self, event: Any) -> None:
-        """Let prior files in."""
+        """Accept prior files."""
         if _prior_in(event) is None:
             super().dragEnterEvent(event)
         else:
             event.acceptProposedAction()
 
     def dragMoveEvent(self, event: Any) -> None:
-        """Let prior files in."""
+        """Accept prior files."""
         if _prior_in(event) is not None:
             event.acceptProposedAction()
 
     def dropEvent(self, event: Any) -> None:
-        """Ask for the prior of a file to be loaded."""
+        """Request that a prior file is loaded."""
         path = _prior_in(event)
         if path is not None:
             event.acceptProposedAction()
@@ -186,7 +186,7 @@ def _item(info: RecordingInfo) -> QListWidgetItem:
         "Ticked recordings are used. Double-click renames; right-click for more.",
     ]
     if not info.usable:
-        notes.insert(0, "Made with another model, so it is not used; choose that model, or record again.")
+        notes.insert(0, "Recorded with another model, so it is not used; choose that model, or record again.")
     item.setToolTip(tooltip("\n".join(notes)))
     return item
 
@@ -204,7 +204,7 @@ def _icon(pixels: Any) -> QIcon:
     rgb = np.ascontiguousarray(pixels, np.uint8)
     height, width = rgb.shape[:2]
     image = QImage(rgb.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QIcon(QPixmap.fromImage(image.copy()))  # the copy owns its pixels
+    return QIcon(QPixmap.fromImage(image.copy()))  # a copy, because QImage does not own the array
 
 
 def _prior_in(event: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The Labels layer over a run's store: drawn anew only when what is in view has changed on disk."""
+"""The Labels layer of a run, redrawn only when the frame in view has changed on disk."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from napari_samexp._qt.image_layers import spatial_settings, time_of
 from napari_samexp._qt.text import for_napari
 from napari_samexp.types import ObjectScore
 
-if TYPE_CHECKING:  # zarr takes long to import, and the window would wait for it
+if TYPE_CHECKING:  # zarr is slow to import, and the window would wait for it
     from napari_samexp.io.label_edits import EditableLabels
 
 __all__ = ["OF_A_DOCK", "RunLabels", "labels_settings"]
 
-OF_A_DOCK = "napari-samexp run"  # in the metadata of a layer that a dock has added for its own run
+OF_A_DOCK = "napari-samexp run"  # metadata key of a layer that a dock added for its own run
 
-# napari takes as long over a layer's new features as over the frame; they are seen under a resting mouse only
+# setting features costs napari as much as drawing the frame, and they are only shown under a resting mouse
 _SETTLE_MS = 150
 
 
 def labels_settings(labels: EditableLabels) -> dict[str, Any]:
-    """Return what napari's Labels layer should know about a run's labels."""
+    """Return the settings of the Labels layer of a run."""
     return {
         "name": for_napari(labels.path.stem),
         "axis_labels": ("t", "y", "x"),
         "opacity": 0.6,
-        # napari's own begin with a brown that is hardly seen over images; this order begins with bright yellow
+        # napari's default starts with a brown that is hard to see; this seed starts with bright yellow
         "colormap": label_colormap(49, seed=0.46),
     }
 
@@ -44,10 +44,10 @@ class RunLabels:
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._scores: tuple[dict[int, ObjectScore], dict[int, str], bool] = {}, {}, False
-        self._settled = QTimer()
-        self._settled.setSingleShot(True)
-        self._settled.setInterval(_SETTLE_MS)
-        self._settled.timeout.connect(self._enter_scores)
+        self._settle_timer = QTimer()
+        self._settle_timer.setSingleShot(True)
+        self._settle_timer.setInterval(_SETTLE_MS)
+        self._settle_timer.timeout.connect(self._enter_scores)
         self.layer: Any = None
 
     @property
@@ -61,14 +61,14 @@ class RunLabels:
         return time_of(self.layer, self._viewer.dims)
 
     def show(self, labels: EditableLabels | None, video: Any) -> None:
-        """Show labels; those of another run stay in the viewer as a layer of their own."""
+        """Show labels; the layer of another run stays in the viewer."""
         if labels is None:
             self._drop()
         elif not self.shown or self.layer.data is not labels:
             self.layer = self._layer_of(labels) or self._add(labels, video)
 
     def written(self, index: int) -> None:
-        """Draw anew if this frame is in view."""
+        """Redraw if this frame is in view."""
         if self.shown and self.layer.visible and self.frame == index:
             self.layer.refresh(extent=False, thumbnail=False)
 
@@ -77,15 +77,15 @@ class RunLabels:
     ) -> None:
         """Put the scores of the frame in view into the layer's features, which napari shows under the mouse.
 
-        That is done once the slider rests, since each step would feel it.
+        Delayed until the slider rests, because it is slow.
         """
         self._scores = scores, names, painted
-        self._settled.start()
+        self._settle_timer.start()
 
     def _enter_scores(self) -> None:
         if not self.shown:
             return
-        import pandas as pd  # takes long, and is there by now
+        import pandas as pd  # slow to import, but imported by now
 
         scores, names, painted = self._scores
         rows = [(0, "", None, None, None)]
@@ -104,7 +104,7 @@ class RunLabels:
         return {label: self.layer.get_color(label) for label in names} if self.shown else {}
 
     def _layer_of(self, labels: EditableLabels) -> Any:
-        """Return the layer that has these labels, as after another run of the same store."""
+        """Return the layer of the same store, with these labels, or None."""
         kind = type(labels)
         ours = [layer for layer in self._viewer.layers if isinstance(getattr(layer, "data", None), kind)]
         same = [layer for layer in ours if layer.data.path == labels.path]
@@ -119,12 +119,12 @@ class RunLabels:
         layer = self._viewer.add_labels(
             labels, metadata={OF_A_DOCK: True}, **{**labels_settings(labels), **lies}
         )
-        if active is not None:  # the person was doing something with it
+        if active is not None:  # a person may be working with it
             self._viewer.layers.selection.active = active
         return layer
 
     def _drop(self) -> None:
-        # the store may be about to be replaced, and a layer would go on reading it
+        # the store may be replaced, and a layer would still read it
         if self.shown:
             self._viewer.layers.remove(self.layer)
         self.layer = None

@@ -1,4 +1,4 @@
-"""How far a run is, in the dock and in napari's activity dock."""
+"""The progress of a run, in the dock and in napari's activity dock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from napari_samexp.session.jobs import JobState
 
 __all__ = ["RunProgress", "progress_words"]
 
-_EVERY_S = 0.1  # people do not read faster, and drawing costs
-# napari's bars let all of Qt go on at each update, which draws the canvas in the middle of ours
+_EVERY_S = 0.1  # nobody reads faster, and drawing is not free
+# napari's progress bars process events at each update, which draws the canvas within our slot
 _ACTIVITY_EVERY_S = 1.0
 
 
@@ -33,7 +33,7 @@ class RunProgress:
         bar.setFormat("")
 
     def show(self, job: JobState) -> None:
-        """Show how the job stands."""
+        """Show the progress of a job."""
         now = time.monotonic()
         if job.state == self._drawn[1] and now - self._drawn[0] < _EVERY_S and job.done < job.total:
             return
@@ -44,7 +44,7 @@ class RunProgress:
         self._show_activity(job, now)
 
     def close(self) -> None:
-        """Take the bar out of the activity dock."""
+        """Remove the bar from the activity dock."""
         if self._activity is not None:
             self._activity.close()
             self._activity = None
@@ -54,7 +54,7 @@ class RunProgress:
             self.close()
             self._activity_due = None
         elif self._activity_due is None:
-            self._activity_due = now + _ACTIVITY_EVERY_S  # a short run needs no bar there
+            self._activity_due = now + _ACTIVITY_EVERY_S  # not for short runs
         elif job.total and now >= self._activity_due:
             self._activity_due = now + _ACTIVITY_EVERY_S
             if self._activity is None or self._activity.total != job.total:
@@ -64,7 +64,7 @@ class RunProgress:
 
 
 def progress_words(job: JobState) -> str:
-    """Return frames done, speed and time left in words."""
+    """Return frames done, speed and time left as text."""
     if job.state == "starting":
         return "starting …"
     if not job.total:

@@ -1,9 +1,8 @@
-"""Where an object was lost: presence and predicted IoU over time, one look."""
+"""The timeline: presence and predicted IoU over time, and where an object was lost."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,54 +13,28 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_samexp._qt.colours import faint, legible, over
 from napari_samexp._qt.text import tooltip
+from napari_samexp._qt.tracking.scores import Floats, Scores, columns_of, next_lost, runs
 
-__all__ = ["Scores", "Timeline", "columns_of"]
+__all__ = ["Timeline"]
 
-PRESENCE_RANGE = 12.0  # logits; beyond, nothing changes to the eye
+PRESENCE_RANGE = 12.0  # logits drawn on either side of zero
 _MARGIN = 4
 _RUG = 5  # pixels of each label's row of lost frames
 _GAP = 3
 _MAX_RUGS = 6
-_LANE, _LINE, _WORDS = 14, 150, 190  # how opaque, of 255: the ground of a curve, its zero, its name
+_LANE, _LINE, _WORDS = 14, 150, 190  # opacity of 255: background of a curve, its zero line, its name
 _RED = QColor(231, 76, 60)
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(eq=False)
-class Scores:
-    """Presence and predicted IoU of one label by frame; not a number where a frame is not tracked."""
-
-    presence: Floats
-    iou: Floats
-
-    @classmethod
-    def empty(cls, count: int) -> Scores:
-        """Return the scores of `count` frames that are not tracked yet."""
-        return cls(np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32))
-
-    @property
-    def lost(self) -> npt.NDArray[np.bool_]:
-        """Which frames are tracked and have lost the object."""
-        return self.presence < 0
-
-
-def columns_of(values: Floats, width: int) -> Floats:
-    """Return the least value in each of `width` equal spans, so that no lost frame falls between pixels.
-
-    Spans without a number are not a number. With fewer values than columns, values repeat.
-    """
-    count = len(values)
-    starts = np.arange(width) * count // width
-    if count < width:
-        return values[starts]
-    return np.asarray(np.fmin.reduceat(values, starts), np.float32)
 
 
 class Timeline(QWidget):
-    """Curves of presence (above) and predicted IoU (below); a click on them asks for a frame.
+    """Curves of presence (above) and predicted IoU (below).
 
-    Lost frames are shaded, and marked by label in rows at the bottom, but for those that a person painted.
+    Lost frames are shaded, and marked per label in rows at the bottom, unless a person painted them.
+
+    Signals
+    -------
+    frame_chosen : int
+        The frame that was clicked on.
     """
 
     frame_chosen = Signal(int)
@@ -84,7 +57,7 @@ class Timeline(QWidget):
     # ---- what it shows
 
     def reset(self, count: int, names: Mapping[int, str], colours: Mapping[int, Any]) -> None:
-        """Show an empty run of `count` frames; colours are (r, g, b[, a]) from 0 to 1."""
+        """Show a run of `count` frames without scores; colours are (r, g, b[, a]) from 0 to 1."""
         self._count = count
         self._names = dict(names)
         self._scores = {label: Scores.empty(count) for label in names}
@@ -94,31 +67,31 @@ class Timeline(QWidget):
         self.update()
 
     def set_score(self, index: int, label: int, presence: float, iou: float) -> None:
-        """Enter a frame's scores; drawing waits until the window has time."""
+        """Set the scores of a label in one frame."""
         if label in self._scores and 0 <= index < self._count:
             self._scores[label].presence[index] = presence
             self._scores[label].iou[index] = iou
             self.update()
 
     def set_measured(self, j: Mapping[int, Floats]) -> None:
-        """Show J against a ground truth beside the IoU that was predicted.
+        """Show J against ground truth next to the predicted IoU.
 
         Parameters
         ----------
         j : mapping of int to array, shape (T,), float32
-            By label; not a number where nothing was measured.
+            By label; NaN where nothing was measured.
         """
         self._measured = {label: values for label, values in j.items() if len(values) == self._count}
         self.update()
 
     def set_painted(self, frames: Collection[int]) -> None:
-        """Take nothing for lost in these frames: a person decided what they show."""
+        """Mark frames that a person painted; nothing counts as lost there."""
         self._painted[:] = False
         self._painted[[index for index in frames if index < self._count]] = True
         self.update()
 
     def set_current(self, index: int) -> None:
-        """Mark a frame."""
+        """Mark the frame in view."""
         if index != self._current:
             self._current = index
             self.update()
@@ -130,26 +103,21 @@ class Timeline(QWidget):
 
     @property
     def scores(self) -> dict[int, Scores]:
-        """What is drawn, by label."""
+        """Scores by label."""
         return self._scores
 
     def next_lost(self, index: int, step: int) -> int | None:
-        """Return the first frame of the next (step 1) or previous (-1) stretch in which a label is lost."""
-        if not self._scores:
-            return None
-        lost = np.logical_or.reduce([scores.lost for scores in self._scores.values()]) & ~self._painted
-        begins = np.flatnonzero(lost & ~np.concatenate(([False], lost[:-1])))
-        others = begins[begins > index] if step > 0 else begins[begins < index][::-1]
-        return int(others[0]) if len(others) else None
+        """Return the next (step 1) or previous (-1) frame where an object was lost, or None."""
+        return next_lost(self._scores.values(), self._painted, index, step)
 
     # ---- Qt
 
     def sizeHint(self) -> QSize:
-        """Return the size it would like."""
+        """Return the preferred size."""
         return QSize(280, 96)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw all; cheap, since a column of pixels stands for many frames."""
+        """Draw everything; a column of pixels stands for many frames, so this is cheap for long videos."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text = self.palette().color(QPalette.ColorRole.WindowText)
@@ -176,12 +144,12 @@ class Timeline(QWidget):
         self._paint_current(painter, text)
 
     def mousePressEvent(self, event: Any) -> None:
-        """Ask for the frame under the mouse."""
+        """Choose the frame under the mouse."""
         if event.button() == Qt.MouseButton.LeftButton and self._count:
             self.frame_chosen.emit(self._frame_at(_x_of(event)))
 
     def mouseMoveEvent(self, event: Any) -> None:
-        """Ask for the frame under the mouse while dragging."""
+        """Choose the frame under the mouse while dragging."""
         if event.buttons() & Qt.MouseButton.LeftButton and self._count:
             self.frame_chosen.emit(self._frame_at(_x_of(event)))
 
@@ -194,7 +162,7 @@ class Timeline(QWidget):
             self.frame_chosen.emit(min(max(self._current + step, 0), self._count - 1))
 
     def event(self, event: QEvent) -> bool:
-        """Say the numbers of the frame under the mouse."""
+        """Show the scores of the frame under the mouse as a tooltip."""
         if event.type() == QEvent.Type.ToolTip and self._count and self._scores:
             words = self._describe(self._frame_at(event.pos().x()))
             QToolTip.showText(event.globalPos(), tooltip(words), self)
@@ -205,7 +173,7 @@ class Timeline(QWidget):
 
     @property
     def _ground(self) -> QColor:
-        """What the curves are drawn on, in napari's theme of now."""
+        """The background of the curves in the current theme."""
         text = self.palette().color(QPalette.ColorRole.WindowText)
         return over(self.palette().color(QPalette.ColorRole.Window), faint(text, _LANE))
 
@@ -218,7 +186,7 @@ class Timeline(QWidget):
         return upper, lower, QRectF(_MARGIN, lower.bottom() + _GAP, width, rugs)
 
     def _doubtful(self, scores: Scores) -> Floats:
-        """Return presence by frame, below 0 only where the object is lost and nobody painted."""
+        """Return presence by frame, negative only where the object is lost and nobody painted."""
         return np.where(self._painted, np.abs(scores.presence), scores.presence)
 
     def _paint_lost(self, painter: QPainter, area: QRectF, least: Floats) -> None:
@@ -252,7 +220,7 @@ class Timeline(QWidget):
         width = int(area.width())
         columns = columns_of(values, width)
         y = area.bottom() - np.clip(columns, 0, 1) * area.height()
-        for run in _runs(np.isfinite(columns)):
+        for run in runs(np.isfinite(columns)):
             points = [QPointF(area.left() + x, float(y[x])) for x in run]
             if len(points) == 1:
                 points.append(points[0] + QPointF(1, 0))
@@ -294,14 +262,8 @@ class Timeline(QWidget):
         return "\n".join(lines)
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[range]:
-    """Return the stretches of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    return [range(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
-
-
 def _fill_columns(painter: QPainter, area: QRectF, flags: npt.NDArray[np.bool_], colour: QColor) -> None:
-    for run in _runs(flags):
+    for run in runs(flags):
         painter.fillRect(QRectF(area.left() + run.start, area.top(), len(run), area.height()), colour)
 
 

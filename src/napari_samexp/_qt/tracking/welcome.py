@@ -1,4 +1,4 @@
-"""What a dock says to somebody who sees it for the first time."""
+"""The welcome box of a dock that is opened for the first time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from qtpy.QtCore import QRectF, Qt, Signal
 from qtpy.QtGui import QPainter, QPalette
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QToolButton, QVBoxLayout
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QToolButton, QVBoxLayout
 
-from napari_samexp._qt.text import PlainLabel, tooltip
+from napari_samexp._qt.controls import button, named
+from napari_samexp._qt.text import PlainLabel
 
 __all__ = ["Welcome"]
 
@@ -20,11 +21,11 @@ _FAINT = 70
 
 
 class Welcome(QFrame):
-    """A frame that is put away once and for all.
+    """A frame that is closed once and for all.
 
     Signals
     -------
-    sample_asked, tutorial_asked, dismissed
+    sample_asked, tutorial_asked, dismissed : no value
     """
 
     sample_asked = Signal()
@@ -37,13 +38,11 @@ class Welcome(QFrame):
         words = PlainLabel()
         words.set_own_html(WORDS)
         words.setWordWrap(True)
-        self.sample = _button("Open the sample", "welcome_sample", "Open the bundled image and clip.")
-        self.tutorial = _button("Tutorial", "welcome_tutorial", "Read the first steps.")
-        self.close_button = QToolButton()
+        self.sample = button("Open the sample", "welcome_sample", "Open the bundled image and clip.")
+        self.tutorial = button("Tutorial", "welcome_tutorial", "Read the first steps.")
+        self.close_button = named(QToolButton(), "welcome_close", "Do not show this again; ? opens the help.")
         self.close_button.setText("✕")
         self.close_button.setAutoRaise(True)
-        self.close_button.setObjectName("welcome_close")
-        self.close_button.setToolTip("Do not show this again; the ? above has the same.")
         top = QHBoxLayout()
         top.addWidget(words, 1)
         top.addWidget(self.close_button)
@@ -60,7 +59,7 @@ class Welcome(QFrame):
         self.close_button.clicked.connect(lambda: self.dismissed.emit())
 
     def paintEvent(self, event: Any) -> None:
-        """Draw a thin line around it, in napari's theme, which draws none around frames."""
+        """Draw a thin border, which napari's theme omits."""
         super().paintEvent(event)
         colour = self.palette().color(QPalette.ColorRole.WindowText)
         colour.setAlpha(_FAINT)
@@ -68,10 +67,3 @@ class Welcome(QFrame):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(colour)
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
-
-
-def _button(text: str, name: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setObjectName(name)
-    button.setToolTip(tooltip(tip))
-    return button
