@@ -1,4 +1,4 @@
-"""Modules that are imported late: names when they are first used, and slow modules beside a window."""
+"""Late imports: names when they are first used, and slow modules in the background of a window."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     package : str
         The package's ``__name__``.
     homes : mapping of str to str
-        Names, and the module of the package that each is in.
+        From each name to the module of the package that defines it.
     """
 
     def find(name: str) -> Any:
@@ -34,10 +34,10 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def import_beside_window(*names: str) -> None:
-    """Import modules, on a thread of which a window shall feel nothing.
+    """Import modules on a background thread without slowing the GUI thread down.
 
-    The window's thread asks for the interpreter at each of its many small events, and imports are all Python:
-    with the usual interval each event would wait 5 ms, and longer beside a second import.
+    Importing holds the GIL, and the GUI thread needs the GIL at each of its many small events: with the default
+    switch interval each event would wait 5 ms, and longer during a second import.
     """
     with _one_at_a_time:
         interval = sys.getswitchinterval()

@@ -1,7 +1,7 @@
-"""Folders and files that are this user's business alone, and where they are.
+"""Folders and files that only this user may read, and where they are.
 
-Modes are those of POSIX: 0700 for folders, 0600 for files. On Windows nothing is set, since these places lie in
-the user's own profile there, which the system keeps from other users.
+On POSIX, folders have mode 0700 and files 0600. On Windows nothing is set: these places are in the user's
+profile, which the system keeps from other users.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ _OTHERS = 0o077
 
 
 def chosen_home() -> Path | None:
-    """Return the folder that ``NAPARI_SAMEXP_HOME`` names, in the place of the user's own ones."""
+    """Return the folder named by ``NAPARI_SAMEXP_HOME``, which replaces the user's folders; None if it is not set."""
     chosen = os.environ.get(HOME_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def state_dir(home: Path | None = None) -> Path:
-    """Return the folder for what is kept from one session to the next."""
+    """Return the folder for state that outlives a session."""
     return home or chosen_home() or platformdirs.user_state_path("napari-samexp", appauthor=False)
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those above it where they are missing, for this user alone."""
+    """Create a folder and its missing parents, for this user only."""
     if not path.is_dir():
         make_folders(path.parent)
         path.mkdir(0o700, exist_ok=True)
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder for this user alone, also of one that is there already; `OSError` if it cannot be made."""
+    """Create a folder for this user only, or make an existing one so; `OSError` if it cannot be created."""
     make_folders(path)
     tighten(path)
 
 
 def tighten(path: Path) -> None:
-    """Take the rights of others away from a file or folder; where the system does not let us, they stay."""
+    """Remove other users' permissions on a file or folder, if the system allows it."""
     with suppress(OSError):
         mode = stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & _OTHERS:
@@ -66,12 +66,12 @@ def tighten(path: Path) -> None:
 
 
 def open_privately(path: Path) -> BinaryIO:
-    """Open a new file to write to, for this user alone; `FileExistsError` if anything is there."""
+    """Open a new file for writing, for this user only; `FileExistsError` if anything is there."""
     return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file or folder is no link, belongs to this user, and nobody else may write to it."""
+    """Whether a file or folder is not a link, belongs to this user, and is writable by nobody else."""
     try:
         status = path.lstat()
     except OSError:
@@ -82,25 +82,25 @@ def is_own(path: Path) -> bool:
 
 
 def own_temporary_folder(name: str) -> Path:
-    """Return a folder of this user alone below the system's temporary one, which all users may write to.
+    """Return a folder for this user only in the system's temporary folder, which all users may write to.
 
-    It is the same one each time as long as it is there: a link, or a folder of another user or that another
-    user may write to, is passed over.
+    The same folder is returned each time while it exists. Links, and folders that another user owns or may
+    write to, are skipped.
 
     Raises
     ------
     OSError
-        If none can be made.
+        If none can be created.
     """
-    above = Path(tempfile.gettempdir())
-    wanted = above / name
+    parent = Path(tempfile.gettempdir())
+    preferred = parent / name
     with suppress(FileExistsError):
-        wanted.mkdir(0o700, parents=True)
-    for folder in [wanted, *sorted(above.glob(f"{glob.escape(name)}-*"))]:
+        preferred.mkdir(0o700, parents=True)
+    for folder in [preferred, *sorted(parent.glob(f"{glob.escape(name)}-*"))]:
         if is_own(folder) and folder.is_dir():
             tighten(folder)
             return folder
-    made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=above))
-    if not is_own(made):  # a file system on which all belongs to somebody else
-        raise OSError(errno.EPERM, f"a folder in {above} belongs to another user", str(made))
+    made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+    if not is_own(made):  # a file system on which everything belongs to another user
+        raise OSError(errno.EPERM, f"a folder in {parent} belongs to another user", str(made))
     return made

@@ -1,4 +1,4 @@
-"""Addresses without what gives access: they are shown in errors and logs, and stored in settings and manifests."""
+"""URLs without credentials, for errors, logs, settings and manifests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 __all__ = ["redacted", "redacted_url"]
 
-# One slash is enough, and backslashes count: a path made of an address has lost the other one.
+# One slash or backslash is enough: `Path` drops the second one of a URL.
 _START = r"[a-z][a-z0-9+.-]{1,20}:[/\\]{2}|(?:https?|ftps?|sftp|rtsps?|rtmps?|s3|gs|az|ssh|tcp|tls):[/\\]"
 _WHOLE = re.compile(rf"({_START})(.*)", re.IGNORECASE | re.DOTALL)
 _WITHIN = re.compile(rf"(?<![a-z0-9])({_START})([^\s'\"<>]*)", re.IGNORECASE)
@@ -14,17 +14,16 @@ _HASH = re.compile(r"#sha256=[0-9a-f]{1,64}", re.IGNORECASE)
 
 
 def redacted_url(name: str) -> str:
-    """Return an address without user name, password, query and fragment, or any other name as it is.
+    """Return a URL without user name, password, query and fragment; any other text unchanged.
 
-    A hash behind it stays, ``#sha256=...``: in the place of a model's name, what is left still leads to the
-    file in the cache.
+    A hash is kept, ``#sha256=...``: as a model's name, the rest still identifies the file in the cache.
     """
     match = _WHOLE.fullmatch(name.strip())
     return match[1] + _bare(match[2]) if match else name
 
 
 def redacted(text: str) -> str:
-    """Return text in which each address is as `redacted_url` has it."""
+    """Return text with each URL in it redacted as by `redacted_url`."""
     return _WITHIN.sub(lambda match: match[1] + _bare(match[2]), text)
 
 

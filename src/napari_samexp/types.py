@@ -1,4 +1,4 @@
-"""The words that every part of the project speaks: prompts and results. Needs numpy only."""
+"""Prompts, results and the video protocol, used by every other module. numpy only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
-MAX_POINTS = 1000  # a prompt; each attends to all others and to the whole image
+MAX_POINTS = 1000  # of a prompt; each attends to all others and to the whole image
 
 
 def _no_points() -> FloatArray:
@@ -41,16 +41,16 @@ class Prompt:
     Parameters
     ----------
     points_xy : array, shape (N, 2), float32
-        Image pixels, x to the right and y down; the centre of the first pixel is (0, 0).
+        Image pixels as (x, y), x to the right and y down; the centre of the top left pixel is (0, 0).
     labels : array, shape (N,), int64
-        1 is the object, 0 is background.
+        1 for the object, 0 for background; one for each point.
     box_xyxy : array, shape (4,), float32, or None
         Left, top, right, bottom in image pixels.
 
     Raises
     ------
     PromptError
-        If shapes, labels or numbers make no sense. An empty prompt is allowed.
+        If a shape, label or coordinate is not valid, or there are more than 1000 points. An empty prompt is valid.
     """
 
     points_xy: FloatArray = field(default_factory=_no_points)
@@ -63,10 +63,10 @@ class Prompt:
             raise PromptError(
                 f"The prompt has {len(points)} points; give at most {MAX_POINTS}, or paint a mask instead."
             )
-        labels = _numbers(self.labels)
+        labels = _flat_labels(self.labels)
         if len(points) != len(labels):
             raise PromptError(
-                f"The prompt has {len(points)} points but {len(labels)} labels; give one label a point."
+                f"The prompt has {len(points)} points but {len(labels)} labels; give one label for each point."
             )
         if not np.isin(labels, (0, 1)).all():
             bad = labels[~np.isin(labels, (0, 1))][0]
@@ -83,7 +83,19 @@ class Prompt:
         background: Sequence[Sequence[float]] = (),
         box: Sequence[float] | None = None,
     ) -> Prompt:
-        """Return a prompt from object points, background points (both (x, y)) and a box."""
+        """Return a prompt from lists.
+
+        Parameters
+        ----------
+        objects, background : sequence of (x, y)
+            Points on the object, and on the background.
+        box : (left, top, right, bottom), optional
+
+        Raises
+        ------
+        PromptError
+            As for `Prompt`.
+        """
         points = [*objects, *background]
         return cls(
             points_xy=_floats(points, "points"),
@@ -129,12 +141,12 @@ def _floats(values: Any, what: str) -> FloatArray:
     return array
 
 
-def _numbers(labels: Any) -> npt.NDArray[Any]:
+def _flat_labels(labels: Any) -> npt.NDArray[Any]:
     try:
         return np.asarray(labels).reshape(-1)
     except ValueError:
         raise PromptError(
-            "The prompt's labels are not one number a point; use 1 for the object and 0 for background."
+            "The prompt's labels are not one number for each point; use 1 for the object and 0 for background."
         ) from None
 
 
@@ -151,14 +163,14 @@ def _box(values: Any) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
-    """What the model says of one object in one frame.
+    """The model's scores of one object in one frame.
 
     Parameters
     ----------
     presence : float
-        Object score logit; below 0 the object is lost in this frame.
+        Object score logit; the object is lost in this frame if it is below 0.
     iou : float
-        Predicted intersection over union of the chosen mask with the object, 0 to 1.
+        Predicted IoU (intersection over union) of the mask, 0 to 1.
     """
 
     presence: float
@@ -166,7 +178,7 @@ class ObjectScore:
 
     @property
     def lost(self) -> bool:
-        """Whether the model says that the object is not in this frame."""
+        """Whether the model predicts that the object is not in this frame."""
         return self.presence < 0
 
 
@@ -191,12 +203,12 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """What a tracking run was made from; two runs with equal identities give equal labels.
+    """The inputs of a tracking run; runs with equal identities give equal labels.
 
     Parameters
     ----------
     video, prior, model, settings : str
-        A fingerprint each (a hash, or canonical JSON for the settings).
+        A fingerprint of each: a hash, or canonical JSON for the settings.
     """
 
     video: str
@@ -207,9 +219,9 @@ class RunIdentity:
 
 @runtime_checkable
 class VideoSource(Protocol):
-    """A lazy stack of frames, as `napari_samexp.io.open_video` gives it.
+    """A lazy stack of frames, such as `napari_samexp.io.open_video` returns.
 
-    ``source[i]`` and ``source[i:i + 1]`` decode; a request for very many frames at once is refused.
+    ``source[i]`` and ``source[i:i + 1]`` decode frames; a request for too many at once raises an error.
     """
 
     @property
@@ -218,11 +230,11 @@ class VideoSource(Protocol):
 
     @property
     def fps(self) -> float | None:
-        """Mean frames a second, or None where the source has no clock."""
+        """Mean frame rate in frames a second, or None if the source has no timestamps."""
 
     @property
     def fingerprint(self) -> str:
-        """A string that tells this video's content from another's."""
+        """A string that identifies the content of the video."""
 
     def frame(self, index: int) -> npt.NDArray[np.uint8]:
         """Return exactly frame `index` as (Y, X, 3) uint8 RGB."""

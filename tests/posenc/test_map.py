@@ -12,8 +12,8 @@ from PIL import Image
 
 from napari_samexp import position_encoding
 from napari_samexp.errors import CheckpointError, SettingsError, StoreError
-from napari_samexp.posenc.map import PosencMap, frequency_order, save_sheet
-from napari_samexp.posenc.sheet import viridis
+from napari_samexp.posenc.map import PosencMap, frequency_order
+from napari_samexp.posenc.sheet import save_sheet, viridis
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_the_defaults_are_metas_but_for_the_priors_time() -> None:
     assert (settings.prior_time, settings.prior_distance) == ("fixed", 1)
 
 
-def test_every_knob_explains_itself() -> None:
+def test_every_setting_explains_itself() -> None:
     for knob in fields(TrackSettings):
         assert knob.metadata["help"].endswith(".")
         is_number = isinstance(knob.default, int) and not isinstance(knob.default, bool)

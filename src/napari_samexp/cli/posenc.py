@@ -15,7 +15,7 @@ from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import Json, require_output
 from napari_samexp.cli.progress import progress
 from napari_samexp.errors import SettingsError
-from napari_samexp.posenc.map import PosencMap, frequency_order, require_format, save_sheet
+from napari_samexp.posenc.map import PosencMap, frequency_order, require_format
 from napari_samexp.sam.encoding_spec import ABSOLUTE, MAP_DTYPES, MAX_SIDE, require_grid
 from napari_samexp.sam.weights.cache import fetch
 from napari_samexp.sam.weights.catalogue import STARTER
@@ -88,6 +88,8 @@ def posenc(
     tables = [_tables(name, quiet=json) for name in names]
     maps = [map_of(each, part, grid_hw, window_tile=window_tile, dtype=dtype) for each in tables]
     if sheet:
+        from napari_samexp.posenc.sheet import save_sheet  # and Pillow
+
         save_sheet(out, maps, channels=chosen, per_channel=per_channel)
     else:
         maps[0].save(out, channels=chosen)

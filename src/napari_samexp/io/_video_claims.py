@@ -1,8 +1,8 @@
-"""What a video file claims to hold, against its size, before FFmpeg makes room for as much.
+"""Compare what a video file claims to contain with its size, before FFmpeg allocates memory for it.
 
 FFmpeg builds the whole index of an MP4 when it opens one: 24 to 80 bytes for every sample that the header claims,
-as often as an edit list shows it. A file of kilobytes can claim a hundred million. No other container that we
-open makes more of a claim than the file has bytes; their packets are counted as they come.
+times each edit of an edit list. A file of kilobytes can claim a hundred million samples. In the other containers
+that we open, claims are limited by the size of the file; their packets are counted while they are read.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from napari_samexp.errors import VideoError
 
 __all__ = ["most_packets", "most_pixels", "plausible_size"]
 
-_ALWAYS = 100_000  # of anything: no harm, whatever the file's size
-_FEWEST_BYTES = 4  # of a file for each of its frames: its entry in the index alone has as many
-_SAMPLES_TOGETHER = 160  # how many samples of plain sound share an entry of FFmpeg's index, at the least
-_FRAGMENT_BYTES = 128  # of a file for each of its fragments
+_ALWAYS = 100_000  # of anything: harmless, whatever the file's size
+_FEWEST_BYTES = 4  # of the file for each frame: its index entry alone takes as many
+_SAMPLES_TOGETHER = 160  # samples of uncompressed audio that share an entry of FFmpeg's index, at least
+_FRAGMENT_BYTES = 128  # of the file for each fragment
 _FRAGMENTS_ALWAYS = 20_000
-_MOST_HEADER = 1 << 28  # bytes; a file with a longer one is no small file
-_MOST_UNPACKED = 1 << 26  # bytes of a QuickTime header that is stored compressed
+_MOST_HEADER = 1 << 28  # bytes; a file with a longer header is not small
+_MOST_UNPACKED = 1 << 26  # bytes of a compressed QuickTime header
 _PIXELS_ALWAYS = 17_000_000  # 4096 x 4096, of which a decoder may hold 17 frames
-_RATIO = 100  # bytes of a decoded frame for a byte of the file, as for images
+_RATIO = 100  # bytes of a decoded frame for each byte of the file, as for images
 
 _BOXES = re.compile(b"trak|hdlr|stsz|stz2|stsc|stco|co64|stts|ctts|sbgp|elst|sidx|trun|cmvd")
 _NO_HEADERS = (b"mdat", b"free", b"skip")
@@ -38,7 +38,7 @@ UInts = npt.NDArray[np.uint32]
 
 
 def most_packets(size: int) -> int:
-    """Return how many packets a file of `size` bytes can hold."""
+    """Return how many packets a file of `size` bytes can contain."""
     return max(_ALWAYS, size // _FEWEST_BYTES)
 
 
@@ -48,14 +48,14 @@ def most_pixels(size: int) -> int:
 
 
 def plausible_size(path: Path) -> int:
-    """Return the size of a file in bytes, if what its headers claim to hold has room in it.
+    """Return the size of a file in bytes, if it can contain what its headers claim.
 
     Files other than MP4 and MOV have no such headers, and pass.
 
     Raises
     ------
     VideoError
-        If they claim more, or the file cannot be read.
+        If the headers claim more, or the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -67,25 +67,25 @@ def plausible_size(path: Path) -> int:
     except _TooMuch as claim:
         raise VideoError(
             f"{path} claims {claim}, more than a file of {found.size} bytes can hold: it is damaged or was "
-            "made to do harm. Copy it again or convert it anew from its source."
+            "made to do harm. Copy it again or convert it again from its source."
         ) from None
     except OSError as error:
         raise VideoError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 class _TooMuch(Exception):
-    """What is claimed, in words."""
+    """A claim that the file is too small for, in words."""
 
 
 class _Box(NamedTuple):
-    """A box of a header: its kind, and what is in it."""
+    """A box of a header: its type and its content."""
 
     kind: bytes
     content: memoryview
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the top-level boxes of an MP4 but for those of images and sound; of other files, next to nothing."""
+    """Yield the top-level boxes of an MP4 except those of media data; of other files, almost nothing."""
     place = 0
     while place + 8 <= size:
         file.seek(place)
@@ -97,7 +97,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bytes]]:
             length = size - place
         if length < 8:
             return
-        # FFmpeg takes a header that was marked as free for one
+        # FFmpeg also reads a header that is marked as free space
         if (kind.isalnum() and kind not in _NO_HEADERS) or head[12:16] in (b"mvhd", b"cmov"):
             file.seek(place)
             yield kind, file.read(min(length, size - place, _MOST_HEADER))
@@ -105,9 +105,10 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _boxes(header: bytes) -> Iterator[_Box]:
-    """Yield the boxes that count something, however deep FFmpeg would find them.
+    """Yield the boxes that count something, at any depth.
 
-    Looked for by their names: the tables of a header hold small numbers and offsets, which are no such letters.
+    They are found by searching for their names: the tables of a header hold small numbers and offsets, whose
+    bytes are not such letters.
     """
     view = memoryview(header)
     for found in _BOXES.finditer(header):
@@ -119,13 +120,13 @@ def _boxes(header: bytes) -> Iterator[_Box]:
 
 
 class _Track:
-    """What a track's boxes claim together; of boxes that come twice, the larger counts."""
+    """What the boxes of a track claim together; of repeated boxes, the larger counts."""
 
     def __init__(self) -> None:
         self.samples = self.chunks = self.edits = self.runs = 0
         self.chunk_runs: list[UInts] = []
         self.handlers: set[bytes] = set()
-        self.uniform = True  # each sample lasts as long, as those of uncompressed sound do
+        self.uniform = True  # all samples have one duration, as in uncompressed audio
 
     def read(self, box: _Box) -> None:
         content = box.content
@@ -148,7 +149,7 @@ class _Track:
             self.runs = max(self.runs, int(counts[:, 0].sum(dtype=np.int64)))
 
     def check(self, size: int) -> None:
-        """Raise `_TooMuch` for more entries of FFmpeg's index than the file has room for."""
+        """Raise `_TooMuch` if FFmpeg's index would have more entries than the file has room for."""
         sound = b"soun" in self.handlers and b"vide" not in self.handlers
         room = max(_ALWAYS, size if sound else size // _FEWEST_BYTES)
         together = _SAMPLES_TOGETHER if sound and self.uniform else 1
@@ -190,7 +191,7 @@ class _Claims:
         if self.samples > max(_ALWAYS, self.size):
             raise _TooMuch(f"{self.samples} samples in its fragments")
         most = max(_FRAGMENTS_ALWAYS, self.size // _FRAGMENT_BYTES)
-        # FFmpeg has an entry for each of a fragment's tracks, there or not
+        # FFmpeg has an entry for every track in every fragment, present or not
         if self.fragments > most or self.fragments * len(self.tracks) > max(10 * _ALWAYS, self.size):
             raise _TooMuch(f"{self.fragments} fragments of {len(self.tracks)} tracks")
 
@@ -204,14 +205,14 @@ def _number(content: memoryview, place: int) -> int:
 
 
 def _table(content: memoryview, place: int, columns: int) -> UInts:
-    """Return the rows of a table of 32-bit numbers whose count stands at `place`, as many as there are."""
+    """Return a table of 32-bit integers whose row count is at `place`, as far as there is data."""
     rows = min(_number(content, place), max(0, len(content) - place - 4) // (4 * columns))
     values = np.frombuffer(content, ">u4", rows * columns, min(place + 4, len(content)))
     return values.reshape(rows, columns).astype(np.uint32)
 
 
 def _samples_in_chunks(runs: UInts, chunks: int) -> int:
-    """Return the samples of `chunks` chunks, of runs (first chunk, samples in each, description)."""
+    """Return the number of samples in `chunks` chunks, from runs of (first chunk, samples each, description)."""
     first, each = runs[:, 0].astype(np.float64), runs[:, 1].astype(np.float64)
     return int((np.abs(np.diff(first, append=chunks + 1.0)) * each).sum())
 
@@ -220,7 +221,7 @@ def _unpacked(packed: memoryview) -> bytes:
     unpacker = zlib.decompressobj()
     try:
         header = unpacker.decompress(packed, _MOST_UNPACKED)
-    except zlib.error:  # FFmpeg says what is wrong with it
+    except zlib.error:  # FFmpeg will report it
         return b""
     if unpacker.unconsumed_tail:
         raise _TooMuch(f"a header of more than {_MOST_UNPACKED >> 20} MB in {len(packed)} bytes")

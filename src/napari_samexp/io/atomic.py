@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all, whatever kills the process or fills the disk."""
+"""Atomic writes: a file is complete or absent, even if the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ __all__ = [
 
 T = TypeVar("T")
 
-# The names of unfinished files, ours and zarr's, so that one sweep finds both.
+# the names of unfinished files, ours and zarr's, so that one sweep finds both
 PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
-_KNOWN_BY = (
-    24  # letters of the target's name in that of an unfinished file: a long name must not become too long
-)
-WINDOWS = os.name == "nt"  # a name of its own, since the tests change it and pathlib must not notice
+_PREFIX = 24  # characters of the target's name in that of its unfinished file, which must not become too long
+WINDOWS = os.name == "nt"  # a separate name: the tests change it, and pathlib must not notice
 _PATIENCE_S = 2.0
-# what file systems say that cannot flush a folder, as some of a network's
+# from file systems that cannot flush a folder, such as some network ones
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 
 
 def absolute_path(path: str | os.PathLike[str]) -> Path:
-    """Return `path` as the absolute path of what it leads to; `StoreError` if it cannot be one."""
+    """Return `path` as an absolute path with links resolved; `StoreError` if that is impossible."""
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -50,18 +48,17 @@ def absolute_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool = False) -> None:
-    """Write `data` to `path`, so that a reader finds the old content or the new, and never a part.
+    """Write `data` to `path`, so that a reader finds the old content or the new, never a part of it.
 
-    A link at `path` is replaced, and what it leads to stays; `absolute_path` gives that, where a person named
-    the link.
+    A symbolic link at `path` is replaced, not followed; `absolute_path` resolves one that a person gave.
 
     Parameters
     ----------
     durable : bool
-        Return only once it would outlive a power cut, which may take a disk tens of milliseconds;
-        what a kill of the process leaves is whole in both cases.
+        Whether to wait until the file would survive a power failure, which may take tens of milliseconds;
+        it survives a kill of the process in either case.
     private : bool
-        Whether nobody but this user may read it.
+        Whether only this user may read the file.
 
     Raises
     ------
@@ -86,7 +83,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, private: bool
 
 @contextmanager
 def partial_file(target: Path) -> Iterator[Path]:
-    """Give a place beside `target`, which takes its place at the end; after an error nothing is left."""
+    """Yield a path beside `target` that replaces it at the end; after an error nothing is left of it."""
     partial = partial_name(target)
     try:
         yield partial
@@ -100,10 +97,10 @@ def partial_file(target: Path) -> Iterator[Path]:
 
 
 def patiently(change: Callable[[], T]) -> T:
-    """Return what `change` returns; on Windows, try for a while if somebody has the file open.
+    """Return what `change` returns; on Windows, retry for a while if another process has the file open.
 
-    There a file cannot be replaced, renamed or removed while it is read, if only for the moment in which a
-    viewer draws it or a virus scanner looks at it.
+    There a file cannot be replaced, renamed or removed while it is open, even for the moment in which a viewer
+    or a virus scanner reads it.
     """
     end = time.monotonic() + _PATIENCE_S
     while True:
@@ -116,15 +113,15 @@ def patiently(change: Callable[[], T]) -> T:
 
 
 def sync(path: Path) -> None:
-    """Return once the file or folder `path` is on the disk and would outlive a power cut.
+    """Flush the file or folder `path` to the disk, so that it survives a power failure.
 
-    A folder holds the names of its files, so a new or renamed file needs both. Where the file system cannot
-    flush a folder, it is left to flush it by itself.
+    A folder holds the names of its files, so a new or renamed file needs both. A file system that cannot flush
+    folders is left to do it by itself.
     """
     folder = path.is_dir()
-    if WINDOWS and folder:  # it writes names at once
+    if WINDOWS and folder:  # NTFS writes names at once
         return
-    # Windows flushes only what is open for writing
+    # Windows flushes only files that are open for writing
     handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -136,15 +133,15 @@ def sync(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left unfinished in `folder`, if it exists; only the one writer may."""
+    """Remove unfinished files of killed writers in `folder`, if it exists; only for the holder of the lock."""
     with suppress(FileNotFoundError), open_folder(folder) as opened:
         for name in filter(PARTIAL.fullmatch, opened.names()):
             patiently(functools.partial(opened.unlink, name))
 
 
 def partial_name(path: Path) -> Path:
-    """Return a new name beside `path` for what is not finished."""
-    return path.with_name(f".{path.name[:_KNOWN_BY]}.{uuid.uuid4().hex}.partial")
+    """Return a new name beside `path` for an unfinished file."""
+    return path.with_name(f".{path.name[:_PREFIX]}.{uuid.uuid4().hex}.partial")
 
 
 @contextmanager
@@ -154,7 +151,7 @@ def os_errors_as_store_errors(
     """Turn an OSError in the block into a `StoreError`: "Could not <doing> <path>: <reason>; <advice>"."""
     try:
         yield
-    except NotOrdinaryError as error:  # a sentence of its own
+    except NotOrdinaryError as error:  # it is a whole sentence already
         raise StoreError(error, code=error.code) from error
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Zarr arrays of files that nobody has vouched for: no codec that runs code, no chunk that unpacks without end."""
+"""Zarr arrays from untrusted files: no codec runs code, and no chunk unpacks to more than its array says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_samexp.io.guarded import NotOrdinaryError, read_whole, require_ordin
 
 __all__ = ["ChunkFiles", "labels_readable", "require_plain_codecs"]
 
-# Codecs turn bytes into bytes or numbers. Not here: pickle, which runs code, and all that make objects of bytes.
+# codecs that turn bytes into bytes or numbers; pickle, which runs code, and other object codecs are left out
 _CODECS = frozenset((
     "bytes", "endian", "transpose", "crc32c", "zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta",
     "packbits", "sharding_indexed",
@@ -26,22 +26,22 @@ _BLOSC_VERSIONS = (1, 2)
 
 
 class ChunkFiles(LocalStore):
-    """The files of an array, each of which is looked at before it is unpacked.
+    """The files of an array, checked before they are unpacked.
 
     Attributes
     ----------
     chunk_bytes : int or None
-        What a chunk takes when it is unpacked. One that says that it takes more is refused with `StoreError`: a
-        file of a few kilobytes can claim gigabytes.
+        Size of an unpacked chunk. A chunk that claims more is refused with `StoreError`: a file of a few
+        kilobytes can claim gigabytes.
     follows_links : bool
-        Whether a file may be a link, as in other programs' archives of data; in our stores none is.
+        Whether a file may be a link, as in other programs' data archives; our stores have none.
     """
 
     chunk_bytes: int | None = None
     follows_links: bool = True
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what `LocalStore.get` does."""
+        """Return what `LocalStore.get` returns, after the checks."""
         self._require_ordinary(key)
         buffer = await super().get(key, *args, **kwargs)
         if buffer is not None and self.chunk_bytes is not None and not key.endswith((".json", ".zarray")):
@@ -59,7 +59,7 @@ class ChunkFiles(LocalStore):
         await super().delete(key)
 
     def _require_ordinary(self, key: str) -> None:
-        """Raise `StoreError` for what is there and no file: a pipe never ends, nor does a link to a device."""
+        """Raise `StoreError` if there is something other than a file: pipes and devices may never end."""
         path = self.root / key
         if self.follows_links and path.exists():
             path = path.resolve()
@@ -70,7 +70,7 @@ class ChunkFiles(LocalStore):
 
 
 def unpacked_bytes(head: bytes) -> int | None:
-    """Return how many bytes compressed data say that they unpack to, from their first 32; None if they do not.
+    """Return the unpacked size that compressed data claim in their first 32 bytes; None if they claim none.
 
     Source: RFC 8878, section 3.1.1 (Zstandard), and the README of chunk headers of c-blosc.
     """
@@ -85,14 +85,14 @@ def _zstd_size(head: bytes) -> int:
     flags = head[4]
     single = flags >> 5 & 1
     length = (1 if single else 0, 2, 4, 8)[flags >> 6]
-    if not length:  # it does not say, which no array's chunk does
+    if not length:  # no size given, which no chunk of an array does
         return 1 << 62
     start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
     return int.from_bytes(head[start : start + length], "little") + 256 * (length == 2)
 
 
 def require_plain_codecs(folder: Path) -> None:
-    """Raise `StoreError` if the metadata of a zarr array or group name a codec that could do more than unpack."""
+    """Raise `StoreError` if the metadata of a zarr array or group name a codec that may do more than unpack."""
     for path in sorted(
         {
             *folder.glob("zarr.json"),
@@ -116,7 +116,7 @@ def require_plain_codecs(folder: Path) -> None:
 
 
 def _codec_names(node: Any) -> Iterator[str]:
-    """Yield the names of all codecs in an array's metadata, of format 2 or 3, also those within others."""
+    """Yield the names of all codecs in an array's metadata (zarr format 2 or 3), also nested ones."""
     for key in ("codecs", "index_codecs", "filters"):
         for codec in node.get(key) or ():
             yield from _codec(codec)
@@ -135,7 +135,7 @@ def _codec(codec: Any) -> Iterator[str]:
 
 @contextmanager
 def labels_readable(what: str) -> Iterator[None]:
-    """Turn what zarr, codecs and lazy arrays raise in the block into a `StoreError`; an `IndexError` stays."""
+    """Turn any error of zarr, codecs and lazy arrays in the block into a `StoreError`, except an `IndexError`."""
     try:
         yield
     except (StoreError, IndexError):

@@ -1,4 +1,4 @@
-"""The one writer of CSV files: whole, and with no cell that a spreadsheet or a terminal would obey."""
+"""The only writer of CSV files: atomic, and no cell is a formula or a terminal escape sequence."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, wr
 
 __all__ = ["write_csv"]
 
-# What begins a formula, also in full width. Not only where the text begins: where lists are separated by
-# semicolons, as in much of Europe, a spreadsheet begins a cell after each of them.
+# What starts a formula, also in full width; and not only at the start of the text: in much of Europe a
+# spreadsheet takes semicolons as separators, and starts a cell after each.
 _FORMULA = re.compile(r"(^|;)( *)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table.
 
-    Numbers stay as they are. In text, line breaks and tabs become spaces, other control characters are
-    dropped, and an apostrophe is put before what a spreadsheet would take for a formula.
+    Numbers are written unchanged. In text, line breaks and tabs become spaces, other control characters are
+    dropped, and an apostrophe precedes what a spreadsheet would take for a formula.
 
     Raises
     ------
     StoreError
-        If the disk refuses; an older file is kept then.
+        If the disk refuses; an existing file is then unchanged.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""Whether a path that stands in a file leads to another computer, which opening it would speak to.
+"""Whether a path found in a file leads to another computer, which opening it would contact.
 
-On Windows, looking at ``\\\\host\\share`` is enough to send the user's name and a hash of the password to ``host``.
-A path that a person typed or chose is theirs; one that a file holds is followed only if it leads nowhere else.
+On Windows, a look at ``\\\\host\\share`` is enough to send the user's name and a hash of the password to ``host``.
+A path that a person typed or chose is trusted; a path from a file is opened only if it stays on this computer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LOCAL_DEVICE = re.compile(r"[a-z]:(/|$)|volume\{[^/]*\}(/|$)", re.IGNORECASE)
 def other_computer(
     path: str | os.PathLike[str], beside: str | os.PathLike[str] = "", *, windows: bool | None = None
 ) -> str:
-    """Return the name of the computer that opening a path would speak to, or an empty text.
+    """Return the name of the computer that opening a path would contact, or an empty string.
 
-    Nothing is opened and nothing looked up: the text decides.
+    Only the text decides; nothing is opened or looked up.
 
     Parameters
     ----------
     path : path
-        As the file says, or already joined to the file's folder.
+        As it stands in the file, or joined to the folder of the file.
     beside : path, optional
-        The file that holds it. A path to that file's own computer leads nowhere else: who opened the file has
-        spoken to it already.
+        The file that holds the path. A path to the computer of that file is fine: opening the file has
+        contacted it already.
     windows : bool, optional
         Whether to read paths as Windows does; by default as this computer does.
     """

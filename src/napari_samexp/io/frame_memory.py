@@ -1,4 +1,4 @@
-"""What a tracker needs to go on after a stop: one small safetensors file of arrays a frame."""
+"""What a tracker needs to resume after a stop: one small safetensors file for each frame."""
 
 from __future__ import annotations
 
@@ -27,20 +27,48 @@ _NAME = re.compile(r"(\d{9})\.safetensors")
 def save_memory(
     folder: Path, index: int, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, str]
 ) -> None:
-    """Write the memory of frame `index` to `folder`, in one go; `StoreError` if it cannot be written."""
+    """Write the memory of a frame, atomically.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if missing, unless its parent is.
+    index : int
+        The frame.
+    arrays : mapping of str to array
+        Any shapes; dtypes that safetensors has.
+    meta : mapping of str to str
+        Texts to keep with the arrays.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written; an earlier memory of the frame is unchanged.
+    """
     try:
-        # safetensors takes an array's bytes as they lie in memory, so a view has to be laid out first
+        # safetensors takes an array's buffer as it is, so views must be made contiguous
         laid_out = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        data = save(laid_out, dict(meta) or None)  # it writes an empty dict in a way it cannot read
+        data = save(laid_out, dict(meta) or None)  # it cannot read the empty dict that it writes
     except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise StoreError(f"The memory of frame {index} cannot be stored: {error}.") from error
     with os_errors_as_store_errors(f"write the memory of frame {index} to", folder):
-        make_folder(folder, parents=False)  # a store that was taken away is not made again
+        make_folder(folder, parents=False)  # a store that was removed is not created again
         write_atomic(folder / f"{index:09d}.safetensors", data)
 
 
 def load_memories(folder: Path, frames: Collection[int] | None = None) -> dict[int, FrameMemory]:
-    """Return the arrays and the texts of each memory in `folder`, or of those of `frames`, by frame."""
+    """Return the arrays and texts saved in `folder`, by frame.
+
+    Parameters
+    ----------
+    frames : collection of int, optional
+        Only these frames; by default all.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be read or is damaged.
+    """
     found = []
     with (
         os_errors_as_store_errors("read the memories in", folder),
@@ -52,7 +80,7 @@ def load_memories(folder: Path, frames: Collection[int] | None = None) -> dict[i
 
 
 def prune_memories(folder: Path, keep: Collection[int]) -> None:
-    """Remove every memory in `folder` but those of the frames `keep`."""
+    """Delete every memory in `folder` except those of the frames `keep`; `StoreError` if that fails."""
     with (
         os_errors_as_store_errors("remove old memories in", folder),
         suppress(FileNotFoundError),

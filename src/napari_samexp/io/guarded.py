@@ -1,11 +1,10 @@
-"""Files and folders of ours in places that an archive may have filled: no link is followed, and nothing waits.
+"""Safe access to our files and folders where an unpacked archive may have put links, pipes or devices.
 
-What is opened here lies in a label store, beside one, in a session's folder or in a batch's. There an archive can
-put links to any place of the computer, pipes and devices. Each is looked at without following it, and opened
-without following it. What removes or moves holds the folder open, so that nobody can put a link in its place
-meanwhile; on Windows, which lacks that, the look decides alone.
+These are the files in and beside a label store, in a session's folder and in a batch's. No link is followed and no
+pipe is opened. Code that removes or moves things holds the folder open, so that nobody can put a link in its place
+meanwhile; Windows has no such handles, so there a check before is all.
 
-A path that a person names may be a link: resolve it first.
+A path that a person gives may be a link: resolve it first.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = [
 Kind = Literal["file", "folder", "link", "other"]
 
 _SURROGATE = (
-    0x2000_0000  # in a reparse tag of Windows: it stands for another place; a file in a cloud does not
+    0x2000_0000  # bit of a Windows reparse tag that stands for another place, unlike a file in a cloud
 )
 _HANDLES = {os.open, os.unlink, os.rename, os.stat} <= os.supports_dir_fd and os.listdir in os.supports_fd
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -50,13 +49,13 @@ _WORDS = {"file": "a file", "folder": "a folder", "link": "a link", "other": "a 
 
 
 class NotOrdinaryError(OSError):
-    """There is a link, a pipe or the like in the place of a file or folder of ours: one whole sentence."""
+    """A link, pipe or device is in the place of a file or folder of ours; the message is a whole sentence."""
 
     code = "link"  # as of `SamexpError`
 
 
 def kind_of(status: os.stat_result) -> Kind:
-    """Return what a status from `os.lstat` is of; a junction of Windows is a link."""
+    """Return the kind of a file from its `os.lstat`; a Windows junction is a link."""
     if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) & _SURROGATE:
         return "link"
     if stat.S_ISDIR(status.st_mode):
@@ -65,7 +64,7 @@ def kind_of(status: os.stat_result) -> Kind:
 
 
 def kind_at(path: Path) -> Kind | None:
-    """Return what is at `path`, links not followed; None if nothing is."""
+    """Return the kind of what is at `path`, without following links; None if nothing is there."""
     try:
         return kind_of(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -73,13 +72,15 @@ def kind_at(path: Path) -> Kind | None:
 
 
 def require_ordinary(path: Path, wanted: Literal["file", "folder"], *, alone: bool = False) -> bool:
-    """Return whether anything is at `path`; raise `NotOrdinaryError` if that is no ordinary file or folder.
+    """Return whether anything is at `path`; raise `NotOrdinaryError` if it is not an ordinary file or folder.
 
     Parameters
     ----------
+    path : Path
+    wanted : "file" or "folder"
     alone : bool
-        Also refuse a file with a second name (a hard link): what is written in its place would change it under
-        the other name too. An archive can link to any file that lies where it is unpacked.
+        Also refuse a file with a second name (a hard link), because writing would change it under the other name
+        too. An archive can link to any file on the disk where it is unpacked.
     """
     try:
         status = os.lstat(path)
@@ -90,17 +91,15 @@ def require_ordinary(path: Path, wanted: Literal["file", "folder"], *, alone: bo
 
 
 def open_file(path: Path, mode: Literal["rb", "r+b", "a+b"], buffering: int = -1) -> IO[bytes]:
-    """Open an ordinary file as `open` does; for writing, only one without a second name.
+    """Open an ordinary file like `open`; for writing, only one without a second name.
 
     Raises
     ------
     OSError
-        If it cannot be opened; `NotOrdinaryError` if it is no ordinary file.
+        If it cannot be opened; `NotOrdinaryError` if it is not an ordinary file.
     """
     writing = mode != "rb"
-    require_ordinary(
-        path, "file", alone=writing
-    )  # opening a device can do things, and a link has a sentence here
+    require_ordinary(path, "file", alone=writing)  # before opening, which can have effects on a device
     handle = os.open(path, _MODES[mode] | _NO_FOLLOW | getattr(os, "O_BINARY", 0), 0o666)
     try:
         _require(os.fstat(handle), path, "file", writing)
@@ -116,8 +115,8 @@ def read_whole(path: Path, most: int) -> bytes:
     Raises
     ------
     OSError
-        If it cannot be read, has more than `most` bytes, or is no ordinary file: a pipe never ends, nor does
-        what a link to a device gives.
+        If it cannot be read, has more than `most` bytes, or is not an ordinary file: pipes and devices may
+        never end.
     """
     with open_file(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -127,35 +126,35 @@ def read_whole(path: Path, most: int) -> bytes:
 
 
 def make_folder(path: Path, *, parents: bool = True) -> None:
-    """Make a folder, by default with its parents, or take the one that is there; `OSError` if it is no folder."""
+    """Create a folder if it is missing, by default with its parents; `OSError` if something else is there."""
     if not require_ordinary(path, "folder"):
         path.mkdir(parents=parents, exist_ok=True)
 
 
 def lock_at(path: Path, **options: Any) -> FileLock:
-    """Return a lock that is kept in the file `path`, which need not be there yet.
+    """Return a lock on the file `path`, which is created if missing.
 
-    The lock belongs to who made it, not to a thread. Older versions of filelock empty the file.
+    The lock belongs to the returned object, not to a thread. Older versions of filelock empty the file.
     """
     require_ordinary(path, "file", alone=True)
     return FileLock(path, thread_local=False, **options)
 
 
 class Folder:
-    """A folder that is held open, as `open_folder` gives it; names are of what lies in it, never followed."""
+    """A folder that is held open, from `open_folder`. Names are of its entries, and links are never followed."""
 
     def __init__(self, path: Path, handle: int | None) -> None:
         self.path = path
         self._handle = handle
 
     def names(self) -> list[str]:
-        """Return the names of all that lies in the folder."""
+        """Return the names of all entries."""
         return os.listdir(self.path if self._handle is None else self._handle)  # noqa: PTH208 - a handle
 
     def contents(self, known: Collection[str] = ()) -> list[str]:
-        """Return all that lies in the folder, and what lies in those folders in it that are `known`.
+        """Return all entries, and those of the subfolders that are `known`.
 
-        An entry is like "name" or "known/name", that of another folder "name/".
+        An entry is like "name" or "known/name"; another subfolder is "name/".
         """
         found = []
         for name in self.names():
@@ -170,53 +169,53 @@ class Folder:
         return found
 
     def kind(self, name: str) -> Kind | None:
-        """Return what has a name; None if nothing has."""
+        """Return the kind of the entry `name`; None if there is none."""
         try:
-            return kind_of(os.stat(self._place(name), dir_fd=self._handle, follow_symlinks=False))
+            return kind_of(os.stat(self._path_of(name), dir_fd=self._handle, follow_symlinks=False))
         except FileNotFoundError:
             return None
 
     def unlink(self, name: str) -> None:
-        """Remove a file, or a link and not what it leads to; nothing if there is none."""
+        """Remove a file, or a link without what it leads to, if it exists."""
         try:
-            os.unlink(self._place(name), dir_fd=self._handle)
+            os.unlink(self._path_of(name), dir_fd=self._handle)
         except FileNotFoundError:
             return
 
     def remove_tree(self, name: str) -> None:
-        """Remove a folder with all that lies in it; links in it go, and not what they lead to."""
-        shutil.rmtree(self._place(name), dir_fd=self._handle)
+        """Remove a subfolder with everything in it; links are removed, not followed."""
+        shutil.rmtree(self._path_of(name), dir_fd=self._handle)
 
     def rename(self, name: str, new: str) -> None:
-        """Give something another name in this folder."""
-        os.rename(self._place(name), self._place(new), src_dir_fd=self._handle, dst_dir_fd=self._handle)
+        """Rename an entry."""
+        os.rename(self._path_of(name), self._path_of(new), src_dir_fd=self._handle, dst_dir_fd=self._handle)
 
     def move_out(self, name: str, path: Path) -> None:
-        """Move something to a path elsewhere on the same disk."""
-        os.rename(self._place(name), path, src_dir_fd=self._handle)
+        """Move an entry to a path on the same disk."""
+        os.rename(self._path_of(name), path, src_dir_fd=self._handle)
 
     def move_in(self, path: Path, name: str) -> None:
-        """Move something from elsewhere on the same disk into this folder."""
-        os.rename(path, self._place(name), dst_dir_fd=self._handle)
+        """Move a file or folder on the same disk into this folder."""
+        os.rename(path, self._path_of(name), dst_dir_fd=self._handle)
 
     @contextmanager
     def inside(self, name: str) -> Iterator[Folder]:
-        """Open a folder in this one."""
-        with _opened(self.path / name, self._place(name), self._handle) as folder:
+        """Open a subfolder."""
+        with _opened(self.path / name, self._path_of(name), self._handle) as folder:
             yield folder
 
-    def _place(self, name: str) -> str | Path:
+    def _path_of(self, name: str) -> str | Path:
         return self.path / name if self._handle is None else name
 
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[Folder]:
-    """Open an ordinary folder and hold it.
+    """Open an ordinary folder and hold it open.
 
     Raises
     ------
     OSError
-        If it cannot be opened; `NotOrdinaryError` if it is a link or no folder.
+        If it cannot be opened; `NotOrdinaryError` if it is a link or not a folder.
     """
     with _opened(path, path, None) as folder:
         yield folder

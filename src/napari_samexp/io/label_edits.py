@@ -1,4 +1,4 @@
-"""Labels as a viewer needs them: read while a run writes them, and painted by hand without losing either."""
+"""Labels for a viewer: readable while a run writes them, and painted by hand without conflicts with the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_BYTES = 256 * 2**20
 
 
 class TooManyLabelsError(StoreError, MemoryError):
-    """More frames were asked for at once than may be held in memory; napari recovers from it."""
+    """A request for more frames at once than may be in memory; also a `MemoryError`, from which napari recovers."""
 
 
 def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
@@ -40,7 +40,7 @@ def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
     Raises
     ------
     StoreError
-        If the store's list of them cannot be read.
+        If the list of them in the store cannot be read.
     """
     file = Path(path) / _EDITED
     try:
@@ -57,21 +57,21 @@ def edited_frames(path: str | os.PathLike[str]) -> frozenset[int]:
 
 
 class EditableLabels:
-    """A label store's labels as an array (T, Y, X) that can be painted, in the form napari's Labels take.
+    """The labels of a store as a writable array (T, Y, X), as napari's Labels layer takes it.
 
-    Writing needs no claim on the store, since a frame is a file of its own that is replaced whole. A frame
-    is noted as painted before it is, and a run leaves such frames alone.
+    Painting needs no lock on the store, since each frame is a file of its own that is replaced atomically. A
+    frame is noted as painted before it is written, and runs leave such frames alone.
 
-    A run in another process that was about to finish a frame just painted would write over it. While
-    `guarding` is set, what was painted is therefore kept until the run has confirmed that it leaves the
-    frame alone (`settle`), and `repair` puts it back.
+    A run in another process that is just finishing a frame could overwrite a stroke on it. While `guarding` is
+    set, strokes are therefore kept in memory until the run confirms that it leaves the frame alone
+    (`settle`); `repair` writes them again.
 
     Parameters
     ----------
     path : path
         The store's folder.
     on_edit : callable, optional
-        Called with the frames that are about to be painted for the first time.
+        Called with the frames that will be painted for the first time.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class EditableLabels:
 
     @property
     def size(self) -> int:
-        """Numbers in all frames."""
+        """Number of values in all frames."""
         return math.prod(self.shape)
 
     @property
@@ -111,7 +111,7 @@ class EditableLabels:
         return self._edited
 
     def mark(self, frames: Collection[int]) -> None:
-        """Note frames as painted, so that no run writes them."""
+        """Note frames as painted, so that no run overwrites them."""
         new = frozenset(frames) - self._edited
         if new:
             self._note(self._edited | new)
@@ -121,24 +121,24 @@ class EditableLabels:
                 self._on_edit(new)
 
     def unmark(self, frames: Collection[int]) -> None:
-        """Give frames back to the runs; their labels stay until one writes them."""
+        """Let runs write these frames again; their labels stay until one does."""
         if not self._edited.isdisjoint(frames):
             self._note(self._edited - frozenset(frames))
 
     def settle(self, frames: Collection[int]) -> None:
-        """Note that the run leaves these frames alone from here on."""
+        """Note that the run leaves these frames alone from now on."""
         for index in frames:
             self._unsettled.pop(index, None)
 
     def repair(self, index: int) -> bool:
-        """Put back what was painted on a frame that the run has just written; return whether it was."""
+        """Write a painted frame again if the run has just overwritten it; return whether it did."""
         painted = self._unsettled.get(index)
         if painted is not None:
             self._write(index, painted)
         return painted is not None
 
     def stop_guarding(self) -> None:
-        """Put back what a run may have written over, now that it has ended."""
+        """Write all painted frames again that a run may have overwritten, now that it has ended."""
         for index in list(self._unsettled):
             self.repair(index)
         self._unsettled.clear()
@@ -161,7 +161,7 @@ class EditableLabels:
     def __setitem__(self, key: Any, value: Any) -> None:
         frames = _frames_of(key, self.shape[0])
         self.mark(frames)
-        with labels_readable(f"The labels in {self._path}"):  # those beside the painted ones
+        with labels_readable(f"The labels in {self._path}"):  # the unpainted pixels of the chunk
             self._write(key, value)
         for index in self._unsettled.keys() & frames:
             self._unsettled[index] = np.asarray(self._array[index])
@@ -179,13 +179,13 @@ class EditableLabels:
     def _note(self, edited: frozenset[int]) -> None:
         text = json.dumps({"frames": sorted(edited)})
         with os_errors_as_store_errors("note painted frames in", self._path):
-            # a viewer cannot wait for the disk at each stroke, and a power cut loses the stroke as well
+            # a viewer cannot wait for the disk at each stroke, and a power failure loses the stroke as well
             write_atomic(self._path / _EDITED, text.encode(), durable=False)
         self._edited = edited
 
 
 def _frames_of(key: Any, count: int) -> Collection[int]:
-    """Return the frames that a numpy key touches."""
+    """Return the frames that a numpy key selects."""
     first = key[0] if isinstance(key, tuple) and key else key
     if first is Ellipsis or isinstance(first, tuple):
         return range(count)

@@ -1,4 +1,4 @@
-"""What a label store says of itself: its labels, what it was made from, and its zarr metadata."""
+"""The header of a label store: its shape, labels and identity, and the zarr metadata that hold them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
@@ -43,7 +45,7 @@ _DIFFERENCES = {
 
 @dataclass(frozen=True, slots=True)
 class StoreHeader:
-    """All that is fixed when a store is made.
+    """Everything that is fixed when a store is created.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ class StoreHeader:
         Each label, 1 to 65535, and its object's name.
     identity : RunIdentity
     details : dict
-        Anything JSON can say.
+        Anything that JSON can hold.
 
     Raises
     ------
@@ -83,7 +85,7 @@ class StoreHeader:
         identity: RunIdentity,
         details: Mapping[str, Any],
     ) -> StoreHeader:
-        """Return the header for labels with names, or without: then label 3 is called "object 3"."""
+        """Return a header for labels with or without names; without, label 3 is called "object 3"."""
         numbers = _whole_numbers(labels, "labels")
         if len(set(numbers)) != len(numbers):
             raise StoreError(f"The labels {numbers} name one twice; give each object its own label.")
@@ -93,7 +95,7 @@ class StoreHeader:
 
     @classmethod
     def read(cls, folder: Path, identity: RunIdentity | None = None) -> StoreHeader:
-        """Return the header of a label store; `StoreError` if it is none, damaged, or of another run."""
+        """Return the header of a label store; `StoreError` if it is not one, damaged, or of another run."""
         if not folder.exists():
             raise StoreError(f"There is no label store {folder}; give the folder that a tracking run wrote.")
         metadata = _read_metadata(folder)
@@ -134,10 +136,10 @@ class StoreHeader:
             shape=self.shape,
             chunks=(1, *self.shape[1:]),
             dtype=self.dtype,
-            # Blosc with bit shuffle gives files smaller by a third, which take three times as long to read.
+            # Blosc with bit shuffle makes files a third smaller, but reading takes three times as long
             compressors=[ZstdCodec(level=3, checksum=True)],
             fill_value=0,
-            # "c.7.0.0": the usual "c/7/0/0" makes two folders a frame, each larger than the frame.
+            # "c.7.0.0": the default "c/7/0/0" makes two folders for each frame, both larger than the frame
             chunk_key_encoding={"name": "default", "separator": "."},
             dimension_names=("t", "y", "x"),
             attributes={KEY: own},
@@ -150,8 +152,23 @@ class StoreHeader:
             files.follows_links = False
             files.chunk_bytes = self.shape[1] * self.shape[2] * (1 if self.dtype == "uint8" else 2)
             return zarr.open_array(files, mode="r+" if writable else "r")
-        except Exception as error:  # zarr raises all kinds for metadata that are almost right
+        except Exception as error:  # zarr raises many kinds of errors for metadata that are almost right
             raise _damaged(folder) from error
+
+    def require_labels(self, labels: npt.ArrayLike, index: int, path: Path) -> None:
+        """Raise `StoreError` unless a frame's labels have the store's size and no values but 0 and its labels."""
+        labels = np.asarray(labels)
+        if labels.shape != self.shape[1:] or labels.dtype != np.uint16:
+            raise StoreError(
+                f"The labels of frame {index} are {labels.shape} {labels.dtype}; "
+                f"the label store {path} takes {self.shape[1:]} uint16."
+            )
+        allowed = np.zeros(MAX_LABEL + 1, np.bool_)
+        allowed[list(self.names)] = True
+        inside = labels[labels > 0]  # usually few pixels, which makes the check five times faster
+        if not allowed[inside].all():
+            other = int(inside[~allowed[inside]][0])
+            raise StoreError(f"Frame {index} has the label {other}; {path} takes {tuple(self.names)} and 0.")
 
     def _require_identity(self, identity: RunIdentity, path: Path) -> None:
         mine, other = asdict(self.identity), asdict(identity)
@@ -164,7 +181,7 @@ class StoreHeader:
             )
 
     def _describes(self, metadata: dict[str, Any]) -> bool:
-        """Whether zarr would find in `metadata` the array that `build` makes, and no code to run but zstd."""
+        """Whether `metadata` describe the array that `build` creates, with no codec but zstd."""
         codecs = metadata.get("codecs")
         if not isinstance(codecs, list) or not all(isinstance(codec, dict) for codec in codecs):
             return False
@@ -188,7 +205,7 @@ _ALWAYS = {
 
 
 def require_replaceable(path: Path, overwrite: bool) -> None:
-    """Raise `StoreError` if there is anything at `path` but a label store that `overwrite` gives up."""
+    """Raise `StoreError` if there is anything at `path` except a label store that `overwrite` allows to replace."""
     if not os.path.lexists(path):
         return
     if _own_attributes(_read_metadata(path)) is None:
@@ -208,16 +225,16 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
 
 
 def require_there(path: Path) -> None:
-    """Raise `FileNotFoundError` if a store was taken away.
+    """Raise `FileNotFoundError` if a store was removed.
 
-    Without that, zarr would make its folder again: on this computer's own disk, if a network's is gone.
+    Otherwise zarr would create its folder again: on the local disk, if a network drive is gone.
     """
     if kind_at(path / "zarr.json") != "file":
         raise FileNotFoundError(errno.ENOENT, "its folder is no longer there")
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
-    """Return the zarr metadata in `folder`, or an empty dict if there is none that can be read."""
+    """Return the zarr metadata in `folder`, or an empty dict if they cannot be read."""
     try:
         metadata = json.loads(read_whole(folder / "zarr.json", MAX_METADATA))
     except NotOrdinaryError as error:

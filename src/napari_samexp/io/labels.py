@@ -1,4 +1,4 @@
-"""Labels of a tracking run on disk: finished frames outlive a kill, and the run goes on where it stopped."""
+"""Labels of a tracking run on disk: finished frames survive a kill, and the run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -15,13 +15,7 @@ import zarr
 
 from napari_samexp.errors import StoreError
 from napari_samexp.io import frame_memory
-from napari_samexp.io.atomic import (
-    absolute_path,
-    os_errors_as_store_errors,
-    patiently,
-    remove_partials,
-    sync,
-)
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, patiently, remove_partials, sync
 from napari_samexp.io.chunk_files import labels_readable
 from napari_samexp.io.frame_memory import FrameMemory
 from napari_samexp.io.guarded import require_ordinary
@@ -35,23 +29,21 @@ __all__ = ["LabelStore"]
 
 
 class LabelStore:
-    """The labels of one video by one tracking run, in a folder that is also a zarr array (T, Y, X).
+    """The labels that one tracking run gave one video, in a folder that is also a zarr array (T, Y, X).
 
-    Make one with `create` or `open`; either can be used as a context manager. One writer at a time,
-    and readers at any time. In the folder::
+    Made by `create` or `open`, which can also be used as context managers. One process may write at a
+    time; any number may read. The folder holds::
 
-        zarr.json    the array, and in its attributes "napari_samexp" the version, labels and identity
-        c.7.0.0      the labels of frame 7, zstd; absent where all are 0
-        scores.jsonl a line for every finished frame, see `ScoreJournal`
-        memory/      what the tracker needs to resume, `save_memory`
+        zarr.json    the array; its attribute "napari_samexp" has the version, labels and identity
+        c.7.0.0      the labels of frame 7, zstd; absent if all are 0
+        scores.jsonl one line for each finished frame, see `ScoreJournal`
+        memory/      what the tracker needs to resume, see `save_memory`
     """
 
     def __init__(self, path: Path, lock: StoreLock | None) -> None:
         self._path = path
         self._lock = lock
         self._header = StoreHeader.read(path)
-        self._allowed = np.zeros(1 << 16, np.bool_)
-        self._allowed[list(self._header.names)] = True
         self._array = self._header.open_array(path, writable=lock is not None)
         if lock is not None:
             with os_errors_as_store_errors("tidy up", path):
@@ -76,31 +68,31 @@ class LabelStore:
         Parameters
         ----------
         path : path
-            The new folder; its parents are made where missing.
+            The new folder; missing parents are created.
         shape : sequence of int
             (T, Y, X) of the video.
         labels : sequence of int, or mapping of int to str
-            Every label that frames will have, 1 to 65535, with the objects' names if a mapping.
+            Every label that frames can have, 1 to 65535; a mapping also gives the objects' names.
         identity : RunIdentity
-            What the run is made from; `open` compares it.
+            What the run is made from; compared by `open`.
         details : mapping, optional
-            Anything worth keeping that JSON can say.
+            Anything else to keep that JSON can hold.
         overwrite : bool
-            Replace a label store at `path`. It is whole until the new one is, and other files or
+            Whether to replace a label store at `path`, once the new one is complete. Other files and
             folders are never replaced.
 
         Raises
         ------
         StoreError
-            If `path` exists and may not be replaced, is being written, or cannot be; or if an argument
-            is out of range. Nothing is changed then.
+            If `path` exists and may not be replaced, another process writes it, the disk refuses, or an
+            argument is out of range; nothing is changed then.
         """
         header = StoreHeader.of(shape, labels, identity, details)
         folder = absolute_path(path)
         require_replaceable(folder, overwrite)
         lock = StoreLock(folder)
         try:
-            require_replaceable(folder, overwrite)  # again, now that nobody else can change it
+            require_replaceable(folder, overwrite)  # again, now that we hold the lock
             with os_errors_as_store_errors("create the label store", folder):
                 patiently(lambda: header.build(lock.building))
                 ScoreJournal.start(lock.building / "scores.jsonl")
@@ -119,22 +111,22 @@ class LabelStore:
         identity: RunIdentity | None = None,
         mode: Literal["a", "r"] = "a",
     ) -> LabelStore:
-        """Open a store to go on writing, or to read, which is possible while another process writes.
+        """Open a store to continue writing, or to read while another process may be writing.
 
         Parameters
         ----------
         path : path
             The store's folder.
         identity : RunIdentity, optional
-            The run that wants to go on; the store must have been made by the same.
+            The run to continue; the store must be of the same one.
         mode : {"a", "r"}
             "a" to read and write, "r" to read. A reader sees new labels at once, but `done` and the
-            scores as they were when it opened.
+            scores are those of the moment it was opened.
 
         Raises
         ------
         StoreError
-            If there is no store, it is damaged, was made by another run, or another process writes it.
+            If there is no store, it is damaged or of another run, or another process writes it.
         """
         if mode not in ("a", "r"):
             raise StoreError(f"A label store has no mode {mode!r}; use 'a' to write or 'r' to read.")
@@ -146,35 +138,35 @@ class LabelStore:
             return cls(folder, None)
         lock = StoreLock(folder)
         try:
-            StoreHeader.read(folder, identity)  # again, now that nobody else can change it
+            StoreHeader.read(folder, identity)  # again, now that we hold the lock
             return cls(folder, lock)
         except BaseException:
             lock.release()
             raise
 
     def write(self, result: FrameResult) -> None:
-        """Store a frame's labels and scores and flag it as done, in this order.
+        """Write a frame's labels, then its scores and its done flag.
 
-        Whatever ends the process during the call, a frame that is flagged has its own labels and scores.
+        A frame that is flagged as done has its own labels and scores, whenever the process is killed.
 
         Parameters
         ----------
         result : FrameResult
-            Its labels are (Y, X) uint16 with no values but 0 and the store's labels, and it has a finite
-            score for each label. A frame that is done already is replaced.
+            Labels (Y, X) uint16 with no values but 0 and the store's labels, and a finite score for each
+            label. A frame that is done already is replaced.
 
         Raises
         ------
         StoreError
             If the result does not fit the store, and nothing is written; or if the disk refuses, and the
-            frame is then not done, the others as they were.
+            frame is not done; other frames are unchanged.
         """
         self._require_writer()
         index = self._index(result.index)
-        self._require_fitting(result, index)
+        self._header.require_labels(result.labels, index, self._path)
         self._journal.require_complete(index, result.scores)
         if self._journal.done[index]:
-            self.forget([index])  # else a kill between labels and scores would leave new ones with old ones
+            self.forget([index])  # else a kill before the scores would leave new labels with old scores
         with os_errors_as_store_errors(f"write frame {index} to", self._path):
             require_there(self._path)
             labels = result.labels.astype(self._header.dtype)
@@ -183,7 +175,7 @@ class LabelStore:
             self._journal.record(index, result.scores)
 
     def forget(self, frames: Iterable[int]) -> None:
-        """Flag frames as not done, to have them tracked again; their labels stay until then."""
+        """Flag frames as not done, so that they are tracked again; their labels stay until then."""
         self._require_writer()
         indices = [self._index(index) for index in frames]
         if indices:
@@ -191,13 +183,13 @@ class LabelStore:
                 self._journal.forget(indices)
 
     def missing(self, frames: Iterable[int] | None = None) -> list[int]:
-        """Return those of `frames`, by default of all, that are not done, in their order."""
+        """Return which of `frames` (by default, of all) are not done, in order."""
         if frames is None:
             return [int(index) for index in np.flatnonzero(~self._journal.done)]
         return [index for index in map(self._index, frames) if not self._journal.done[index]]
 
     def frame(self, index: int) -> npt.NDArray[Any]:
-        """Return the labels of a frame, (Y, X) uint8 or uint16; all 0 where it was never written.
+        """Return the labels of a frame, (Y, X) uint8 or uint16; all 0 if it was never written.
 
         Raises
         ------
@@ -209,48 +201,27 @@ class LabelStore:
             return np.asarray(self._array[index])
 
     def write_scores_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of all done frames: frame, label, name, presence, iou, lost (true or false)."""
+        """Write a CSV table of all done frames: frame, label, name, presence, iou, lost (true or false)."""
         self._journal.write_csv(absolute_path(path), self._header.names)
 
     def save_memory(
         self, index: int, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, str]
     ) -> None:
-        """Keep what the tracker remembers of a frame; saved before `write`, every done frame has it.
-
-        Parameters
-        ----------
-        index : int
-            The frame.
-        arrays : mapping of str to array
-            Any shapes; types that safetensors has.
-        meta : mapping of str to str
-            Kept with the arrays.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be stored; an earlier memory of the frame is not harmed.
-        """
+        """Save the tracker's memory of a frame, before `write`, for resuming; see `frame_memory.save_memory`."""
         self._require_writer()
         frame_memory.save_memory(self._path / MEMORY, self._index(index), arrays, meta)
 
     def load_memories(self, frames: Collection[int] | None = None) -> dict[int, FrameMemory]:
-        """Return arrays and texts by frame, of all saved memories or of `frames`' only.
-
-        Raises
-        ------
-        StoreError
-            If a file cannot be read or is damaged.
-        """
+        """Return the saved memories by frame, or only those of `frames`; see `frame_memory.load_memories`."""
         return frame_memory.load_memories(self._path / MEMORY, frames)
 
     def prune_memories(self, keep: Collection[int]) -> None:
-        """Remove the memories of all frames but `keep`."""
+        """Delete the saved memories of all frames except `keep`."""
         self._require_writer()
         frame_memory.prune_memories(self._path / MEMORY, keep)
 
     def close(self) -> None:
-        """Let others write; reading goes on to work."""
+        """Release the lock, so that others can write; reading still works."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -258,9 +229,7 @@ class LabelStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -270,7 +239,7 @@ class LabelStore:
 
     @property
     def array(self) -> zarr.Array[Any]:
-        """The labels, zarr, (T, Y, X) uint8 or uint16, one frame a chunk; napari's Labels layer takes it."""
+        """The labels as a zarr array, (T, Y, X) uint8 or uint16, one frame a chunk; for napari's Labels layer."""
         return self._array
 
     @property
@@ -280,7 +249,7 @@ class LabelStore:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Every label that frames can have, without 0."""
+        """Every label that frames can have, except 0."""
         return tuple(self._header.names)
 
     @property
@@ -295,7 +264,7 @@ class LabelStore:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What `create` was given to keep."""
+        """The `details` given to `create`."""
         return dict(self._header.details)
 
     @property
@@ -305,7 +274,7 @@ class LabelStore:
 
     @property
     def scores(self) -> dict[int, dict[int, ObjectScore]]:
-        """The scores of each finished frame by label, made anew each time."""
+        """The scores of each finished frame by label; a new dict each time."""
         return dict(self._journal.scores())
 
     def _require_writer(self) -> None:
@@ -321,20 +290,8 @@ class LabelStore:
             raise StoreError(f"{self._path} has no frame {index!r}; its frames are 0 to {self.shape[0] - 1}.")
         return number
 
-    def _require_fitting(self, result: FrameResult, index: int) -> None:
-        labels = np.asarray(result.labels)
-        if labels.shape != self.shape[1:] or labels.dtype != np.uint16:
-            raise StoreError(
-                f"The labels of frame {index} are {labels.shape} {labels.dtype}; "
-                f"the label store {self._path} takes {self.shape[1:]} uint16."
-            )
-        inside = labels[labels > 0]  # mostly few pixels, which makes the check five times faster
-        if not self._allowed[inside].all():
-            other = int(inside[~self._allowed[inside]][0])
-            raise StoreError(f"Frame {index} has the label {other}; {self._path} takes {self.labels} and 0.")
-
     def _sync_chunk(self, index: int) -> None:
-        # zarr replaces the file whole but lets the system choose when it reaches the disk: not after its flag
+        # zarr leaves to the system when the file reaches the disk, and the done flag must not be there first
         chunk = self._path / f"c.{index}.0.0"
         if chunk.exists():
             sync(chunk)

@@ -1,4 +1,4 @@
-"""The right to write at a path: one process at a time, and a new folder replaces an old one whole."""
+"""The lock of a label store: one writer at a time, and a new folder replaces an old one atomically."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from napari_samexp.io.store_files import remove_store, require_store_files
 
 __all__ = ["StoreLock", "swap_was_interrupted"]
 
-_LONGEST_NAME = 240  # bytes; file systems take 255, and what lies beside needs a few more
+_LONGEST_NAME = 240  # bytes; file systems allow 255, and the name of the hidden folder is longer
 
 
 class StoreLock:
-    """The only writer at `path`, until `release` or the end of the process, however it ends.
+    """Exclusive write access to `path`, until `release` or until the process ends in any way.
 
-    The lock and the folders in the making lie beside `path`, in a hidden folder ``.<name>.samexp``: a lock
-    inside would move away with a folder that is replaced.
+    The lock and unfinished folders are beside `path`, in a hidden folder ``.<name>.samexp``: a lock inside would
+    move away with a folder that is replaced.
 
     Parameters
     ----------
     path : Path
-        Where a folder is or shall be; absolute.
+        The folder, which need not exist yet; absolute.
 
     Raises
     ------
     StoreError
-        If somebody else writes there, or the place cannot be written.
+        If another process writes there, or the place cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,8 +41,8 @@ class StoreLock:
         self._side = _side(path)
         with os_errors_as_store_errors("write beside", path):
             make_folder(self._side)
-            # The operating system drops this lock with its process. It belongs to the store, not to a thread:
-            # a store may be closed by another thread than the one that opened it.
+            # The operating system releases the lock when the process ends. It belongs to the store, not to a
+            # thread: a store may be closed by another thread than the one that opened it.
             self._lock = lock_at(self._side / "lock")
             self._acquire()
             try:
@@ -53,11 +53,11 @@ class StoreLock:
 
     @property
     def building(self) -> Path:
-        """Where to build what `install` then puts in place; on the same disk as the path."""
+        """Where to build the folder that `install` puts in place; on the same disk."""
         return self._side / "new"
 
     def install(self) -> None:
-        """Put the folder `building` in the place of the path's folder, and only then remove that one."""
+        """Replace the folder at the path by `building`, and only then delete the old one."""
         sync(self.building)
         with open_folder(self._side) as side:
             if os.path.lexists(self._path):
@@ -67,12 +67,14 @@ class StoreLock:
             except OSError:
                 self._settle()
                 raise
-        with suppress(OSError):  # the new one is in place; what is left of the old goes with a later claim
+        with suppress(
+            OSError
+        ):  # the new folder is in place; a later lock removes what is left of the old one
             sync(self._path.parent)
             self._settle()
 
     def remove(self) -> None:
-        """Remove the label store at the path; `StoreError` if it is none or holds other files, and it stays."""
+        """Remove the label store at the path; `StoreError` if it is not one or holds other files, and it stays."""
         with os_errors_as_store_errors("remove", self._path):
             with open_folder(self._path.parent) as parent:
                 require_store_files(parent, self._path.name)
@@ -81,13 +83,13 @@ class StoreLock:
             self._settle()
 
     def release(self) -> None:
-        """Give up the claim; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if not self._lock.is_locked:
             return
         with suppress(OSError):
             self._settle()
-        # Unlinking before releasing leaves nobody holding a lock that others cannot see: filelock gives
-        # up a lock on a file that has lost its name. A file that cannot be unlinked stays and does no harm.
+        # Unlinked before the release, so that nobody holds a lock that others cannot see: filelock gives up a
+        # lock on an unlinked file. A file that cannot be unlinked stays and does no harm.
         with suppress(OSError):
             (self._side / "lock").unlink()
         self._lock.release()
@@ -109,7 +111,7 @@ class StoreLock:
             ) from None
 
     def _settle(self) -> None:
-        """Undo or finish a swap that a kill cut off, and remove what was being built."""
+        """Undo or finish a swap that a kill interrupted, and remove unfinished folders."""
         with open_folder(self._side) as side:
             remove_store(side, "trash")
             remove_store(side, "new")
@@ -119,13 +121,13 @@ class StoreLock:
             if not os.path.lexists(self._path):
                 patiently(lambda: side.move_out("old", self._path))
                 return
-            # so that an `old` is always a whole one, even if a kill cuts off the removal
+            # renamed first, so that `old` is always complete, even if a kill interrupts the removal
             patiently(lambda: side.rename("old", "trash"))
             remove_store(side, "trash")
 
 
 def swap_was_interrupted(path: Path) -> bool:
-    """Whether `path` is missing because a process was killed while replacing it; a `StoreLock` brings it back."""
+    """Whether `path` is missing because a process was killed while replacing it; a `StoreLock` restores it."""
     if path.exists():
         return False
     side = _side(path)

@@ -1,4 +1,4 @@
-"""Which frames are done and what the model said of them: one line a frame, only ever appended."""
+"""Which frames are done, and their scores: a journal with one line for each frame, only appended to."""
 
 from __future__ import annotations
 
@@ -28,44 +28,45 @@ _BEGINNINGS = (b'{"frame":', b'{"forget":')
 
 
 class ScoreJournal:
-    """Done flags and scores of `frames` frames, kept in a file of JSON lines.
+    """Done flags and scores of frames, in a file of JSON lines.
 
-    A line ``{"frame": 7, "scores": {"1": [presence, iou]}}`` says that frame 7 is done, and
-    ``{"forget": [7]}`` that it no longer is; later lines win. A last line that a kill cut short counts
-    as never written, and the next line takes its place. That holds after a line that is ours, or where what is
-    left of the first begins like one: a file of anything else is damaged, and stays as it is.
+    A line ``{"frame": 7, "scores": {"1": [presence, iou]}}`` means that frame 7 is done, and
+    ``{"forget": [7]}`` that it no longer is; later lines win. A last line that a kill cut short is ignored, and the
+    next line overwrites it, but only after a valid line or if it begins like one: any other file is damaged,
+    and is not changed.
 
     Parameters
     ----------
     path : Path
-        The file, which must exist; `start` makes an empty one.
+        The file, which must exist; `start` creates an empty one.
     frames : int
         Length of the time axis.
     labels : sequence of int
-        The labels that every done frame has a score for.
+        The labels that each done frame has scores for.
 
     Attributes
     ----------
     done : array, shape (T,), bool
+        Which frames are done.
 
     Raises
     ------
     StoreError
-        If the file is missing or holds anything but such lines.
+        If the file is missing or contains anything else.
     """
 
     def __init__(self, path: Path, frames: int, labels: Sequence[int]) -> None:
         self._path = path
         self._column = {str(label): column for column, label in enumerate(labels)}
         self.done: npt.NDArray[np.bool_] = np.zeros(frames, np.bool_)
-        # Presence and IoU of each frame and label; as dicts, 100,000 frames would take some 50 MB.
+        # presence and IoU of each frame and label; as dicts, 100,000 frames would take about 50 MB
         self._values = np.zeros((frames, len(labels), 2), np.float64)
-        self._end = 0  # length of the file's good part
+        self._end = 0  # length of the valid part of the file
         self._read()
 
     @staticmethod
     def start(path: Path) -> None:
-        """Make an empty journal."""
+        """Create an empty journal."""
         write_atomic(path, b"")
 
     def scores(self) -> Iterator[tuple[int, dict[int, ObjectScore]]]:
@@ -76,7 +77,7 @@ class ScoreJournal:
             yield index, {label: ObjectScore(*pair) for label, pair in zip(labels, pairs)}
 
     def write_csv(self, path: Path, names: Mapping[int, str]) -> None:
-        """Write a row for each done frame and label; `StoreError` if the disk refuses."""
+        """Write a CSV row for each done frame and label; `StoreError` if the disk refuses."""
         rows = (
             (index, label, names[label], score.presence, score.iou, str(score.lost).lower())
             for index, scores in self.scores()
@@ -85,20 +86,20 @@ class ScoreJournal:
         write_csv(path, ("frame", "label", "name", "presence", "iou", "lost"), rows)
 
     def require_complete(self, index: int, scores: Mapping[int, ObjectScore]) -> None:
-        """Raise `StoreError` unless there is a finite score for each label and for nothing else."""
+        """Raise `StoreError` unless there are finite scores for exactly the labels."""
         try:
             self._parsed(_as_json(scores))
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"The scores of frame {index} cannot be stored: {error}.") from None
 
     def record(self, index: int, scores: Mapping[int, ObjectScore]) -> None:
-        """Flag a frame as done, with complete scores; OSError if that cannot be written, and it is not."""
+        """Flag a frame as done, with complete scores; `OSError` if it cannot be written, and nothing is changed."""
         entry = {"frame": index, "scores": _as_json(scores)}
         self._append(entry)
         self._apply(entry)
 
     def forget(self, frames: Collection[int]) -> None:
-        """Flag frames as not done; OSError if the line cannot be written, and then none is."""
+        """Flag frames as not done; `OSError` if it cannot be written, and nothing is changed."""
         entry = {"forget": list(frames)}
         self._append(entry)
         self._apply(entry)
@@ -114,7 +115,7 @@ class ScoreJournal:
                 os.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):
-                    file.truncate(self._end)  # the caller is told that it is not there
+                    file.truncate(self._end)  # the caller gets the error, so the line must not be there
                 raise
         self._end += len(line)
 
@@ -127,7 +128,9 @@ class ScoreJournal:
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError) as error:
-                if number == len(lines) > 1:  # a power cut can leave a line's end without its beginning
+                if (
+                    number == len(lines) > 1
+                ):  # a power failure can leave the end of a line without its beginning
                     return
                 raise self._damaged(number, error) from None
             try:
@@ -171,7 +174,7 @@ def _is_score(pair: Any) -> bool:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value from JSON is a number that float64 holds."""
+    """Whether a value from JSON is a number that float64 represents."""
     if type(value) is int:
-        return abs(value) < 2**53  # Python's integers know no bound, float64 does
+        return abs(value) < 2**53  # Python's integers are unbounded
     return type(value) is float and math.isfinite(value)

@@ -9,19 +9,17 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.errors import ImageError, VideoError
+from napari_samexp.errors import VideoError
 from napari_samexp.images import to_rgb8
 from napari_samexp.io._indexing import FrameIndexError, FrameNotWanted, OnWay, frame_number, frame_request
-from napari_samexp.io._paths import existing_path, readable_file
-from napari_samexp.io._stack import StackSource, array_stack, folder_stack, image_stack, tiff_stack
-from napari_samexp.io._tiff import is_tiff
-from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
+from napari_samexp.io._source import EXPECTED, FrameSource, source_at
+from napari_samexp.io._stack import StackSource, array_stack
+from napari_samexp.io.image import read_image
 
 __all__ = [
     "MAX_REQUEST_BYTES",
@@ -36,7 +34,6 @@ __all__ = [
 CACHE_BYTES = 256 * 2**20
 MAX_REQUEST_BYTES = 2**30
 
-_EXPECTED = "a video file (mp4, mov, avi, mkv, webm, gif), a folder of images, a TIFF stack or an array"
 _REFERENCE = re.compile(r"(?P<path>.+)@(?P<frame>[+-]?[0-9]{1,12})", re.DOTALL)
 
 Limits = tuple[float, float]
@@ -44,32 +41,7 @@ Frame = npt.NDArray[np.uint8]
 
 
 class TooManyFramesError(VideoError, MemoryError):
-    """More frames were asked for at once than may be held in memory.
-
-    It is a `MemoryError` too, from which napari's viewer recovers.
-    """
-
-
-class FrameSource(Protocol):
-    """Where a `LazyVideo` has its frames from; it is asked by one thread at a time."""
-
-    name: str
-    shape: tuple[int, int, int, int]
-    times: npt.NDArray[np.float64]
-
-    @property
-    def fps(self) -> float | None:
-        """Mean frames a second, or None."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the content."""
-
-    def frame(self, index: int, on_way: OnWay | None = None) -> Frame:
-        """Return frame `index`, 0 to T - 1, as a new array."""
-
-    def close(self) -> None:
-        """Let go of files and frames."""
+    """A request for more frames at once than `MAX_REQUEST_BYTES`; also a `MemoryError`, from which napari recovers."""
 
 
 def open_video(source: Any, *, cache_bytes: int = CACHE_BYTES, limits: Limits | None = None) -> LazyVideo:
@@ -84,10 +56,10 @@ def open_video(source: Any, *, cache_bytes: int = CACHE_BYTES, limits: Limits | 
         images of one size, in natural order of their names; a TIFF file with one image a frame; or
         an array (numpy, dask, zarr, a memory map) of shape (T, Y, X) or (T, Y, X, C), C of 1, 3 or 4.
     cache_bytes : int
-        What the frames decoded last may take in memory.
+        Memory for the frames decoded last.
     limits : (low, high), optional
-        The values that become black and white. By default 8-bit frames stay as they are, and the limits
-        of others come once from a few frames spread over the video, so that brightness does not flicker.
+        The values that become black and white. By default 8-bit frames are not changed, and other types use
+        limits from a few frames spread over the video, the same for all frames, so that brightness does not flicker.
 
     Returns
     -------
@@ -104,9 +76,9 @@ def open_video(source: Any, *, cache_bytes: int = CACHE_BYTES, limits: Limits | 
         raise VideoError(f"cache_bytes is {cache_bytes!r}; give a whole number of bytes, 0 or more.")
     limits = _checked_limits(limits)
     if isinstance(source, str | os.PathLike):
-        return LazyVideo(_source_at(source, cache_bytes, limits))
+        return LazyVideo(source_at(source, cache_bytes, limits))
     if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
-        raise VideoError(f"A {type(source).__name__} is not a video; give {_EXPECTED}.")
+        raise VideoError(f"A {type(source).__name__} is not a video; give {EXPECTED}.")
     return LazyVideo(StackSource(array_stack(source), cache_bytes=cache_bytes, limits=limits))
 
 
@@ -130,18 +102,18 @@ def read_frame(reference: str | os.PathLike[str]) -> Frame:
     match = None if _exists(text) else _REFERENCE.fullmatch(text)
     if match is None:
         return np.array(to_rgb8(read_image(text)))
-    with open_video(match["path"], cache_bytes=0) as video:  # the frames on the way are of no use later
+    with open_video(match["path"], cache_bytes=0) as video:  # no other frame will be read
         return video.frame(int(match["frame"]))
 
 
 class LazyVideo:
-    """A video as an array (T, Y, X, 3) of uint8 RGB whose frames are decoded when asked for.
+    """A video as an array (T, Y, X, 3) of uint8 RGB, decoded frame by frame on request; made by `open_video`.
 
-    `open_video` makes it. Frames are exact whatever the order they are asked for in: frame t is the
-    t-th that a player would show. It can be used from several threads and as a context manager.
+    Frames are exact in whatever order they are read: frame t is the t-th that a player would show. The
+    object is thread-safe, and a context manager.
 
-    ``video[t]``, ``video[t:t + 1, :, :]`` and all other ways to index one axis at a time give new numpy
-    arrays. More than `MAX_REQUEST_BYTES` of frames at once are refused with `TooManyFramesError`.
+    ``video[t]``, ``video[t:t + 1, :, :]`` and all other ways to index one axis at a time return new numpy
+    arrays. A request for more than `MAX_REQUEST_BYTES` of frames raises `TooManyFramesError`.
     """
 
     ndim = 4
@@ -159,7 +131,7 @@ class LazyVideo:
 
     @property
     def size(self) -> int:
-        """Numbers in the whole video."""
+        """Number of values in the whole video."""
         return math.prod(self.shape)
 
     @property
@@ -174,17 +146,17 @@ class LazyVideo:
 
     @property
     def fps(self) -> float | None:
-        """Mean frames a second, or None where the source has no clock."""
+        """Mean frame rate in frames a second, or None if the source has no timestamps."""
         return self._source.fps
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
-        """Seconds of each frame from the first one, shape (T,); its index where the source has no clock."""
+        """Time of each frame in seconds from the first, (T,) float64; the frame index if there are no timestamps."""
         return self._source.times.copy()
 
     @property
     def fingerprint(self) -> str:
-        """A hash that tells this video's content from another's; the same wherever the file lies."""
+        """A hash of the content, independent of where the file is."""
         with self._lock:
             self._require_open()
             try:
@@ -202,8 +174,8 @@ class LazyVideo:
         index : int
             0 to T - 1, or negative to count from the end.
         on_way : callable, optional
-            Called for each frame that has to be decoded on the way, with its index and a function that gives
-            its image; returning False gives up.
+            Called for each frame that has to be decoded before this one, with its index and a function that
+            returns its image; return False to give up.
 
         Raises
         ------
@@ -220,7 +192,7 @@ class LazyVideo:
             return self._source.frame(number, on_way)
 
     def close(self) -> None:
-        """Close the file and drop the frames in memory; the video cannot be read any more."""
+        """Close the file and drop the cached frames; the video cannot be read afterwards."""
         with self._lock:
             self._close()
 
@@ -251,9 +223,7 @@ class LazyVideo:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -273,33 +243,6 @@ class LazyVideo:
                 f"{MAX_REQUEST_BYTES / 2**30:.0f} GiB that may be read at once; read frame by frame: "
                 "for frame in video, or video[t]."
             )
-
-
-def _source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | None) -> FrameSource:
-    found = existing_path(path, VideoError, _EXPECTED)
-    if found.is_dir():
-        return StackSource(folder_stack(found), cache_bytes=cache_bytes, limits=limits)
-    readable_file(found, VideoError, _EXPECTED)
-    if is_tiff(found):
-        return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
-    if found.suffix.lower() in IMAGE_SUFFIXES:
-        return StackSource(image_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
-    _require_usable_gif(found)
-    # takes a third of the time in which the dock opens, and few sessions begin with a video
-    from napari_samexp.io._av import AvSource
-
-    return AvSource(found, cache_bytes=cache_bytes, limits=limits)
-
-
-def _require_usable_gif(path: Path) -> None:
-    """Raise `VideoError` for a GIF of a size that its bytes do not make likely: FFmpeg believes any."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GIF8":
-            return
-    try:
-        image_size(path)
-    except ImageError as error:
-        raise VideoError(str(error)) from error
 
 
 def _checked_limits(limits: Any) -> Limits | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,10 @@ from napari_samexp.errors import SettingsError
 from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
 from napari_samexp.sam.encoding_spec import Kind
 
-if TYPE_CHECKING:
-    from napari_samexp.posenc.sheet import SheetRow
-
-__all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format", "save_sheet"]
+__all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format"]
 
 FORMATS = (".npy", ".tif", ".tiff", ".png")
 PERCENT = (1.0, 99.0)  # of the values, from dark to bright; a few loud tokens would leave the rest one colour
-SHEET_TILES = 24
 _SAMPLE = 2**16  # values that percentiles of a large map are taken from
 
 Floats = npt.NDArray[np.float32]
@@ -207,6 +203,8 @@ class PosencMap:
         target = absolute_path(path)
         ending = require_format(target)
         if ending == ".png":
+            from napari_samexp.posenc.sheet import save_sheet  # and Pillow, which few need
+
             save_sheet(target, [self], channels=channels, per_channel=per_channel)
             return
         chosen = self.values if channels is None else np.stack([self.channel(c) for c in channels])
@@ -268,54 +266,6 @@ def require_format(path: Path) -> str:
             f"{path.name} ends in {ending or 'nothing'}; give a path in {', '.join(FORMATS)}."
         )
     return ending
-
-
-def save_sheet(
-    path: str | Path,
-    maps: Sequence[PosencMap],
-    *,
-    channels: Sequence[int] | None = None,
-    per_channel: bool = False,
-) -> None:
-    """Write a PNG with some channels of each map, the norm first, and a scale of colours to each.
-
-    Parameters
-    ----------
-    channels : sequence of int, optional
-        By default 24 evenly spaced ones of each map, from its first to its last.
-
-    Raises
-    ------
-    SettingsError
-        If there is no map, or a channel does not exist.
-    StoreError
-        If the file cannot be written; an older one is kept then.
-    """
-    from napari_samexp.posenc.sheet import draw_sheet  # and Pillow, which few need
-
-    if not maps:
-        raise SettingsError("There is no map to draw; give at least one.")
-    rows = [_sheet_row(each, channels, per_channel) for each in maps]
-    data = io.BytesIO()
-    draw_sheet(rows).save(data, "PNG", optimize=True)
-    target = absolute_path(path)
-    with os_errors_as_store_errors("write the image", target):
-        write_atomic(target, data.getvalue())
-
-
-def _sheet_row(each: PosencMap, channels: Sequence[int] | None, per_channel: bool) -> SheetRow:
-    from napari_samexp.posenc.sheet import SheetRow, Tile
-
-    if channels is None:
-        channels = np.unique(np.linspace(0, each.channels - 1, SHEET_TILES).round().astype(int)).tolist()
-    norm = each.norm()
-    tiles = [Tile("L2 norm", norm, _percentiles(norm))]
-    for channel in channels:
-        limits = each.limits(channel if per_channel else None)
-        tiles.append(Tile(f"channel {channel}", each.channel(channel), limits))
-    low, high = each.limits()
-    scale = "each channel its own contrast" if per_channel else f"{low:.3g} to {high:.3g}"
-    return SheetRow(f"{each.title} · {scale}", tuple(tiles))
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:

@@ -1,17 +1,24 @@
-"""Contact sheets: small images of many channels on one page. Needs numpy and Pillow only."""
+"""Contact sheets: small images of many channels on one page. numpy and Pillow only."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["SheetRow", "Tile", "draw_sheet", "viridis"]
+from napari_samexp.errors import SettingsError
+from napari_samexp.io.atomic import absolute_path, os_errors_as_store_errors, write_atomic
+from napari_samexp.posenc.map import PosencMap
+
+__all__ = ["SheetRow", "Tile", "draw_sheet", "save_sheet", "viridis"]
 
 COLUMNS = 9
+TILES = 24  # channels of a map, by default
 TILE = 128  # pixels of the longer side, at least
 GAP, CAPTION, TITLE = 8, 18, 30
 PAPER, INK, FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
@@ -56,6 +63,37 @@ def viridis(values: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt
     return out
 
 
+def save_sheet(
+    path: str | Path,
+    maps: Sequence[PosencMap],
+    *,
+    channels: Sequence[int] | None = None,
+    per_channel: bool = False,
+) -> None:
+    """Write a PNG with some channels of each map, the norm first, and a scale of colours to each.
+
+    Parameters
+    ----------
+    channels : sequence of int, optional
+        By default 24 evenly spaced ones of each map, from its first to its last.
+
+    Raises
+    ------
+    SettingsError
+        If there is no map, or a channel does not exist.
+    StoreError
+        If the file cannot be written; an older one is kept then.
+    """
+    if not maps:
+        raise SettingsError("There is no map to draw; give at least one.")
+    rows = [_sheet_row(each, channels, per_channel) for each in maps]
+    data = io.BytesIO()
+    draw_sheet(rows).save(data, "PNG", optimize=True)
+    target = absolute_path(path)
+    with os_errors_as_store_errors("write the image", target):
+        write_atomic(target, data.getvalue())
+
+
 def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     """Return a page with all rows, each tile enlarged by a whole factor so that tokens stay square."""
     sizes = [_tile_size(row) for row in rows]
@@ -67,6 +105,18 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
         _draw_row(page, row, top, size)
         top += height
     return page
+
+
+def _sheet_row(each: PosencMap, channels: Sequence[int] | None, per_channel: bool) -> SheetRow:
+    if channels is None:
+        channels = np.unique(np.linspace(0, each.channels - 1, TILES).round().astype(int)).tolist()
+    tiles = [Tile("L2 norm", each.norm(), each.norm_limits())]
+    for channel in channels:
+        limits = each.limits(channel if per_channel else None)
+        tiles.append(Tile(f"channel {channel}", each.channel(channel), limits))
+    low, high = each.limits()
+    scale = "each channel its own contrast" if per_channel else f"{low:.3g} to {high:.3g}"
+    return SheetRow(f"{each.title} · {scale}", tuple(tiles))
 
 
 def _lines(row: SheetRow) -> int:

@@ -1,4 +1,4 @@
-"""Priors and the tracker: what is remembered, and how a video is searched for it."""
+"""Prior-memory tracking: recorded prompts, the memory bank, and the tracker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "track_into",
 ]
 
-# a process without torch may use the settings
+# the settings can be imported in a process without torch
 __getattr__ = lazy_names(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""What one object is remembered by during a run: the fixed prior and a bounded recent past."""
+"""The memory bank of one object during a run: its prior, and a bounded number of recent frames."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ class Recall:
     Parameters
     ----------
     spatial : list of M Tensors, each of shape (mem_dim, h, w)
+        Spatial memories, the prior first, then recent frames, the newest last.
     slots : list of M int
+        The row of the learned temporal encoding that is added to each.
     pointers : Tensor, shape (P, D)
+        Object pointers, the prior first, then recent frames, the newest first.
     times : list of P float
+        Temporal distance of each pointer, in units of `TrackSettings.pointer_span` frames.
     """
 
     spatial: list[Tensor]
@@ -35,8 +39,8 @@ class Recall:
     times: list[float]
 
     @property
-    def layout(self) -> tuple[object, ...]:
-        """What must be equal for two objects to be recalled in one batch."""
+    def shapes(self) -> tuple[object, ...]:
+        """The shapes of all memories; objects with equal shapes can be recalled in one batch."""
         return (*(tuple(part.shape) for part in self.spatial), len(self.pointers))
 
 
@@ -46,7 +50,8 @@ class MemoryBank:
     Parameters
     ----------
     prior : sequence of Memory
-        At least one; never forgotten.
+        At least one; kept for the whole run.
+    settings : TrackSettings
     """
 
     def __init__(self, prior: Sequence[Memory], settings: TrackSettings) -> None:
@@ -56,37 +61,39 @@ class MemoryBank:
         self._recent: deque[tuple[int, Memory]] = deque(maxlen=max(settings.recent, settings.pointers))
 
     def add_prior(self, memory: Memory) -> None:
-        """Add a memory that is never forgotten, after those of the prior."""
+        """Add a memory to those of the prior, kept for the whole run."""
         self._prior.append(memory)
 
     def forget_added(self) -> None:
-        """Forget what `add_prior` added."""
+        """Remove the memories that `add_prior` added."""
         del self._prior[self._given :]
 
     def store(self, index: int, memory: Memory) -> None:
-        """Remember frame `index`; the oldest recent memory makes place."""
+        """Store the memory of frame `index`; beyond the limit, the oldest recent one is dropped."""
         self._recent.append((index, memory))
 
     def reset(self) -> None:
-        """Forget the running video; the prior stays."""
+        """Remove all recent memories; the prior stays."""
         self._recent.clear()
 
     @property
     def indices(self) -> list[int]:
-        """The frames that are remembered, oldest first."""
+        """The frames whose memories are stored, oldest first."""
         return [index for index, _ in self._recent]
 
     def recall(self, index: int, steps: int) -> Recall:
-        """Return what to look at in frame `index`.
+        """Return the memories that frame `index` attends to.
 
-        Recent memories are told apart by their rank, the newest first; where no frame was lost this
-        is their distance in frames, as Meta has it. An object that was lost for a while keeps its
-        last memories.
+        The temporal slot of a recent memory is its rank, counted from the newest. If the object was in every
+        frame, the rank is the distance in frames, as in Meta's code; an object that was lost for a while
+        keeps its last memories.
 
         Parameters
         ----------
+        index : int
+            The frame to track.
         steps : int
-            Frames since the run's first one.
+            Frames since the first one of the run.
         """
         newest = [memory for _, memory in reversed(self._recent)]
         recent = newest[: self._settings.recent][::-1]
@@ -108,5 +115,5 @@ class MemoryBank:
     def _prior_distances(self, steps: int) -> list[int]:
         if self._settings.prior_time == "fixed":
             return [self._settings.prior_distance] * len(self._prior)
-        # as if the recorded images had been the frames just before the run's first one
+        # as if the recorded images were the frames just before the first one of the run
         return [steps + len(self._prior) - i for i in range(len(self._prior))]

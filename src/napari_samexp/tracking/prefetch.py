@@ -1,4 +1,4 @@
-"""The next frame of a video is decoded while the model looks at this one."""
+"""Decode the next frame of a video while the model works on the current one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Prefetcher:
-    """Reads one frame ahead, on a thread of its own, where a video may be read on any thread.
+    """Reads one frame ahead on its own thread.
 
-    Only our own `LazyVideo` promises that; of other sources each frame is read when it is asked for. As a
-    context manager it ends the thread, and forgets a frame that nobody asked for.
+    Only for a `LazyVideo`, which is thread-safe; frames of other sources are read on request. Leaving the
+    context ends the thread and drops a frame that was not requested.
     """
 
     def __init__(self, video: VideoSource) -> None:
@@ -29,12 +29,18 @@ class Prefetcher:
         self._pending: tuple[int, Future[Pixels]] | None = None
 
     def frame(self, index: int, following: int | None) -> Pixels:
-        """Return a frame, and begin to read the one that will be asked for next.
+        """Return a frame, (Y, X, 3) uint8 RGB, and start reading the one that follows.
+
+        Parameters
+        ----------
+        index : int
+        following : int or None
+            The frame that will be requested next, if any.
 
         Raises
         ------
         VideoError
-            If this frame cannot be read; that of the following one is told when that is asked for.
+            If this frame cannot be read; an error of the following one is raised when that is requested.
         """
         pending, self._pending = self._pending, None
         ready = pending is not None and pending[0] == index

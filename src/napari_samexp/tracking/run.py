@@ -1,4 +1,4 @@
-"""A run: a tracker, a video and a label store, so that a stop at any moment loses no finished frame."""
+"""A tracking run into a label store: stopping it at any moment loses no finished frame, and it can be resumed."""
 
 from __future__ import annotations
 
@@ -28,15 +28,12 @@ from napari_samexp.types import FrameResult, RunIdentity, VideoSource
 
 __all__ = ["Run", "add_to_run", "identity_of", "open_store", "run_prior", "track_into"]
 
-# In the store's folder: what the run began with, and what a person had it remember on the way.
+# in the store's folder: the prior the run started with, and what was recorded during the run
 _PRIOR, _ADDED = "prior.safetensors", "added.safetensors"
 
 
 def identity_of(model: Sam2, prior: PriorMemory, settings: TrackSettings, video: VideoSource) -> RunIdentity:
-    """Return what tells this run from others.
-
-    The direction is no part: a store may be filled from both ends.
-    """
+    """Return the identity of a run; the direction is not part of it, so a store may be filled from both ends."""
     values = json.loads(settings.to_json())
     del values["direction"]
     return RunIdentity(
@@ -58,17 +55,26 @@ def open_store(
     overwrite: bool = False,
     details: Mapping[str, Any] = MappingProxyType({}),
 ) -> LabelStore:
-    """Return a store for a run: a new one, or with `resume` the one that the same run left.
+    """Return a store for a run, open for writing: a new one, or with `resume` that of the same run.
 
     Parameters
     ----------
+    path : path
+        The store's folder.
+    model, prior, settings, video : Sam2, PriorMemory, TrackSettings, VideoSource
+        The inputs of the run, which the store notes.
+    resume : bool
+        Whether to continue a store that exists; without one, a new one is created.
+    overwrite : bool
+        Whether to replace a store that exists.
     details : mapping
-        More to keep in a new store, beside the settings and the video's name.
+        More to keep in a new store, besides the settings and the video's name.
 
     Raises
     ------
     StoreError
-        If there is a store already and neither `resume` nor `overwrite` is given, or it is of another run.
+        If there is a store already and neither `resume` nor `overwrite` is given, it is of another run, or it
+        cannot be written.
     """
     identity = identity_of(model, prior, settings, video)
     if resume and Path(path).exists():
@@ -90,11 +96,11 @@ def open_store(
 
 
 def _resumed(store: LabelStore, video: VideoSource) -> LabelStore:
-    """Return a store of this very video; its header may say otherwise only where it is damaged."""
+    """Return the store if it has the video's size; its identity says so, unless the header is damaged."""
     if store.shape != tuple(video.shape[:3]):
         store.close()
         raise StoreError(
-            f"The label store {store.path} is of {store.shape} pixels (frames, height, width) but the video of "
+            f"The label store {store.path} has the shape {store.shape} (frames, height, width) but the video "
             f"{tuple(video.shape[:3])}: its header is damaged. Track into a new store.",
             code="labels-of-another-run",
         )
@@ -102,45 +108,60 @@ def _resumed(store: LabelStore, video: VideoSource) -> LabelStore:
 
 
 def run_prior(path: str | Path) -> PriorMemory | None:
-    """Return the prior that the run of a store began with, or None if the store holds none.
+    """Return the prior that the run of a store started with, or None if the store has none.
 
     Raises
     ------
     PriorError
         If the store's prior is damaged.
     """
-    return _load_if_there(Path(path) / _PRIOR)
+    return _load_existing(Path(path) / _PRIOR)
 
 
 def track_into(
     store: LabelStore, tracker: Tracker, video: VideoSource, frames: Sequence[int]
 ) -> Iterator[FrameResult]:
-    """Track those of `frames` that the store lacks, and yield each result once it is safe on disk.
+    """Track those of `frames` that are missing in a store, and yield each result once it is on disk.
 
-    The same as iterating over a `Run`.
+    Parameters
+    ----------
+    store : LabelStore
+        From `open_store`, with the same model, prior, settings and video.
+    tracker : Tracker
+    video : VideoSource
+    frames : sequence of int
+        All frames of the run in the order of tracking, also those that an earlier part of it has finished.
+
+    Raises
+    ------
+    VideoError
+        If a frame cannot be read.
+    StoreError
+        If the disk refuses.
     """
     yield from Run(store, tracker, video, frames)
 
 
 class Run:
-    """The frames that a store lacks; iterating tracks them and yields each result once it is safe on disk.
+    """A run over the frames missing in a store; iterating tracks them and yields each result once it is on disk.
 
-    The order on disk is memory, labels, scores and flag; so what a killed run left continues as if
-    it had not been stopped. Frames that are done already are neither tracked nor remembered anew.
+    Memory is written first, then labels, then scores and the done flag, so a killed run resumes as if it had
+    not been stopped. Frames that are done already are not tracked again.
 
     Parameters
     ----------
+    store, tracker, video : LabelStore, Tracker, VideoSource
     frames : sequence of int
-        All frames of the run in their order, also those that an earlier part of it has finished.
+        All frames of the run in the order of tracking, also those that an earlier part of it has finished.
     keep : collection of int
-        Frames that are left as they are, such as those that a person painted.
+        Frames to leave alone, such as those that a person painted.
 
     Attributes
     ----------
     keep : set of int
-        May be added to between two frames.
+        Frames may be added between two steps.
     todo : list of int
-        The frames to track, without those kept when the run was made.
+        The frames to track, without those in `keep` when the run was created.
     """
 
     def __init__(
@@ -157,29 +178,29 @@ class Run:
         self.todo = [index for index in frames if index in missing]
         self._others: set[int] = set()
         if self.todo:
-            # runs both ways from one frame are two runs: neither may see or remove the other's memories
+            # two runs in both directions from one frame must not see or remove each other's memories
             self._name = f"{frames[0]} backward" if frames[-1] < frames[0] else str(frames[0])
             self._restore(frames[0], frames[: list(frames).index(self.todo[0])])
 
     def __iter__(self) -> Iterator[FrameResult]:
-        with Prefetcher(self._video) as ahead:
+        with Prefetcher(self._video) as prefetcher:
             for place, index in enumerate(self.todo):
                 if index not in self.keep:
                     following = (i for i in islice(self.todo, place + 1, None) if i not in self.keep)
-                    yield self._step(index, ahead.frame(index, next(following, None)))
+                    yield self._step(index, prefetcher.frame(index, next(following, None)))
 
     def reset_recent(self) -> None:
-        """Forget the running video; the next frame sees the prior alone, also after a stop."""
+        """Remove all recent memories, also on disk; the next frame attends to the prior only."""
         self._tracker.reset_recent()
         self._store.prune_memories(self._others)
 
     def remember(self, recording: Recording, memory: Memory) -> None:
-        """Let the frames from here on, also of a later part of the run, see one more memory.
+        """Add a memory to the prior for the rest of the run, also after it is resumed.
 
         Raises
         ------
         PriorError
-            If the run does not follow the recording's label, or the disk refuses.
+            If the run does not track the recording's label, or the disk refuses.
         """
         if add_to_run(self._store, recording, memory):
             self._tracker.add_prior(recording.label, memory)
@@ -194,7 +215,7 @@ class Run:
         return result
 
     def _restore(self, first: int, done: Sequence[int]) -> None:
-        """Give the tracker what it knew after the frames `done`, and note whose memories others need."""
+        """Restore the tracker's state after the frames `done`, and note which memories other runs need."""
         saved = self._store.load_memories()
         own = {
             index: _from_arrays(index, arrays)
@@ -203,38 +224,38 @@ class Run:
         }
         known = [index for index in done if index in own]
         self._tracker.restore(first, own, known)
-        for recording, memory in _pairs(_load_if_there(self._store.path / _ADDED)):
+        for recording, memory in _pairs(_load_existing(self._store.path / _ADDED)):
             self._tracker.add_prior(recording.label, memory)
-        self._others = set(saved) - set(known)  # also of later frames, that were done before
+        self._others = set(saved) - set(known)  # also of later frames that were done before
 
 
 def add_to_run(store: LabelStore, recording: Recording, memory: Memory) -> bool:
-    """Keep one more memory for a store's run; return False if the run has it already.
+    """Save one more memory for a store's run; return False if the run has it already.
 
     Raises
     ------
     PriorError
-        If the run does not follow the recording's label, or the disk refuses.
+        If the run does not track the recording's label, or the disk refuses.
     """
     if recording.label not in store.labels:
         known = ", ".join(map(str, store.labels))
         raise PriorError(
-            f"This run follows the labels {known} and not {recording.label}; track anew to add it."
+            f"This run tracks the labels {known} and not {recording.label}; start a new run to add it."
         )
     path = store.path / _ADDED
-    added = _load_if_there(path) or PriorMemory()
-    for other, held in _pairs(added):
-        if other.label == recording.label and torch.equal(held.spatial, memory.spatial.cpu()):
+    added = _load_existing(path) or PriorMemory()
+    for other, known_memory in _pairs(added):
+        if other.label == recording.label and torch.equal(known_memory.spatial, memory.spatial.cpu()):
             return False
     added.with_recording(recording, memory).save(path)
     return True
 
 
-def _load_if_there(path: Path) -> PriorMemory | None:
-    """Return the prior in a file of a store."""
+def _load_existing(path: Path) -> PriorMemory | None:
+    """Return the prior in a file of a store, or None if there is no such file."""
     with os_errors_as_store_errors("read", path):
-        there = require_ordinary(path, "file")
-    return PriorMemory.load(path) if there else None
+        exists = require_ordinary(path, "file")
+    return PriorMemory.load(path) if exists else None
 
 
 def _pairs(prior: PriorMemory | None) -> list[tuple[Recording, Memory]]:
@@ -242,7 +263,7 @@ def _pairs(prior: PriorMemory | None) -> list[tuple[Recording, Memory]]:
 
 
 def _to_arrays(memories: Mapping[int, Memory]) -> dict[str, npt.NDArray[np.float32]]:
-    # float32 holds every bfloat16 and float16 number exactly, and numpy has no bfloat16
+    # float32 represents every bfloat16 and float16 value exactly, and numpy has no bfloat16
     return {
         f"{label}.{part}": getattr(memory, part).float().cpu().numpy()
         for label, memory in memories.items()

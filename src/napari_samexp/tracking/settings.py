@@ -1,4 +1,4 @@
-"""Every knob of a tracking run, documented once; forms and command lines are built from it."""
+"""The settings of a tracking run, documented once; the dock's form and the command line are built from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
 
 __all__ = ["SIDES", "TrackSettings"]
 
-SIDES = (768, 512)  # good ones below the official models' own 1024, for computers without a GPU
+SIDES = (768, 512)  # below the official models' own 1024, for computers without a GPU
 
 
-def _knob(
+def _setting(
     default: Any, text: str, low: int | None = None, high: int | None = None, presets: tuple[int, ...] = ()
 ) -> Any:
     return field(default=default, metadata={"help": text, "min": low, "max": high, "presets": presets})
@@ -24,7 +24,7 @@ def _knob(
 class TrackSettings:
     """How a video is tracked.
 
-    Each field's metadata holds its ``help`` text and, for numbers, ``min``, ``max`` and good values, ``presets``.
+    Each field's metadata has its ``help`` text and, for numbers, ``min``, ``max`` and suggested values, ``presets``.
 
     Raises
     ------
@@ -32,42 +32,50 @@ class TrackSettings:
         If a value is outside its range.
     """
 
-    recent: int = _knob(
-        MAX_RECENT, "Recent frames whose memory is looked at, beside the prior.", 0, MAX_RECENT
+    recent: int = _setting(
+        MAX_RECENT, "Recent frames whose memory is attended to, besides the prior.", 0, MAX_RECENT
     )
-    pointers: int = _knob(MAX_POINTERS, "Recent frames whose object pointer is looked at.", 0, MAX_POINTERS)
-    store_memories: bool = _knob(True, "Remember tracked frames; off, every frame sees the prior alone.")
-    keep_lost: bool = _knob(False, "Remember also frames in which the object was lost (presence below 0).")
-    side: int | None = _knob(
+    pointers: int = _setting(
+        MAX_POINTERS, "Recent frames whose object pointer is attended to.", 0, MAX_POINTERS
+    )
+    store_memories: bool = _setting(
+        True, "Store memories of tracked frames; when off, every frame attends to the prior only."
+    )
+    keep_lost: bool = _setting(
+        False, "Also store memories of frames in which the object is lost (presence below 0)."
+    )
+    side: int | None = _setting(
         None,
-        "Side of the model's input in pixels; empty for the model's own. At 512 a frame takes about an eighth of the time at 1024, and small things get lost.",
+        "Side of the model's input in pixels; empty for the model's own. At 512 a frame takes about an eighth of the time at 1024, but small objects may be lost.",
         32,
         4096,
         SIDES,
     )
-    square: bool = _knob(
-        True, "Stretch frames to a square, as the model was trained; off keeps their aspect."
+    square: bool = _setting(
+        True, "Stretch frames to a square, as in training; when off, they keep their aspect ratio."
     )
-    prior_time: Literal["fixed", "elapsed"] = _knob(
+    prior_time: Literal["fixed", "elapsed"] = _setting(
         "fixed",
-        "Distance in time of the prior's pointers: the same in every frame, or growing as in Meta's code.",
+        "Temporal distance of the prior's pointers: the same in every frame, or growing as in Meta's code.",
     )
-    prior_distance: int = _knob(1, "The fixed distance of the prior's pointers, in frames.", 0, 1000)
-    pointer_span: int = _knob(
+    prior_distance: int = _setting(
+        1, "The fixed temporal distance of the prior's pointers, in frames.", 0, 1000
+    )
+    pointer_span: int = _setting(
         MAX_POINTERS,
-        "Frames by which pointer distances are divided; Meta takes min(frames, 16) - 1.",
+        "Number of frames by which pointer distances are divided; Meta's code uses min(frames, 16) - 1.",
         1,
         MAX_POINTERS,
     )
-    round_memories: bool = _knob(False, "Round spatial memories to bfloat16, as Meta's video code does.")
-    direction: Literal["forward", "backward"] = _knob("forward", "Order in which frames are tracked.")
+    round_memories: bool = _setting(False, "Round spatial memories to bfloat16, as Meta's video code does.")
+    direction: Literal["forward", "backward"] = _setting("forward", "Order in which the frames are tracked.")
 
     def __post_init__(self) -> None:
-        for knob in fields(self):
-            _check(knob.name, getattr(self, knob.name), str(knob.type), knob.metadata)
+        for each in fields(self):
+            _check(each.name, getattr(self, each.name), str(each.type), each.metadata)
 
     def to_json(self) -> str:
-        """Return the settings as canonical JSON: equal settings give equal text."""
+        """Return the settings as canonical JSON: equal settings give the same text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -82,9 +90,7 @@ class TrackSettings:
         try:
             return cls(**json.loads(text))
         except (TypeError, ValueError, RecursionError):
-            raise SettingsError(
-                "The settings cannot be read; expected the JSON text of tracking settings."
-            ) from None
+            raise SettingsError("The settings cannot be read; expected tracking settings as JSON.") from None
 
 
 CHOICES = {"prior_time": ("fixed", "elapsed"), "direction": ("forward", "backward")}

@@ -20,7 +20,8 @@ from napari_samexp._qt.posenc.spectrum_control import SpectrumControl
 from napari_samexp._qt.text import tooltip
 from napari_samexp.engine.messages.encodings import Encodings
 from napari_samexp.errors import SamexpError
-from napari_samexp.posenc.map import PosencMap, save_sheet
+from napari_samexp.posenc.map import PosencMap
+from napari_samexp.posenc.sheet import save_sheet
 from napari_samexp.sam.encoding_spec import MAX_SIDE, EncodingSpec
 from napari_samexp.sam.weights.catalogue import STARTER
 from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
