@@ -21,6 +21,7 @@ from napari_samexp.io._av import AvSource
 from napari_samexp.io._av_file import AvFile
 from napari_samexp.io._cache import FrameCache
 from napari_samexp.io._packets import FrameTable, PacketList
+from napari_samexp.io._stack import StackSource, tiff_stack
 from napari_samexp.io.video import (
     FrameIndexError,
     FrameNotWanted,
@@ -293,7 +294,7 @@ def test_frames_on_the_way_are_shown_to_who_asks(clips: Clips) -> None:
     with open_video(clips.path("long_gop.mp4")) as video:
 
         def on_way(index: int, image: Any) -> bool:
-            passed[index] = number_in(numbered())
+            passed[index] = number_in(image())
             return True
 
         assert number_in(video.frame(30, on_way=on_way)) == 30
@@ -1129,7 +1130,7 @@ def test_bad_references(clips: Clips, reference: str, error: type[Exception], sa
 def test_a_video_that_is_forgotten_closes_its_file(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", FULL, photometric="rgb", compression="zlib")
     closed: list[bool] = []
-    source = video_module.StackSource(video_module.tiff_stack(tmp_path / "a.tif"), cache_bytes=0, limits=None)
+    source = StackSource(tiff_stack(tmp_path / "a.tif"), cache_bytes=0, limits=None)
     close = source.close
     source.close = lambda: (close(), closed.append(True))  # type: ignore[method-assign]
     video = LazyVideo(source)

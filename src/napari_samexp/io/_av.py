@@ -1,4 +1,4 @@
-"""Video files, frame by frame and exact, through PyAV."""
+"""Frame-exact reading of video files with PyAV."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["AvSource"]
 
 logger = logging.getLogger(__name__)
 
-# A search throws away what the decoder's threads have begun, so a few frames more to decode cost less.
+# packets; seeking discards what the decoder's threads have begun, so decoding a few frames more costs less
 _DETOUR = 8
-# No codec holds more frames back than this, so after as many later ones a missing frame is lost.
+# no codec reorders over more frames than this, so after as many later ones a missing frame is lost
 _PATIENCE = 16
 _INTER_IMAGES = (2, 3, 4, 6)  # P, B and S images, made from other frames
 
@@ -38,14 +38,14 @@ Limits = tuple[float, float]
 class AvSource:
     """A video file as 8-bit RGB frames.
 
-    Stepping forward decodes on; any other step searches for the last key frame from which the frame
-    can be decoded exactly, and keeps the frames that it passes just before the one asked for.
+    Stepping forward continues decoding. Any other step seeks to the last key frame from which the frame can be
+    decoded exactly, and caches the frames just before the requested one on the way.
 
     Parameters
     ----------
     path : Path
     cache_bytes : int
-        What decoded frames may take; they are kept as the decoder gives them, half as large as RGB or less.
+        Memory for decoded frames, cached in the decoder's pixel format, which takes half of RGB or less.
     limits : (low, high), optional
         The values for black and white; by default 0 and 255.
 
@@ -60,18 +60,18 @@ class AvSource:
     fps: float | None  # mean frames a second
     _table: FrameTable
     _frame_of: npt.NDArray[np.int64]  # by packet
-    _run: Iterator[tuple[int, Any]]  # frames with their indices, being decoded
-    _last: int  # the frame that the run gave last, or -1
+    _run: Iterator[tuple[int, Any]]  # (index, frame) pairs, being decoded
+    _last: int  # the last frame of the run so far, or -1
     _on_way: OnWay | None = None
-    _back: int  # how many frames passed on the way are kept
-    _size: tuple[int, int]  # stored width and height, before turning
+    _back: int  # how many frames before the requested one are cached
+    _size: tuple[int, int]  # stored width and height, before rotation
     _matrix: npt.NDArray[np.int32] | None
 
     def __init__(self, path: Path, *, cache_bytes: int, limits: Limits | None) -> None:
         self.name = path.name
         self._limits = limits
         self._cache: FrameCache[Any] = FrameCache(cache_bytes)
-        # One for all frames: a frame's own converter lives as long as the frame, with a thread for each core.
+        # one for all frames: PyAV's default makes one per frame, which lives as long with a thread for each core
         self._converter = VideoReformatter()
         self._file = AvFile(path, "AUTO")
         try:
@@ -111,11 +111,11 @@ class AvSource:
                 code="video-size-changes",
             )
         rgb24 = self._converter.reformat(frame, format="rgb24", threads=1)
-        rgb = _turned(rgb24.to_ndarray(), self._matrix)
+        rgb = _rotated(rgb24.to_ndarray(), self._matrix)
         return np.array(to_rgb8(rgb, self._limits))
 
     def close(self) -> None:
-        """Let go of the file and the frames."""
+        """Close the file and drop the cached frames."""
         self._cache.clear()
         self._run = iter(())
         self._file.close()
@@ -127,32 +127,32 @@ class AvSource:
             raise self._no_frames()
         self._table = FrameTable.by_time(packets)
         if packets.in_doubt:
-            logger.info("%s does not say when its frames are shown; decoding it to find out", self.name)
+            logger.info("%s has no usable timestamps; decoding it to find the order of its frames", self.name)
             decoded = self._file.frames(packets, 0, self._table.seek_times(0))
             self._table = FrameTable.by_decoding(packets, (packet for packet, _ in decoded))
 
     def _read_first(self) -> None:
-        """Decode the first frame: what comes before it cannot be decoded, as after a cut at an open GOP."""
-        index, frame = self._begin_anew()
+        """Decode the first frame; frames before it cannot be decoded, as after a cut in an open GOP."""
+        index, frame = self._restart()
         if index:
             logger.warning("%s: its first %d frames cannot be decoded and are left out", self.name, index)
             self._table = self._table.from_frame(index)
-            _, frame = self._begin_anew()
-        # not used up: the first frame is still to be asked for
+            _, frame = self._restart()
+        # put back: the first frame has not been requested yet
         self._run = chain([(0, frame)], self._run)
         self._size = frame.width, frame.height
         self._matrix = _display_matrix(frame)
-        height, width = _turned(np.empty((frame.height, frame.width)), self._matrix).shape
+        height, width = _rotated(np.empty((frame.height, frame.width)), self._matrix).shape
         self.shape = (len(self._table), height, width, 3)
         self.times = self._times()
         self.fps = self._mean_rate()
-        # passing frames may take half of the cache, so that a far jump does not empty it
+        # frames on the way may take half of the cache, so that a long jump does not flush it
         self._back = self._cache.limit_bytes // _nbytes(frame) // 2
 
-    def _begin_anew(self) -> tuple[int, Any]:
-        """Return the first frame that comes of the table as it is now, and its index."""
+    def _restart(self) -> tuple[int, Any]:
+        """Return the index of the first frame that the table as it is now decodes to, and the frame."""
         self._frame_of = self._table.frame_of
-        self._begin(0)
+        self._decode_from(0)
         first = next(self._run, None)
         if first is None:
             raise self._no_frames()
@@ -175,21 +175,21 @@ class AvSource:
         rate = float(self._file.stream.average_rate or 0)
         if len(self.times) > 1 and self.times[-1] > 0:
             mean = float((len(self.times) - 1) / self.times[-1])
-            # what the file says is finer than its times, which mkv rounds to milliseconds, but may be wrong
+            # the stated rate is more precise than times, which mkv rounds to milliseconds, but may be wrong
             return rate if abs(rate - mean) < 0.01 * mean else mean
         return rate or None
 
     def _find(self, index: int) -> Any:
         """Return frame `index` as decoded; `VideoError` if it cannot be."""
-        frame = self._advance(index) if self._goes_on_to(index) else None
+        frame = self._advance(index) if self._is_ahead(index) else None
         if frame is None:
-            frame = self._search(index)
+            frame = self._seek(index)
         if frame is None and self._file.threads == "AUTO":
-            # with frame threads, damage can take along whole frames that are in work beside it
+            # with frame threading, damage can also lose whole frames that are decoded in parallel
             self._file.close()
             self._file.threads = "SLICE"
             self._file.open()
-            frame = self._search(index)
+            frame = self._seek(index)
         if frame is None:
             raise VideoError(
                 f"Frame {index} of {self.name} cannot be decoded: its data are damaged. Copy the file again.",
@@ -197,27 +197,27 @@ class AvSource:
             )
         return frame
 
-    def _goes_on_to(self, index: int) -> bool:
+    def _is_ahead(self, index: int) -> bool:
         start = self._table.start_for(index)
         return start is not None and index > self._last and start <= self._file.fed + _DETOUR
 
-    def _search(self, index: int) -> Any:
-        """Return frame `index`, decoding from the key frame before it, or else from the one before that."""
+    def _seek(self, index: int) -> Any:
+        """Return frame `index`, decoding from the key frame before it, or failing that from the one before."""
         before = None
         while (start := self._table.start_for(index, before=before)) is not None:
-            if self._begin(start):
+            if self._decode_from(start):
                 frame = self._advance(index)
                 if frame is not None or before is not None:
                     return frame
                 before = start
         return None
 
-    def _begin(self, start: int) -> bool:
-        """Decode from packet `start` on from now on; False if it is no place to start, then it is dropped."""
+    def _decode_from(self, start: int) -> bool:
+        """Start decoding at packet `start`; return False, and drop it from the key frames, if that is impossible."""
         table, frame_of = self._table, self._frame_of
         self._run = iter(())
         decoded = self._file.frames(table.packets, start, table.seek_times(start))
-        # what is stored after a key frame but shown before it may lack its references
+        # frames stored after a key frame but shown before it may lack their references
         usable = ((p, frame) for p, frame in decoded if start == 0 or table.clock[p] >= table.clock[start])
         self._last = -1
         try:
@@ -232,7 +232,7 @@ class AvSource:
         return True
 
     def _advance(self, index: int) -> Any:
-        """Return frame `index` from the run of frames begun last, or None if it does not come."""
+        """Return frame `index` by continuing to decode, or None if it does not come."""
         try:
             for passed, frame in self._run:
                 self._last = passed
@@ -243,16 +243,16 @@ class AvSource:
                 if passed > index + _PATIENCE:
                     break
                 if self._on_way is not None and not self._on_way(passed, partial(self._image, passed, frame)):
-                    raise FrameNotWanted(f"Frame {index} of {self.name} is no longer wanted.")
+                    raise FrameNotWanted(f"Frame {index} of {self.name} was given up on request.")
         except LostPlace:
             self._table = self._table.with_one_key()
         return None
 
 
 def _stands_alone(decoded: tuple[int, Any], start: int) -> bool:
-    """Return whether the first frame decoded is the one sought, made of itself alone.
+    """Whether the first decoded frame is that of packet `start` and needs no other frames.
 
-    A file may also mark places from which the image only heals bit by bit (intra refresh).
+    A file may also mark as key frames places from which the image recovers bit by bit (intra refresh).
     """
     packet, frame = decoded
     return packet == start and (frame.key_frame or int(frame.pict_type) not in _INTER_IMAGES)
@@ -267,10 +267,10 @@ def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
     return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)
 
 
-def _turned(image: npt.NDArray[Any], matrix: npt.NDArray[np.int32] | None) -> npt.NDArray[Any]:
-    """Return an image as a player shows it: quarter turns and mirrors, as a camera held upright notes them.
+def _rotated(image: npt.NDArray[Any], matrix: npt.NDArray[np.int32] | None) -> npt.NDArray[Any]:
+    """Return an image rotated and mirrored as a player shows it, by the display matrix that cameras store.
 
-    The matrix takes (x, y) to (a x + c y, b x + d y), with a, b in its first row and c, d in its second.
+    The matrix maps (x, y) to (a x + c y, b x + d y), with a, b in its first row and c, d in its second.
     """
     if matrix is None:
         return image

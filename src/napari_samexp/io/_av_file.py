@@ -23,20 +23,20 @@ logger = logging.getLogger(__name__)
 
 EXPECTED = "mp4, mov, avi, mkv, webm or gif"
 
-# FFmpeg would also take texts, and play lists that name other files. Sound is taken to say that it is sound.
+# FFmpeg would also open text files, and playlists that name other files; audio is opened to say that it is audio
 FORMATS = (
     "3g2,3gp,aac,apng,asf,avi,dv,flac,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,ogg,rm,wav,webm,wtv,yuv4mpegpipe"
 )
 
 _MOST_STREAMS = 100
-_THREAD_BYTES = 1 << 29  # what the frames that threads have in work may take together
+_THREAD_BYTES = 1 << 29  # for the frames that threads decode at the same time
 
 Decoded = Iterator[tuple[int, Any]]
 
 
 class LostPlace(VideoError):
-    """The packets are not those of the table: a search went astray, or the file was changed."""
+    """The packets are not those of the table: a seek went wrong, or the file was changed."""
 
 
 class AvFile:
@@ -46,14 +46,14 @@ class AvFile:
     ----------
     path : Path
     threads : {"AUTO", "SLICE"}
-        Whether several frames may be in work at once, or only parts of one.
+        Whether several frames may be decoded at once, or only slices of one.
 
     Attributes
     ----------
     fed : int
-        The packet that went to the decoder last.
+        The packet that was last sent to the decoder.
     most_pixels : int
-        What a frame may have; more in a larger file.
+        Limit for a frame, which grows with the size of the file.
 
     Raises
     ------
@@ -100,20 +100,20 @@ class AvFile:
         if width * height * bits > 24 * self.most_pixels:
             raise VideoError(
                 f"{self.path} has frames {width} wide and {height} high of {bits} bits a pixel, too large for a "
-                f"file of {self._size} bytes: it is damaged or was made to do harm; make its frames smaller."
+                f"file of {self._size} bytes: it is damaged or malicious; make its frames smaller."
             )
 
     def _set_decoder(self) -> None:
         codec = self.stream.codec_context
         codec.options = {"max_pixels": str(self.most_pixels)}
         codec.thread_type = self.threads
-        # each has a frame in work, so that large ones would take the more, the more cores there are
+        # each thread holds a frame, so large frames would take more memory, the more cores there are
         room = _THREAD_BYTES // max(1, 2 * self.stream.width * self.stream.height)
         if room <= (os.cpu_count() or 1):
             codec.thread_count = max(1, room)
 
     def _video_stream(self) -> Any:
-        # a song's cover is a video stream too
+        # the cover of a song is a video stream too
         streams: list[Any] = list(self.container.streams)
         images = [s for s in streams if s.type == "video" and not s.disposition & Disposition.attached_pic]
         if not images:
@@ -127,18 +127,18 @@ class AvFile:
         return max(images, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
     def close(self) -> None:
-        """Close the file and end its decoder, whose threads live as long as the stream; `open` begins anew."""
+        """Close the file and its decoder, whose threads live as long as the stream; `open` opens it again."""
         self.container.close()
         self.stream = None
 
     def packets(self) -> Iterator[Any]:
-        """Yield the packets from the current place on, up to the end or to damage that hides what follows."""
+        """Yield the packets from the current position up to the end, or to damage that hides the rest."""
         most = most_packets(self._size)
         try:
             for number, packet in enumerate(self.container.demux(self.stream)):
                 if number > most:
                     raise self._too_many(most)
-                if packet.size:  # an empty packet would tell the decoder that the video is over
+                if packet.size:  # an empty packet would end the decoder's stream
                     yield packet
         except av.error.FFmpegError as error:
             logger.warning("%s cannot be read to its end: %s", self.path, _reason(error))
@@ -150,9 +150,9 @@ class AvFile:
         )
 
     def frames(self, packets: PacketList, start: int, sought: Iterator[int]) -> Decoded:
-        """Yield (packet, frame) in the order of showing, decoding from packet `start` on.
+        """Yield (packet, frame) in presentation order, decoding from packet `start` on.
 
-        Packets get their place in the file for a time, which decoders hand on to the frame.
+        Each packet's time is replaced by its position in the file, which decoders pass on to the frame.
         """
         self.fed = start - 1
         for place, packet in enumerate(self._packets_from(packets, start, sought), start):
@@ -168,7 +168,7 @@ class AvFile:
         for time in sought:
             try:
                 self.container.seek(time, stream=self.stream)
-            except (av.error.FFmpegError, AssertionError):  # cannot be searched, or could not be opened again
+            except (av.error.FFmpegError, AssertionError):  # not seekable, or could not be opened again
                 break
             found = self.packets()
             first = next(found, None)
@@ -182,7 +182,7 @@ class AvFile:
     def _decode(self, packet: Any) -> Decoded:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except av.error.FFmpegError as error:  # one damaged packet; those after it may be whole
+        except av.error.FFmpegError as error:  # one damaged packet; later ones may be intact
             logger.debug("%s: a packet cannot be decoded: %s", self.path, _reason(error))
             return
         yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)

@@ -1,4 +1,4 @@
-"""The frames that were decoded last, in a bounded number of bytes."""
+"""A cache of the frames decoded last, limited in bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Frame = TypeVar("Frame")
 
 
 class FrameCache(Generic[Frame]):
-    """Frames by index; the ones not asked for longest are dropped first.
+    """Frames by index; the least recently used are dropped first.
 
     Parameters
     ----------
     limit_bytes : int
-        What the frames may take together. A frame that is larger alone is not kept.
+        Limit for all frames together; a frame that is larger by itself is not stored.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -31,14 +31,14 @@ class FrameCache(Generic[Frame]):
         return index in self._frames
 
     def get(self, index: int) -> Frame | None:
-        """Return frame `index`, or None if it is not here."""
+        """Return frame `index`, or None if it is not cached."""
         if index not in self._frames:
             return None
         self._frames.move_to_end(index)
         return self._frames[index][0]
 
     def put(self, index: int, frame: Frame, nbytes: int) -> None:
-        """Keep `frame`, which takes `nbytes`, and drop older ones as needed."""
+        """Store `frame`, which takes `nbytes`, and drop older ones as needed."""
         if nbytes > self.limit_bytes:
             return
         if index in self._frames:

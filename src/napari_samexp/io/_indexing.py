@@ -1,4 +1,4 @@
-"""What ``video[key]`` asks for, worked out before anything is decoded."""
+"""Which frames ``video[key]`` needs, computed before anything is decoded."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from napari_samexp.errors import VideoError
 __all__ = ["FrameIndexError", "FrameNotWanted", "FrameRequest", "OnWay", "frame_number", "frame_request"]
 
 Shape = tuple[int, int, int, int]
-# told of each frame passed on the way to another: its number, and what gives its image; False gives up
+# called for each frame decoded on the way to another: its index, and a function for its image; False gives up
 OnWay = Callable[[int, Callable[[], npt.NDArray[np.uint8]]], bool]
 
 
 class FrameIndexError(VideoError, IndexError):
-    """An index that the video does not have, or a kind of index that it does not know."""
+    """An index that is outside the video, or of an unsupported kind."""
 
 
 class FrameNotWanted(VideoError):
-    """A frame was given up on the way to it, since whoever asked for it no longer wants it."""
+    """Decoding a frame was abandoned, since the caller no longer wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class FrameRequest:
     frames : sequence of int
         Indices, 0 to T - 1.
     single : bool
-        Whether the time axis was given as a number, and so falls away.
+        Whether the time axis was indexed by an integer, and is dropped.
     rest : tuple
         The key for (Y, X, 3) of each frame.
     rest_shape : tuple of int
@@ -50,7 +50,7 @@ class FrameRequest:
 
 
 def frame_number(index: Any, count: int) -> int:
-    """Return `index`, which may be negative, as 0 to `count` - 1; `FrameIndexError` if it is neither."""
+    """Return `index`, which may be negative, as 0 to `count` - 1; `FrameIndexError` if it is out of range."""
     try:
         number = operator.index(index)
     except TypeError:
@@ -61,15 +61,21 @@ def frame_number(index: Any, count: int) -> int:
 
 
 def frame_request(key: Any, shape: Shape) -> FrameRequest:
-    """Return what a key of ``[]`` means for a video of `shape`.
+    """Return the frames that a key of ``[]`` selects.
 
-    The first axis takes a number, a slice, or a list or array of numbers or of bools; the others take
-    what numpy takes. Only one axis may be given as a list or array, since numpy would pair two up.
+    The first axis takes an integer, a slice, or a list or array of integers or bools; the others take what
+    numpy takes. Only one axis may be a list or array, because numpy would pair two of them up.
+
+    Parameters
+    ----------
+    key : index, or tuple of indices
+    shape : (T, Y, X, 3)
+        Of the video.
 
     Raises
     ------
     FrameIndexError
-        For an index outside the video, or of another kind.
+        If an index is outside the video, or of another kind.
     """
     time, rest = _split(key)
     rest_shape = _rest_shape(rest, shape)
@@ -77,7 +83,9 @@ def frame_request(key: Any, shape: Shape) -> FrameRequest:
         return FrameRequest(_slice(time, shape[0]), False, rest, rest_shape)
     if _is_list(time):
         if any(_is_list(part) for part in rest):
-            raise FrameIndexError("Two axes are given as lists or arrays; give one so and slice the others.")
+            raise FrameIndexError(
+                "Two axes are lists or arrays; give only one as a list and slice the others."
+            )
         return FrameRequest(_list(time, shape[0]), False, rest, rest_shape)
     return FrameRequest([frame_number(time, shape[0])], True, rest, rest_shape)
 
@@ -85,7 +93,7 @@ def frame_request(key: Any, shape: Shape) -> FrameRequest:
 def _split(key: Any) -> tuple[Any, tuple[Any, ...]]:
     parts = key if isinstance(key, tuple) else (key,)
     if any(part is None for part in parts):
-        raise FrameIndexError("A video cannot be given a new axis by None; index the frames that it returns.")
+        raise FrameIndexError("A video cannot get a new axis by None; index the frames that it returns.")
     # not `in`, which would compare arrays
     dots = [place for place, part in enumerate(parts) if part is Ellipsis]
     if len(dots) > 1:

@@ -1,4 +1,4 @@
-"""Which packet of a video file holds which frame: worked out once, from the packets' headers alone."""
+"""Which packet of a video file holds which frame, computed once from the packet headers alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 __all__ = ["NO_TIME", "FrameTable", "PacketList"]
 
-# Times are in the stream's own unit; this stands for a time that the file does not give.
+# times are in the stream's time base; this marks a missing one
 NO_TIME = int(np.iinfo(np.int64).min)
 
 Int64s = npt.NDArray[np.int64]
@@ -30,9 +30,9 @@ class PacketList:
     sizes : array, shape (P,), int64
         Bytes.
     shown : array, shape (P,), bool
-        False for what an edit list cuts away, for packets cut short, and for VP8's hidden frames.
+        False for packets that an edit list removes, truncated packets, and VP8's hidden frames.
     keys : array, shape (P,), bool
-        Whether the file says that decoding can start here.
+        Whether the file marks the packet as a key frame, where decoding can start.
     """
 
     pts: Int64s
@@ -43,18 +43,18 @@ class PacketList:
 
     @classmethod
     def of(cls, packets: Iterable[Any], codec: str) -> PacketList:
-        """Return what the headers of `packets` say."""
-        # straight into an array: rows of Python numbers take ten times as much
+        """Return the list of `packets`, from their headers."""
+        # straight into an array: Python tuples would take ten times the memory
         rows = np.fromiter((_row(packet, codec) for packet in packets), np.dtype((np.int64, 5)))
         pts, dts, sizes, shown, keys = rows.T.copy()
-        keys[:1] = 1  # there is no place before the first
-        if codec == "gif":  # Later images lie over the earlier ones, whatever their headers say.
+        keys[:1] = 1  # nothing comes before the first
+        if codec == "gif":  # later images are drawn over earlier ones, whatever their headers say
             keys[1:] = 0
         return cls(pts, dts, sizes, shown.astype(np.bool_), keys.astype(np.bool_))
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the times do not tell in which order the frames are shown."""
+        """Whether the times leave open in which order the frames are shown."""
         times = self.pts[self.shown]
         return bool((times == NO_TIME).any()) or len(np.unique(times)) < len(times)
 
@@ -78,9 +78,9 @@ def _row(packet: Any, codec: str) -> tuple[int, int, int, bool, bool]:
 
 @dataclass(frozen=True, eq=False)
 class FrameTable:
-    """Frames in the order of showing, and where to start decoding for each.
+    """Frames in presentation order, and where to start decoding for each.
 
-    A packet is known by its place in the file, not by its time: times can be missing or come twice.
+    A packet is identified by its position in the file, not by its time: times can be missing or repeated.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ class FrameTable:
     order : array, shape (T,), int64
         The packet that holds frame t.
     clock : array, shape (P,), int64
-        A number for each packet that grows in the order of showing.
+        A number for each packet that increases in presentation order.
     keys : array, shape (K,), int64
-        Packets at which decoding can start, growing; the first is 0.
+        Packets at which decoding can start, ascending; the first is 0.
     """
 
     packets: PacketList
@@ -100,14 +100,14 @@ class FrameTable:
 
     @classmethod
     def by_time(cls, packets: PacketList) -> FrameTable:
-        """Return the table of packets that have different presentation times."""
+        """Return the table of packets with distinct presentation times."""
         shown = np.flatnonzero(packets.shown)
         order = shown[np.argsort(packets.pts[shown], kind="stable")]
         return cls(packets, order, packets.pts, np.flatnonzero(packets.keys))
 
     @classmethod
     def by_decoding(cls, packets: PacketList, decoded: Iterable[int]) -> FrameTable:
-        """Return the table of packets that a decoder gave back in the order `decoded`."""
+        """Return the table of packets whose frames a decoder returned in the order `decoded`."""
         shown = packets.shown
         order = np.array([p for p in dict.fromkeys(decoded) if shown[p]], np.int64)
         clock = np.full(len(shown), -1, np.int64)
@@ -124,11 +124,11 @@ class FrameTable:
         return replace(self, order=self.order[frame:])
 
     def without_key(self, packet: int) -> FrameTable:
-        """Return the table without `packet` as a place to start at."""
+        """Return the table without `packet` as a key frame."""
         return replace(self, keys=self.keys[self.keys != packet])
 
     def with_one_key(self) -> FrameTable:
-        """Return the table with the beginning as the only place to start at."""
+        """Return the table with the first packet as the only key frame."""
         return replace(self, keys=np.zeros(1, np.int64))
 
     @property
@@ -141,14 +141,14 @@ class FrameTable:
     def start_for(self, frame: int, *, before: int | None = None) -> int | None:
         """Return the last packet from which decoding gives `frame` exactly, or None if there is none.
 
-        That is not always the nearest one: frames stored after a key frame but shown before it need
-        the key frame before (an open GOP).
+        That is not always the nearest key frame: frames stored after a key frame but shown before it (an
+        open GOP) need the one before.
 
         Parameters
         ----------
         frame : int
         before : int, optional
-            Look only at packets before this one.
+            Only consider packets before this one.
         """
         packet = self.order[frame]
         last = packet if before is None else min(packet, before - 1)
@@ -157,7 +157,7 @@ class FrameTable:
         return int(fitting[-1]) if len(fitting) else None
 
     def seek_times(self, start: int) -> Iterator[int]:
-        """Yield times at which a search may land at packet `start` or before it, nearest first."""
+        """Yield times to seek to that may lead to packet `start` or an earlier one, nearest first."""
         place = int(np.searchsorted(self.keys, start))
         back = 0
         while place - back >= 0:
@@ -166,7 +166,7 @@ class FrameTable:
             back = 2 * back or 1
 
     def times(self, time_base: float, rate: float | None) -> npt.NDArray[np.float64]:
-        """Return the seconds of each frame from the first one, shape (T,)."""
+        """Return the time of each frame in seconds from the first, (T,) float64."""
         for stamps in (self.packets.pts, self.packets.dts):
             ticks = np.sort(stamps[self.order])
             if len(ticks) and (ticks != NO_TIME).all():

@@ -1,4 +1,4 @@
-"""Paths as people give them: checked once, with one sentence for each way that they can be wrong."""
+"""Checks of the paths that people give, with one clear sentence for each thing that can be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def existing_path(path: str | os.PathLike[str], error: type[SamexpError], expected: str) -> Path:
-    """Return `path` as an absolute path with ``~`` filled in; raise `error` unless something is there."""
+    """Return `path` as an absolute path with ``~`` expanded; raise `error` if nothing is there."""
     try:
         found = Path(path).expanduser().absolute()
         exists = found.exists()
@@ -33,7 +33,7 @@ def readable_file(path: str | os.PathLike[str], error: type[SamexpError], expect
     found = existing_path(path, error, expected)
     if found.is_dir():
         raise error(f"{path} is a folder; give {expected}.")
-    if not found.is_file():  # opening a pipe would wait for its writer
+    if not found.is_file():  # opening a pipe would block until someone writes to it
         raise error(f"{path} is not an ordinary file; give {expected}.")
     try:
         with found.open("rb") as file:
@@ -82,7 +82,7 @@ def files_of_folder(
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sorting key that puts ``frame 2`` before ``frame 10`` and does not mind upper case."""
+    """Return a sorting key that puts ``frame 2`` before ``frame 10`` and ignores case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], name
 
@@ -90,7 +90,7 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 def content_digest(path: Path, chunk: int = _CHUNK) -> str:
     """Return a hash of a file's size and of its first, middle and last `chunk` bytes.
 
-    Quick for files of any size, and the same wherever the file lies.
+    Fast for files of any size, and independent of where the file is.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

@@ -22,8 +22,8 @@ from napari_samexp.io.image import IMAGE_SUFFIXES, image_size, read_image
 
 __all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "image_stack", "tiff_stack"]
 
-_SAMPLES = 8  # frames looked at for black and white, and for an array's fingerprint
-_SAMPLED_VALUES = 1 << 26  # of all of them together; large frames are looked at less closely
+_SAMPLES = 8  # frames that decide black and white, and an array's fingerprint
+_SAMPLED_VALUES = 1 << 26  # of all samples together; larger frames are subsampled
 _HASHED_FILES = 16
 _HASHED_BYTES = 1 << 16
 
@@ -33,21 +33,21 @@ Limits = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Images of one size, by number.
+    """Images of one size, by index.
 
     Parameters
     ----------
     name : str
-        What people call it.
+        For people.
     shape : (T, Y, X)
     read : callable
-        Gives image `index` in its own type; may raise `ImageError`.
+        Returns image `index` in its own dtype; may raise `ImageError`.
     digest : callable
-        Gives a hash of the content.
+        Returns a hash of the content.
     label : callable
-        Gives what image `index` is called in an error.
+        Returns the name of image `index` for error messages.
     in_memory : bool
-        Whether `read` costs nothing, so that keeping what it gave would only double it.
+        Whether the images are in memory already, so that caching would only double them.
     close : callable
     """
 
@@ -61,16 +61,16 @@ class Stack:
 
 
 class StackSource:
-    """A stack as 8-bit RGB frames, with one black and one white for all of them.
+    """A stack as 8-bit RGB frames, with the same black and white for all.
 
     Parameters
     ----------
     stack : Stack
     cache_bytes : int
-        What the images read last may take.
+        Memory for the images read last.
     limits : (low, high), optional
-        The values for black and white. By default 8-bit images stay as they are, and others are
-        stretched by what a few of them, spread over the stack, have in common.
+        The values that become black and white. By default 8-bit images are not changed, and others use
+        the `value_limits` of a few images spread over the stack.
     """
 
     def __init__(self, stack: Stack, *, cache_bytes: int, limits: Limits | None) -> None:
@@ -84,7 +84,7 @@ class StackSource:
         self._dtype = self._raw(0).dtype
 
     def frame(self, index: int, on_way: OnWay | None = None) -> npt.NDArray[np.uint8]:
-        """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array; nothing lies on the way to it."""
+        """Return frame `index`, 0 to T - 1, as a new (Y, X, 3) uint8 array; `on_way` is never called."""
         try:
             raw = self._checked(index)
             rgb = to_rgb8(raw, self._limits)
@@ -94,11 +94,11 @@ class StackSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content, and of the limits if they were given."""
+        """A hash of the content, and of the limits if given."""
         return hashlib.sha256(f"{self._stack.digest()} {self.shape} {self._given}".encode()).hexdigest()
 
     def close(self) -> None:
-        """Let go of the file and the frames."""
+        """Close the file and drop the cached frames."""
         self._cache.clear()
         self._stack.close()
 
@@ -106,9 +106,9 @@ class StackSource:
     def _limits(self) -> Limits | None:
         if self._given is not None or self._dtype == np.uint8:
             return self._given
-        wanted = spread(self.shape[0], _SAMPLES)
-        step = 1 + len(wanted) * self._raw(0).size // _SAMPLED_VALUES
-        samples = [self._checked(int(i)).ravel()[::step].copy() for i in wanted]
+        chosen = spread(self.shape[0], _SAMPLES)
+        step = 1 + len(chosen) * self._raw(0).size // _SAMPLED_VALUES
+        samples = [self._checked(int(i)).ravel()[::step].copy() for i in chosen]
         return value_limits(np.concatenate(samples))
 
     def _checked(self, index: int) -> AnyArray:
@@ -133,7 +133,7 @@ class StackSource:
                 raw = self._stack.read(index)
             except (VideoError, MemoryError):
                 raise
-            except Exception as error:  # an array may be anything, and fail in any way
+            except Exception as error:  # a lazy array may raise anything
                 raise self._error(index, error) from error
             self._cache.put(index, raw, raw.nbytes)
         return raw
@@ -153,7 +153,7 @@ def array_stack(array: Any, name: str = "array") -> Stack:
     Raises
     ------
     VideoError
-        Unless it is numbers of shape (T, Y, X) or (T, Y, X, C) with C of 1, 3 or 4.
+        Unless it is bool, integer or float of shape (T, Y, X) or (T, Y, X, C) with C of 1, 3 or 4.
     """
     shape, dtype = tuple(array.shape), np.dtype(array.dtype)
     if len(shape) == 3 and shape[-1] in (3, 4):
@@ -167,7 +167,7 @@ def array_stack(array: Any, name: str = "array") -> Stack:
     if 0 in shape:
         raise VideoError(f"The array of shape {shape} is empty; give one with at least one frame.")
     if dtype.kind not in "buif":
-        raise VideoError(f"The array has type {dtype}; expected bool, integer or float numbers.")
+        raise VideoError(f"The array has type {dtype}; expected bool, integer or float.")
     return Stack(
         name=name,
         shape=(int(shape[0]), int(shape[1]), int(shape[2])),
@@ -179,7 +179,7 @@ def array_stack(array: Any, name: str = "array") -> Stack:
 
 
 def folder_stack(folder: Path) -> Stack:
-    """Return the stack of a folder's images, in the order in which people count.
+    """Return the stack of a folder's images, in natural order: "2.png" before "10.png".
 
     Raises
     ------
@@ -194,7 +194,7 @@ def folder_stack(folder: Path) -> Stack:
 
 
 def image_stack(name: str, files: list[Path]) -> Stack:
-    """Return the stack of image files, whose sizes are compared now and pixels read later."""
+    """Return the stack of image files, whose sizes are compared now and whose pixels are read later."""
     try:
         sizes = [image_size(file) for file in files]
     except ImageError as error:
@@ -231,7 +231,7 @@ def tiff_stack(path: Path) -> Stack:
 
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return at most `most` of the numbers 0 to `count` - 1, evenly spread with both ends."""
+    """Return at most `most` of the indices 0 to `count` - 1, evenly spread and with both ends."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
