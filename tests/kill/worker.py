@@ -18,7 +18,7 @@ from napari_samexp.engine.messages.prompts import LoadPrior, Preview, Previewed,
 from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.samples import load_sample
-from napari_samexp.session.stores import video_reference
+from napari_samexp.session.videos import reference_at
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import Prompt
 from tests.kill.checks import Tally, finished, recorded_names, same_labels, whole_files
@@ -79,7 +79,7 @@ class WorkerRounds:
         self.asker = Asker(work / "session")
         self.image = SharedImage(scene.prior, "prior.png")
         self.prompt = Prompt(scene.points_xy, scene.labels)
-        self.video = video_reference(str(clip))
+        self.video = reference_at(str(clip))
         self.settings = TrackSettings(side=side)
         self.names: list[str] = []
         self.lasts: dict[str, float] = {}
