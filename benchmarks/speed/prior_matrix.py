@@ -67,7 +67,7 @@ def main() -> None:
     priors = [args.out / f"thing{n + 1}.safetensors" for n in range(args.priors)]
     clips = sorted(args.out.glob("clip-*.mp4"))
     line = [*COMMAND, "compare", *priors, "--videos", *clips, "--out", args.out / "matrix"]
-    subprocess.run([*map(str, line), "--truth", str(args.out / "truth"), *args.rest], check=True)
+    subprocess.run([*map(str, line), "--ground-truth", str(args.out / "truth"), *args.rest], check=True)
     if args.images:
         for name in ("heat_maps", "best_and_worst", "vary"):
             if (args.out / "matrix" / f"{name}.png").exists():

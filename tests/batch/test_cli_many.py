@@ -8,15 +8,16 @@ import pytest
 import tifffile
 
 from napari_samexp.batch.jobs import JobResult, Progress
-from napari_samexp.batch.run import Here
-from napari_samexp.cli import many, run
-from napari_samexp.cli.many import many_valued
-from napari_samexp.cli.shown_jobs import ShownJobs
+from napari_samexp.batch.run import InProcess
+from napari_samexp.cli import run
+from napari_samexp.cli.job_progress import JobProgress
+from napari_samexp.cli.jobs import MANIFEST
+from napari_samexp.cli.options import normalized
 from napari_samexp.io.labels import LabelStore
 from tests import hostile_archive
 
 
-class InThisProcess(Here):
+class InThisProcess(InProcess):
     """Jobs run here, as on a pool of one."""
 
     workers = 1
@@ -61,9 +62,9 @@ BAD_INPUT = [
     (f"{COMPARE} --vary colour=1,2", "--vary"),
     (f"{COMPARE} --vary recent=3", "fewer than two"),
     (f"{COMPARE} --vary recent=5,9", "recent"),
-    (f"{COMPARE} --truth none", "no folder"),
-    (f"{COMPARE} --truth empty", "holds nothing"),
-    (f"{COMPARE} --model tiny.safetensors --model other.safetensors --picture none.png", "give each once"),
+    (f"{COMPARE} --ground-truth none", "no folder"),
+    (f"{COMPARE} --ground-truth empty", "holds nothing"),
+    (f"{COMPARE} --model tiny.safetensors --model other.safetensors --image none.png", "give each once"),
 ]  # fmt: skip
 
 
@@ -89,11 +90,13 @@ def test_bad_input_is_one_sentence_and_changes_nothing(shell, place, line, phras
         ("compare p --images a b --videos c", "compare p --images a --images b --videos c"),
         ("compare p --videos a b -- q r", "compare p --videos a --videos b -- q r"),
         ("track v --videos a b", "track v --videos a b"),
+        ("compare p --picture a --truth=b", "compare p --image a --ground-truth=b"),
+        ("record p --name --truth", "record p --name --truth"),
         ("", ""),
     ],
 )
-def test_options_that_take_many_values(given, expected):
-    assert many_valued(given.split()) == expected.split()
+def test_several_values_and_old_names_are_what_typer_takes(given, expected):
+    assert normalized(given.split()) == expected.split()
 
 
 def test_batch_writes_stores_and_a_manifest(shell, place):
@@ -117,7 +120,7 @@ def test_batch_of_a_pattern_goes_on_past_a_broken_video(shell, place):
         "batch *.safetensors --model tiny.safetensors --videos *.mp4 --out many".replace("*.safe", "cat.safe")
     )
     assert status == 2 and "2 jobs done" in out and "cat/bad" in out
-    assert err.splitlines()[-1] == "napari-samexp: 1 of 3 jobs failed; the same command tries them again."
+    assert err.splitlines()[-1] == "napari-samexp: 1 of 3 jobs failed; the same command retries them."
     (place / "bad.mp4").unlink()
     status, out, _ = shell("batch cat.safetensors --model tiny.safetensors --videos *.mp4 --out many")
     assert status == 0 and "2 were done before" in out
@@ -161,7 +164,7 @@ def test_compare_varies_one_setting(shell, place):
 
 
 def test_compare_several_models(shell, place):
-    line = "compare cat.safetensors --model tiny.safetensors --model other.safetensors --picture cat.png"
+    line = "compare cat.safetensors --model tiny.safetensors --model other.safetensors --image cat.png"
     facts = json.loads(shell(f"{line} --videos a.mp4 --out many --json")[1])
     assert facts["rows"] == ["cat.tiny", "cat.other"] and facts["failed"] == {}
 
@@ -181,7 +184,7 @@ def test_compare_with_a_ground_truth(shell, place):
     with LabelStore.open(_tracked(shell, place), mode="r") as store:
         labels = np.stack([store.frame(t) for t in range(8)])
     tifffile.imwrite(place / "truth" / "a.tif", labels, photometric="minisblack")
-    facts = json.loads(shell(f"{COMPARE} --truth truth --json")[1])
+    facts = json.loads(shell(f"{COMPARE} --ground-truth truth --json")[1])
     assert facts["jf"][0] == [1, None]
 
 
@@ -215,13 +218,13 @@ def test_ctrl_c_keeps_what_is_done(shell, place, monkeypatch):
 
 
 def test_all_jobs_are_one_line(capsys, monkeypatch):
-    monkeypatch.setattr("napari_samexp.cli.shown_jobs.LINE_EVERY", 0.0)
-    with ShownJobs(4, quiet=False) as shown:
-        shown.told(JobResult("z", "skipped", 10))
-        shown.told(Progress("a", 5, 10))
-        shown.told(Progress("a", 9, 10))
-        shown.told(JobResult("a", "done", 10, 5))
-        shown.told(JobResult("b", "failed", error="it\nbroke"))
+    monkeypatch.setattr("napari_samexp.cli.job_progress.LINE_EVERY", 0.0)
+    with JobProgress(4, quiet=False) as shown:
+        shown.update(JobResult("z", "skipped", 10))
+        shown.update(Progress("a", 5, 10))
+        shown.update(Progress("a", 9, 10))
+        shown.update(JobResult("a", "done", 10, 5))
+        shown.update(JobResult("b", "failed", error="it\nbroke"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1/4 jobs, 0 frames/s")
     assert re.fullmatch(r"1/4 jobs, \S+ frames/s, 0:00:00 left", lines[2])
@@ -233,7 +236,7 @@ def test_the_commands_are_in_the_help(shell):
     assert all(
         re.search(rf"^  {name} ", out, re.MULTILINE) for name in ("batch", "compare", "evaluate", "export")
     )
-    assert many.MANIFEST in shell("batch --help")[1]
+    assert MANIFEST in shell("batch --help")[1]
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "comparison.csv", "heat_maps.png", "manifest.jsonl"])

@@ -8,7 +8,7 @@ import pytest
 from napari_samexp.batch.jobs import Job, JobResult, job_key
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.plan import expand, plan_jobs, short_names
-from napari_samexp.batch.run import Here, run_jobs
+from napari_samexp.batch.run import InProcess, run_jobs
 from napari_samexp.batch.vary import parse_vary
 from napari_samexp.errors import PriorError, SettingsError, StoreError, VideoError
 from napari_samexp.tracking import TrackSettings
@@ -131,7 +131,7 @@ def test_what_is_noted_is_found_again(job, place):
 
 def test_done_means_the_same_job_with_its_labels(job, place):
     manifest = Manifest(place / "m.jsonl")
-    results = list(run_jobs([job], Here(), manifest))
+    results = list(run_jobs([job], InProcess(), manifest))
     assert results[-1].status == "done"
     key = job_key(job)
     assert manifest.is_done(job, key) and Manifest(manifest.path).is_done(job, key)

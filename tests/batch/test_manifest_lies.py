@@ -6,7 +6,7 @@ import pytest
 
 from napari_samexp.batch.jobs import JobResult, job_key
 from napari_samexp.batch.manifest import Manifest
-from napari_samexp.batch.run import Here, run_jobs
+from napari_samexp.batch.run import InProcess, run_jobs
 from napari_samexp.batch.work import run_job
 
 LIES = [-1, 0, 3, -(10**400), 7.5, "8", None, [8], {"8": 8}, float("nan"), float("-inf"), 8]
@@ -19,7 +19,7 @@ def test_a_job_that_is_not_done_is_tracked_whatever_a_line_says(job, place, fram
     assert (stopped.status, stopped.frames) == ("stopped", 8)
     line = {"job": job.name, "status": "done", "key": job_key(job), "frames": frames}
     (place / "m.jsonl").write_text(json.dumps(line) + "\n")
-    *_, result = run_jobs([job], Here(), Manifest(place / "m.jsonl"))
+    *_, result = run_jobs([job], InProcess(), Manifest(place / "m.jsonl"))
     assert isinstance(result, JobResult)
     assert (result.status, result.frames, result.tracked) == ("done", 8, 8 - stopped.tracked)
 
@@ -29,5 +29,5 @@ def test_a_job_that_is_done_is_not_told_with_numbers_of_others(job, place, frame
     *_, done = run_job(job)
     line = {"job": job.name, "status": "done", "key": job_key(job), "frames": frames}
     (place / "m.jsonl").write_text(json.dumps(line) + "\n")
-    *_, result = run_jobs([job], Here(), Manifest(place / "m.jsonl"))
+    *_, result = run_jobs([job], InProcess(), Manifest(place / "m.jsonl"))
     assert (done.status, result.status, result.frames, result.tracked) == ("done", "done", 8, 0)

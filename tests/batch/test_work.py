@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_samexp.batch.jobs import JobResult, Progress
 from napari_samexp.batch.manifest import Manifest
-from napari_samexp.batch.run import Here, run_jobs
+from napari_samexp.batch.run import InProcess, run_jobs
 from napari_samexp.batch.work import run_job
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
@@ -87,17 +87,17 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(job, place):
     (place / "bad.mp4").write_text("no video")
     jobs = [job, replace(job, name="bad", video=str(place / "bad.mp4"), store=str(place / "out/bad.zarr"))]
     manifest = Manifest(place / "m.jsonl")
-    ends = [e for e in run_jobs(jobs, Here(), manifest, retries=2) if isinstance(e, JobResult)]
+    ends = [e for e in run_jobs(jobs, InProcess(), manifest, retries=2) if isinstance(e, JobResult)]
     assert [(e.job, e.status) for e in ends] == [("cat/a", "done"), *[("bad", "failed")] * 3]
     (place / "bad.mp4").write_bytes((place / "b.mp4").read_bytes())
-    ends = [e for e in run_jobs(jobs, Here(), Manifest(manifest.path)) if isinstance(e, JobResult)]
+    ends = [e for e in run_jobs(jobs, InProcess(), Manifest(manifest.path)) if isinstance(e, JobResult)]
     assert [(e.job, e.status) for e in ends] == [("cat/a", "skipped"), ("bad", "done")]
 
 
 def test_a_stop_begins_no_other_job(job, place):
     jobs = [job, replace(job, name="second", store=str(place / "out/second.zarr"))]
     asked = []
-    events = run_jobs(jobs, Here(), Manifest(place / "m.jsonl"), stop=lambda: bool(asked))
+    events = run_jobs(jobs, InProcess(), Manifest(place / "m.jsonl"), stop=lambda: bool(asked))
     results = []
     for event in events:
         if isinstance(event, Progress) and event.done == 3:

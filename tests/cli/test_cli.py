@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import fields
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -20,7 +19,8 @@ from safetensors.torch import save_file
 from napari_samexp import __version__
 from napari_samexp.cli import main, run
 from napari_samexp.cli import progress as progress_module
-from napari_samexp.cli.track import _expectation, track
+from napari_samexp.cli.options import TrackingOptions
+from napari_samexp.cli.track import _expectation
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.render.mp4 import write_mp4
@@ -273,12 +273,7 @@ def test_the_settings_words_are_in_the_help(shell):
 
 
 def test_the_defaults_are_the_settings_own():
-    defaults = {name: parameter.default for name, parameter in signature(track).parameters.items()}
-    settings = TrackSettings()
-    assert (defaults["recent"], defaults["pointers"]) == (settings.recent, settings.pointers)
-    assert (defaults["side"], defaults["keep_aspect"]) == (settings.side, not settings.square)
-    assert (defaults["prior_time"], defaults["memories"]) == (settings.prior_time, settings.store_memories)
-    assert (defaults["keep_lost"], defaults["backward"]) == (settings.keep_lost, False)
+    assert TrackingOptions().settings == TrackSettings()
 
 
 def test_the_version(shell):
@@ -484,7 +479,7 @@ def test_frames_are_those_of_a_python_slice(shell, place, options, done):
 
 def test_track_says_early_what_it_will_take(shell, monkeypatch):
     assert " frames at 64" not in shell(TRACK)[2]  # it is soon over
-    monkeypatch.setattr("napari_samexp.cli.track.WORTH_SAYING_S", 0.0)
+    monkeypatch.setattr("napari_samexp.cli.track.SHORT_RUN_S", 0.0)
     status, out, err = shell(f"{TRACK} --overwrite --json")
     facts = json.loads(out)
     assert status == 0 and facts["expected_seconds"] > 0 and not err
@@ -741,7 +736,7 @@ def test_the_second_ctrl_c_stops_at_once_and_the_handler_goes_away():
     before = signal.getsignal(signal.SIGINT)
     with progress_module.interruptible() as interrupt:
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.asked
+        assert interrupt.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -752,7 +747,7 @@ def test_a_thread_can_track_too():
 
     def track():
         with progress_module.interruptible() as interrupt:
-            seen.append(interrupt.asked)
+            seen.append(interrupt.requested)
 
     thread = threading.Thread(target=track)
     thread.start()

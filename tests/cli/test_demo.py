@@ -111,7 +111,7 @@ def test_the_demo_replaces_an_older_one_and_goes_on_without_a_screen(sample, tmp
     monkeypatch.setattr("napari_samexp.cli.demo.why_no_window", lambda: "There is no screen")
     for _ in range(2):
         assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
-        assert "There is no screen; the demo goes on without a window." in capsys.readouterr().err
+        assert "There is no screen; the demo runs without a window." in capsys.readouterr().err
     with LabelStore.open(tmp_path / "demo" / "labels.zarr", mode="r") as store:
         assert store.shape == (2, 256, 256)
 

@@ -61,14 +61,14 @@ def _content(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-EVALUATE = "evaluate found.zarr --truth truth.tif"
+EVALUATE = "evaluate found.zarr --ground-truth truth.tif"
 
 BAD_INPUT = [
-    ("evaluate none.zarr --truth truth.tif", "none.zarr"),
-    ("evaluate found.zarr", "--truth"),
-    ("evaluate found.zarr --truth none.tif", "none.tif"),
-    ("evaluate found.zarr --truth clip.mp4", "clip.mp4"),
-    ("evaluate mine --truth truth.tif", "no mask images"),
+    ("evaluate none.zarr --ground-truth truth.tif", "none.zarr"),
+    ("evaluate found.zarr", "--ground-truth"),
+    ("evaluate found.zarr --ground-truth none.tif", "none.tif"),
+    ("evaluate found.zarr --ground-truth clip.mp4", "clip.mp4"),
+    ("evaluate mine --ground-truth truth.tif", "no mask images"),
     (f"{EVALUATE} --frames 9:", "picks no frame"),
     (f"{EVALUATE} --frames 5:", "no finished frame"),
     (f"{EVALUATE} --pair 1", "give LABEL=TRUTH"),
@@ -128,8 +128,8 @@ def test_export_and_evaluate_fit_together(shell, place):
         status, out, _ = shell(f"export found.zarr --to {kind} --out {name}")
         assert status == 0 and "5 frames" in out
     # frames of the TIFF and PNG are the finished ones alone, so those of the labels must be, too
-    assert json.loads(shell("evaluate o.tif --truth o_png --json")[1])["jf"] == 1
-    assert json.loads(shell("evaluate found.zarr --truth o.ome.zarr --json")[1])["jf"] == 1
+    assert json.loads(shell("evaluate o.tif --ground-truth o_png --json")[1])["jf"] == 1
+    assert json.loads(shell("evaluate found.zarr --ground-truth o.ome.zarr --json")[1])["jf"] == 1
 
 
 def test_export_tables(shell, place):

@@ -19,7 +19,7 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
-from napari_samexp.batch.run import Here
+from napari_samexp.batch.run import InProcess
 from napari_samexp.cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ MARKED = {
 PROGRAM = "napari-samexp"
 
 
-class InThisProcess(Here):
+class InThisProcess(InProcess):
     """In the place of a pool of workers, each of which would import torch; tests/batch has real ones."""
 
     def __init__(self, workers: int | None, scheduler: str | None) -> None:

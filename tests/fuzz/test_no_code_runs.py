@@ -111,7 +111,7 @@ def test_no_command_unpickles(
         ["record", path, "--point", "1,1", "--out", str(tmp_path / "p.safetensors")],
         ["track", path, "--prior", path, "--out", str(tmp_path / "x.zarr")],
         ["compare", path, "--videos", path, "--out", str(tmp_path / "new")],
-        ["evaluate", path, "--truth", path],
+        ["evaluate", path, "--ground-truth", path],
         ["export", path, "--to", "tiff", "--out", out],
         ["posenc", "--model", path, "--out", out],
     ):

@@ -15,15 +15,25 @@ if TYPE_CHECKING:
     from napari_samexp.batch.manifest import Manifest
     from napari_samexp.batch.plan import expand, plan_jobs
     from napari_samexp.batch.pool import DaskPool
-    from napari_samexp.batch.run import Here, run_jobs
+    from napari_samexp.batch.run import InProcess, run_jobs
 
-__all__ = ["DaskPool", "Here", "Job", "JobResult", "Manifest", "Progress", "expand", "plan_jobs", "run_jobs"]
+__all__ = [
+    "DaskPool",
+    "InProcess",
+    "Job",
+    "JobResult",
+    "Manifest",
+    "Progress",
+    "expand",
+    "plan_jobs",
+    "run_jobs",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "DaskPool": "pool",
-        "Here": "run",
+        "InProcess": "run",
         "Job": "jobs",
         "JobResult": "jobs",
         "Manifest": "manifest",

@@ -1,28 +1,28 @@
-"""All jobs of a batch: skip what is done, run the rest, try again what failed, and keep a manifest."""
+"""Run the jobs of a batch: skip what is done, retry what failed, and keep a manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from napari_samexp.batch.jobs import Event, Job, JobResult, job_key
 from napari_samexp.batch.manifest import Manifest
 
-__all__ = ["Here", "Runner", "run_jobs"]
+__all__ = ["InProcess", "Runner", "run_jobs"]
 
 Stop = Callable[[], bool]
 
 
 class Runner(Protocol):
-    """Where jobs run; a context manager, so that its processes end with it."""
+    """What runs jobs; a context manager, so that its processes end with it."""
 
     def run(self, jobs: Sequence[Job], stop: Stop) -> Iterator[Event]:
-        """Yield progress, and the result of each job that began, until all ended or `stop` says so."""
+        """Yield progress, and the result of each job that began, until all end or `stop` returns True."""
 
 
-class Here:
-    """Jobs one after another in this process."""
+class InProcess:
+    """Runs jobs one after another in this process."""
 
     def run(self, jobs: Sequence[Job], stop: Stop) -> Iterator[Event]:
         """Yield progress and results, see `Runner`."""
@@ -52,47 +52,52 @@ def run_jobs(
 ) -> Iterator[Event]:
     """Run jobs and yield what happens.
 
-    A job that the manifest has as done, with all the same inputs, and whose labels are there, is skipped. One
-    that fails is tried again after all others. Each end is in the manifest before it is yielded.
+    A job is skipped if the manifest lists it as done with the same inputs, and its labels exist. A job that fails is
+    retried after all others. The manifest has each result before it is yielded.
 
     Parameters
     ----------
     jobs : sequence of Job
     runner : Runner
-        `Here`, or a `DaskPool`; entered already.
+        An `InProcess` or a `DaskPool` that was entered.
     retries : int
-        How often a failed job is tried again.
+        How often a failed job is retried.
     stop : callable
-        Asked often; once true, no job begins and those that run end after their frame.
+        Called often; once it returns True, no job begins, and running jobs end after their frame.
 
     Yields
     ------
     Progress or JobResult
-        A result a job and try; of a job that had not begun when it was stopped, none.
+        A result for each job and try; none for a job that had not begun when it was stopped.
     """
-    keys = {job.name: _key(job) for job in jobs}
-    by_name = {job.name: job for job in jobs}
+    keyed = {job.name: (job, _key(job)) for job in jobs}
     todo = []
-    for job in jobs:
-        if manifest.is_done(job, keys[job.name]):
+    for job, key in keyed.values():
+        if manifest.is_done(job, key):
             yield JobResult(job.name, "skipped", manifest.last[job.name]["frames"])
         else:
             todo.append(job)
-    for _ in range(retries + 1):
-        failed = []
-        for event in runner.run(todo, stop) if todo else ():
-            if isinstance(event, JobResult):
-                manifest.add(by_name[event.job], event, keys[event.job])
-                if event.status == "failed":
-                    failed.append(by_name[event.job])
-            yield event
-        if stop() or not failed:
-            return
-        todo = failed
+    while todo and retries >= 0 and not stop():
+        todo, retries = (yield from _tried(todo, keyed, runner, manifest, stop)), retries - 1
+
+
+def _tried(
+    jobs: Sequence[Job], keyed: Mapping[str, tuple[Job, str]], runner: Runner, manifest: Manifest, stop: Stop
+) -> Generator[Event, None, list[Job]]:
+    """Run jobs once, yield what happens, and return those that failed."""
+    failed = []
+    for event in runner.run(jobs, stop):
+        if isinstance(event, JobResult):
+            job, key = keyed[event.job]
+            manifest.add(job, event, key)
+            if event.status == "failed":
+                failed.append(job)
+        yield event
+    return failed
 
 
 def _key(job: Job) -> str:
     try:
         return job_key(job)
-    except OSError:  # the job itself will say what is wrong
+    except OSError:  # the job itself reports what is wrong
         return ""

@@ -15,7 +15,7 @@ from napari_samexp import __version__
 from napari_samexp._text import one_line
 from napari_samexp._urls import redacted
 from napari_samexp.cli import batch, compare, demo, evaluate, export, info, posenc, record, track
-from napari_samexp.cli.many import many_valued
+from napari_samexp.cli.options import flat_options, normalized
 from napari_samexp.cli.progress import Stopped
 from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
 
@@ -24,9 +24,6 @@ __all__ = ["app", "main", "run"]
 OK, FAILED, BAD_INPUT, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 PROGRAM = "napari-samexp"
 DEBUG = "--debug"
-
-# the base of Typer's own complaints about arguments; Typer exports only this heir of it
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name=PROGRAM,
@@ -38,11 +35,11 @@ for _command in (
     info.info, record.record, track.track, batch.batch, compare.compare, evaluate.evaluate, export.export,
     posenc.posenc, demo.demo,
 ):  # fmt: skip
-    app.command()(_command)
+    app.command()(flat_options(_command))
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
@@ -51,7 +48,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Show where an error came from; also after a command.")
+        bool, typer.Option(DEBUG, help="Show the traceback of an error; also after a command.")
     ] = False,
     version: Annotated[
         bool,
@@ -73,12 +70,12 @@ def _root(
 def main() -> None:
     """Run the command line of this process and exit."""
     if not sys.warnoptions and DEBUG not in sys.argv:
-        warnings.simplefilter("ignore")  # libraries talk to programmers there
+        warnings.simplefilter("ignore")  # of libraries, for programmers
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that the terminal cannot show
-    # Before torch is imported: on two cores with other work, threads that wait for each other at full speed
-    # took a second to encode an image, and those that sleep a fifth of it.
+    # Before torch is imported: on a busy machine, threads that spin while they wait made encoding an image
+    # five times as slow as threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = run(sys.argv[1:])
     sys.exit(status)
@@ -90,12 +87,12 @@ def run(arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        0; 2 after bad input and 130 after Ctrl-C, with one sentence on standard error; 1 for what
-        should not have happened; 141 where a reader of the output has gone.
+        0; 2 after bad input and 130 after Ctrl-C, with one sentence on standard error; 1 after a fault of
+        the program; 141 if the reader of the output is gone.
     """
     debug, given = _without_debug(arguments)
     try:
-        status = _invoke(many_valued(given))
+        status = _invoke(normalized(given))
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -112,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    # Typer's own way of running a command prints errors in boxes and turns Ctrl-C into an exit
+    # calling the app would print errors in boxes and turn Ctrl-C into an exit
     command = typer.main.get_command(app)
     try:
         with command.make_context(PROGRAM, arguments) as context:
@@ -125,19 +122,19 @@ def _invoke(arguments: list[str]) -> int:
 def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, SamexpError):
         return str(error), BAD_INPUT
-    if isinstance(error, _UsageError):
+    if isinstance(error, typer.TyperException):
         return _usage(error), BAD_INPUT
     if is_out_of_memory(error):
         return NO_MEMORY, BAD_INPUT
-    what = one_line(error) or "no reason given"
+    reason = one_line(error) or "no reason given"
     return (
-        f"{type(error).__name__}: {what}; this is a fault of napari-samexp, which {DEBUG} shows in full.",
+        f"{type(error).__name__}: {reason}; this is a fault of napari-samexp, which {DEBUG} shows in full.",
         FAILED,
     )
 
 
-def _usage(error: Exception) -> str:
-    sentence = one_line(error.format_message())  # type: ignore[attr-defined]
+def _usage(error: typer.TyperException) -> str:
+    sentence = one_line(error.format_message())
     context = getattr(error, "ctx", None)
     where = f"{context.command_path} --help" if context else f"{PROGRAM} --help"
     return sentence if sentence.endswith(("?", ")")) else f"{sentence.rstrip('.')}; see {where}."
@@ -152,17 +149,17 @@ def _failed(sentence: str, status: int) -> int:
 
 
 def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
-    """Take ``--debug`` out of the arguments, wherever it stands before a ``--``."""
+    """Return whether ``--debug`` is given anywhere before a ``--``, and the other arguments."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [argument for argument in arguments[:end] if argument != DEBUG]
     return len(options) < end, [*options, *arguments[end:]]
 
 
 def _drop_output() -> None:
-    """Point standard output and error nowhere, else the interpreter complains of them when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Send output to the null device, or the interpreter complains about it when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
-            os.dup2(nowhere, stream.fileno())
-        except (OSError, ValueError):  # a stream that is no file, as in tests
+            os.dup2(null, stream.fileno())
+        except (OSError, ValueError):  # not a file, as in tests
             continue

@@ -1,4 +1,4 @@
-"""What people type, checked and turned into the types of the other modules. No torch."""
+"""Parse and check arguments. No torch."""
 
 from __future__ import annotations
 
@@ -6,61 +6,17 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
 
 from napari_samexp.errors import PromptError, SettingsError, VideoError, sam1_has_no_memory
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant
-from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import Prompt
 
-__all__ = [
-    "DEFAULTS", "Device", "Dtype", "Graphs", "Json", "KeepAspect", "Sha256", "Side", "frame_numbers", "frame_slice", "knob",
-    "prompt_of", "require_memory", "require_one_of", "require_output",
-]  # fmt: skip
-
-DEFAULTS = TrackSettings()
-_KNOBS = {field.name: field.metadata for field in fields(TrackSettings)}
+__all__ = ["frame_numbers", "frame_slice", "prompt_of", "require_memory", "require_one_of", "require_output"]
 
 
-def knob(name: str, *flags: str) -> Any:
-    """Return the option for a field of `TrackSettings`, with the words and limits that the field has."""
-    about = _KNOBS[name]
-    metavar = None if about["min"] is None else "N"
-    return typer.Option(*flags, metavar=metavar, help=about["help"], min=about["min"], max=about["max"])
-
-
-Side = Annotated[int | None, knob("side", "--side")]
-KeepAspect = Annotated[bool, knob("square", "--keep-aspect/--square")]
-Device = Annotated[
-    str,
-    typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."),
-]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        metavar="T",
-        help="auto, float32, fast, bfloat16 or float16; auto is fast on a GPU, exact on a CPU; fast tries the CPU.",
-    ),
-]
-Graphs = Annotated[
-    bool,
-    typer.Option(
-        "--graphs", help="On an NVIDIA GPU: record a frame's work and start it as one piece, which is faster."
-    ),
-]
-Sha256 = Annotated[
-    str | None,
-    typer.Option(
-        "--sha256",
-        metavar="HASH",
-        help="What the weights file must be; with it, an https address may be given in the place of a path.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+POINT = "two numbers X,Y such as 320,200"
+BOX = "four numbers X0,Y0,X1,Y1 such as 10,20,300,200"
 
 
 def prompt_of(points: Iterable[str], background: Iterable[str], box: str | None) -> Prompt:
@@ -69,16 +25,12 @@ def prompt_of(points: Iterable[str], background: Iterable[str], box: str | None)
     Raises
     ------
     PromptError
-        If one is not the right count of numbers, or there is neither an object point nor a box.
+        If a text has the wrong count of numbers, or there is neither an object point nor a box.
     """
     prompt = Prompt.from_lists(
-        objects=[_numbers(text, 2, "--point", "two numbers X,Y such as 320,200") for text in points],
-        background=[
-            _numbers(text, 2, "--background", "two numbers X,Y such as 320,200") for text in background
-        ],
-        box=None
-        if box is None
-        else _numbers(box, 4, "--box", "four numbers X0,Y0,X1,Y1 such as 10,20,300,200"),
+        objects=[_numbers(text, 2, "--point", POINT) for text in points],
+        background=[_numbers(text, 2, "--background", POINT) for text in background],
+        box=None if box is None else _numbers(box, 4, "--box", BOX),
     )
     if prompt.box_xyxy is None and 1 not in prompt.labels:
         raise PromptError(
@@ -98,7 +50,7 @@ def _numbers(text: str, count: int, option: str, expected: str) -> list[float]:
 
 
 def frame_slice(text: str | None) -> slice:
-    """Return the slice that ``"A:B"`` means; `SettingsError` if it is none."""
+    """Return the slice that ``"A:B"`` means; `SettingsError` if the text is malformed."""
     match = re.fullmatch(r"(-?[0-9]{1,9})?:(-?[0-9]{1,9})?", (text or ":").strip())
     if match is None:
         raise SettingsError(
@@ -107,11 +59,11 @@ def frame_slice(text: str | None) -> slice:
     return slice(*(None if part is None else int(part) for part in match.groups()))
 
 
-def frame_numbers(wanted: slice, count: int, *, backward: bool) -> range:
-    """Return the frames that a slice picks from a video, in the order of tracking; `VideoError` if none."""
-    chosen = range(count)[wanted]
+def frame_numbers(frames: slice, count: int, *, backward: bool) -> range:
+    """Return the frames that a slice selects from a video, in tracking order; `VideoError` if there are none."""
+    chosen = range(count)[frames]
     if not chosen:
-        ends = ("" if end is None else str(end) for end in (wanted.start, wanted.stop))
+        ends = ("" if end is None else str(end) for end in (frames.start, frames.stop))
         raise VideoError(
             f"--frames {':'.join(ends)} picks no frame; the video has {count}, 0 to {count - 1}."
         )
@@ -119,19 +71,14 @@ def frame_numbers(wanted: slice, count: int, *, backward: bool) -> range:
 
 
 def require_output(option: str, path: Path, files: Mapping[str, Path], folder: Path | None = None) -> None:
-    """Raise unless a file can be written at `path` without harming what is there.
+    """Raise `SettingsError` unless a file can be written at `path` without harming other files.
 
     Parameters
     ----------
     files : mapping of str to Path
-        What the path must not be, by what it is called.
+        Files that `path` must not overwrite, by what messages call them.
     folder : Path, optional
-        Where the path must not lie.
-
-    Raises
-    ------
-    SettingsError
-        Before anything is written.
+        A folder that `path` must not lie in.
     """
     try:
         target = path.resolve()
@@ -154,20 +101,19 @@ def require_output(option: str, path: Path, files: Mapping[str, Path], folder: P
 
 def _is_same(target: Path, other: Path) -> bool:
     try:
-        return target == other or target.samefile(
-            other
-        )  # a hard link, or upper case on a disk that does not mind
+        # samefile finds hard links, and names that differ in case on a disk that ignores it
+        return target == other or target.samefile(other)
     except OSError:
         return False
 
 
 def require_memory(model: str) -> None:
-    """Raise `PriorError` if a name is one of SAM 1's, before gigabytes of it are downloaded in vain."""
+    """Raise `PriorError` if a model is a SAM 1 model, before its weights are downloaded in vain."""
     if isinstance(VARIANTS.get(model), Sam1Variant):
         raise sam1_has_no_memory(model)
 
 
 def require_one_of(first: str, second: str, both: bool) -> None:
-    """Raise `SettingsError` where two options exclude each other and both are given."""
+    """Raise `SettingsError` if two options that exclude each other are both given."""
     if both:
         raise SettingsError(f"{first} and {second} exclude each other; give one of them.")

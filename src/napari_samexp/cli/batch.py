@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import json as to_json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
 from napari_samexp import __version__
 from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
-from napari_samexp.cli.arguments import (
-    DEFAULTS,
-    Device,
-    Dtype,
-    Graphs,
-    Json,
-    KeepAspect,
-    Side,
-    frame_slice,
-    knob,
-)
-from napari_samexp.cli.many import (
+from napari_samexp.cli.jobs import (
     MANIFEST,
-    Asked,
-    Frames,
-    Images,
-    Out,
-    Outcome,
+    BatchOptions,
+    BatchResult,
     Priors,
-    Retries,
-    Scheduler,
-    Videos,
-    Workers,
     check_folder,
     prior_rows,
-    require_not_stopped,
     run_all,
     runner_for,
     video_list,
-)  # fmt: skip
+)
+from napari_samexp.cli.options import DeviceOptions, Json, ModelName, TrackingOptions
 from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SamexpError
-from napari_samexp.tracking.settings import TrackSettings
 
 __all__ = ["batch"]
 
@@ -51,88 +31,54 @@ SHOWN_FAILURES = 20
 
 
 class SomeFailed(SamexpError):
-    """Some jobs failed; the others are kept."""
+    """Some jobs failed; the results of the others are kept."""
 
 
 def batch(
     prior: Priors,
-    out: Out,
-    videos: Videos = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="A model's name or path; by default the one that made a prior."),
-    ] = None,
-    image: Images = None,
-    frames: Frames = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    retries: Retries = 1,
-    side: Side = None,
-    keep_aspect: KeepAspect = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    graphs: Graphs = False,
-    recent: Annotated[int, knob("recent", "--recent")] = DEFAULTS.recent,
-    pointers: Annotated[int, knob("pointers", "--pointers")] = DEFAULTS.pointers,
-    prior_time: Annotated[Literal["fixed", "elapsed"], knob("prior_time", "--prior-time")] = "fixed",
-    memories: Annotated[bool, knob("store_memories", "--memories/--no-memories")] = True,
-    keep_lost: Annotated[bool, knob("keep_lost", "--keep-lost")] = False,
-    backward: Annotated[bool, knob("direction", "--backward/--forward")] = False,
+    *,
+    options: BatchOptions,
+    model: ModelName = None,
+    hardware: DeviceOptions,
+    tracking: TrackingOptions,
     json: Json = False,
 ) -> None:
-    """Find the objects of many priors in many videos, each in each.
+    """Find the objects of each prior in each video.
 
-    Labels go to DIR/labels/PRIOR/VIDEO.zarr, and what ran with which hashes into DIR/manifest.jsonl. The same
-    command again skips what is done, goes on with what was stopped and tries again what failed. Jobs run in
-    processes of their own (Dask); one that is killed costs no finished frame.
+    Labels go to DIR/labels/PRIOR/VIDEO.zarr; DIR/manifest.jsonl lists what ran, with all hashes. The same
+    command again skips jobs that are done, resumes those that were stopped and retries those that failed. Jobs run
+    in processes of their own (Dask); if one is killed, no finished frame is lost.
     """
-    settings = TrackSettings(
-        recent=recent, pointers=pointers, store_memories=memories, keep_lost=keep_lost, side=side,
-        square=not keep_aspect, prior_time=prior_time, direction="backward" if backward else "forward",
-    )  # fmt: skip
-    asked = Asked(
-        settings,
-        frame_slice(frames),
-        () if model is None else (model,),
-        tuple(image or ()),
-        device,
-        dtype,
-        graphs,
-    )
-    paths = video_list(videos or ())
-    runner = runner_for(workers, scheduler)
-    rows = prior_rows(prior, asked)
-    check_folder(out, rows, paths)
+    paths = video_list(options.videos or ())
+    runner = runner_for(options)
+    rows = prior_rows(prior, () if model is None else (model,), options, hardware, tracking)
+    check_folder(options.out, rows, paths)
 
     from napari_samexp.batch.plan import plan_jobs
 
-    jobs = plan_jobs(rows, paths, out)
+    jobs = plan_jobs(rows, paths, options.out)
     facts = {
-        "version": __version__, "priors": len(rows), "videos": len(paths), "settings": settings.to_json(),
-        "workers": redacted_url(scheduler) if scheduler else runner.workers,
+        "version": __version__, "priors": len(rows), "videos": len(paths), "settings": tracking.settings.to_json(),
+        "workers": redacted_url(options.scheduler) if options.scheduler else runner.workers,
     }  # fmt: skip
-    outcome = run_all(jobs, runner, out, retries=retries, facts=facts, quiet=json)
-    require_not_stopped(outcome, out)
-    report = _report(outcome, out)
+    ended = run_all(jobs, runner, options, facts, quiet=json)
+    report = _report(ended, options)
     typer.echo(to_json.dumps(report, indent=1) if json else _text(report))
-    if outcome.failed:
-        raise SomeFailed(
-            f"{len(outcome.failed)} of {outcome.jobs} jobs failed; the same command tries them again."
-        )
+    if ended.failed:
+        raise SomeFailed(f"{len(ended.failed)} of {ended.jobs} jobs failed; the same command retries them.")
 
 
-def _report(outcome: Outcome, out: Path) -> dict[str, Any]:
-    tracked = sum(result.tracked for result in outcome.results.values())
+def _report(ended: BatchResult, options: BatchOptions) -> dict[str, Any]:
     return {
-        "jobs": outcome.jobs,
-        "done": outcome.count("done"),
-        "skipped": outcome.count("skipped"),
-        "failed": outcome.failed,
-        "tracked": tracked,
-        "seconds": round(outcome.seconds, 3),
-        "frames_per_s": round(tracked / max(outcome.seconds, 1e-9), 3),
-        "labels": str(out / "labels"),
-        "manifest": str(out / MANIFEST),
+        "jobs": ended.jobs,
+        "done": ended.count("done"),
+        "skipped": ended.count("skipped"),
+        "failed": ended.failed,
+        "tracked": ended.tracked,
+        "seconds": round(ended.seconds, 3),
+        "frames_per_s": round(ended.tracked / max(ended.seconds, 1e-9), 3),
+        "labels": str(options.out / "labels"),
+        "manifest": str(options.out / MANIFEST),
     }
 
 

@@ -1,4 +1,4 @@
-"""``napari-samexp demo``: the main job on the bundled sample, with nothing to download."""
+"""``napari-samexp demo``: record and track the bundled sample, with nothing to download."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import typer
 
 from napari_samexp._children import SAFE_PATH
 from napari_samexp._text import one_line
-from napari_samexp.cli.models import load
+from napari_samexp.cli.model import load
+from napari_samexp.cli.options import DeviceOptions
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.track import model_facts, summary, text, track_frames
 from napari_samexp.errors import SettingsError
@@ -35,18 +36,18 @@ __all__ = ["demo"]
 PRIOR_IMAGE, PRIOR, CLIP, SHEET = "prior.png", "prior.safetensors", "clip.mp4", "contact_sheet.png"
 LABELS, SCORES, OVERLAY = "labels.zarr", "scores.csv", "overlay.mp4"
 FILES = (PRIOR_IMAGE, PRIOR, CLIP, SHEET, LABELS, SCORES, OVERLAY)
-HOME = "settings"  # of the demo's window, which leaves a person's own alone
-OWN_RUNS = "clip.labels*.zarr"  # what was tracked in the demo's window
+HOME = "settings"  # of the demo's window; your own stay as they are
+WINDOW_RUNS = "clip.labels*.zarr"  # tracked in the demo's window
 WINDOW = "napari_samexp._qt.tracking.demo_window"
 BINDINGS = ("PyQt6", "PySide6")
 NAME = "the object"
-A_ROW = 12  # frames in a line of J
+FRAMES_PER_LINE = 12  # of J
 
 Mask = npt.NDArray[np.bool_]
 
 
 def demo(
-    headless: Annotated[bool, typer.Option("--headless", help="Without a window.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no window.")] = False,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder to write to; an older demo there is replaced.")
     ] = Path("napari-samexp-demo"),
@@ -61,7 +62,7 @@ def demo(
     _require_own(out)
     obstacle = "" if headless else why_no_window()
     if obstacle:
-        typer.echo(f"{obstacle}; the demo goes on without a window.", err=True)
+        typer.echo(f"{obstacle}; the demo runs without a window.", err=True)
     if headless or obstacle:
         _without_window(out)
     else:
@@ -69,7 +70,7 @@ def demo(
 
 
 def why_no_window() -> str:
-    """Return why napari cannot be opened here, or an empty text."""
+    """Return why napari's window cannot open here; an empty text if it can."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "There is no screen"
     if not any(importlib.util.find_spec(name) for name in BINDINGS):
@@ -82,7 +83,7 @@ def _in_window(out: Path) -> None:
     from napari_samexp.render.overlay import write_png
     from napari_samexp.samples import load_sample
 
-    sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
+    sample, model = load_sample(), load(STARTER, DeviceOptions(dtype="float32"), quiet=False)
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / HOME, ignore_errors=True)
     write_atomic(out / CLIP, sample.clip_path.read_bytes())
@@ -97,7 +98,7 @@ def _in_window(out: Path) -> None:
     )
     if window.returncode:
         raise SettingsError(
-            f"napari's window ended with status {window.returncode}; use --headless if it cannot open here."
+            f"napari's window ended with status {window.returncode}; give --headless to run without it."
         )
 
 
@@ -109,15 +110,18 @@ def _without_window(out: Path) -> None:
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
 
-    sample, model = load_sample(), load(STARTER, device="auto", dtype="float32", quiet=False)
+    sample, model = load_sample(), load(STARTER, DeviceOptions(dtype="float32"), quiet=False)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / CLIP, sample.clip_path.read_bytes())
     prior, mask = _recorded(model, sample)
     prior.save(out / PRIOR)
-    settings, outputs = TrackSettings(), Outputs(out / LABELS, out / SCORES, out / OVERLAY)
+    settings, outputs = (
+        TrackSettings(),
+        Outputs(out / LABELS, overwrite=True, scores=out / SCORES, overlay=out / OVERLAY),
+    )
     with (
         open_video(out / CLIP) as video,
-        open_store(outputs.labels, model, prior, settings, video, overwrite=True) as store,
+        open_store(outputs.out, model, prior, settings, video, overwrite=True) as store,
     ):
         frames = range(len(video))
         facts = track_frames(store, Tracker(model, prior, settings), video, frames, quiet=False)
@@ -129,7 +133,7 @@ def _without_window(out: Path) -> None:
 
 
 def _require_own(out: Path) -> None:
-    """Raise unless the folder is new, or holds nothing but what a demo writes and may replace."""
+    """Raise unless the folder is new, or holds only what a demo writes and may replace."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -137,7 +141,7 @@ def _require_own(out: Path) -> None:
     entries = sorted(out.iterdir())
     others = [entry.name for entry in entries if not _is_ours(entry)]
     replaced = [entry.name for entry in entries if entry.name in (*FILES, HOME)]
-    if not _is_sample(out / CLIP):  # names such as scores.csv can be anybody's
+    if not _is_sample(out / CLIP):  # scores.csv may be somebody else's
         others += replaced
     if others:
         raise SettingsError(
@@ -146,11 +150,11 @@ def _require_own(out: Path) -> None:
 
 
 def _is_ours(entry: Path) -> bool:
-    """Whether a demo writes something of that name and kind; it writes no links."""
+    """Whether a demo writes an entry of this name and kind; it writes no links."""
     from napari_samexp.io.atomic import PARTIAL
     from napari_samexp.io.guarded import kind_at
 
-    if entry.name in (HOME, LABELS) or entry.match(OWN_RUNS):
+    if entry.name in (HOME, LABELS) or entry.match(WINDOW_RUNS):
         return kind_at(entry) == "folder"
     return kind_at(entry) == "file" and (entry.name in FILES or bool(PARTIAL.fullmatch(entry.name)))
 
@@ -162,7 +166,7 @@ def _is_sample(clip: Path) -> bool:
 
 
 def _recorded(model: Sam2, sample: Sample) -> tuple[PriorMemory, Mask]:
-    """Return the prior that the sample's clicks make, and the mask that was recorded."""
+    """Return the prior that the sample's clicks make, and the recorded mask."""
     from napari_samexp.tracking.prior import PriorMemory
     from napari_samexp.tracking.recording import record
     from napari_samexp.types import Prompt
@@ -205,17 +209,20 @@ def _write_images(out: Path, sample: Sample, mask: Mask, video: VideoSource, sto
 
 
 def _report(out: Path, sample: Sample, mask: Mask, store: LabelStore) -> str:
-    scores, said = _scores(store, sample), store.scores
+    scores, recorded = _scores(store, sample), store.scores
     visible = [bool(ground_truth.any()) for ground_truth in sample.ground_truth]
-    shown = [f"{score:.2f}" if seen else "   -" for score, seen in zip(scores, visible)]
-    found = [score for score, seen in zip(scores, visible) if seen]
-    right = sum(said[index][1].lost != seen for index, seen in enumerate(visible))
+    shown = [f"{score:.2f}" if is_visible else "   -" for score, is_visible in zip(scores, visible)]
+    found = [score for score, is_visible in zip(scores, visible) if is_visible]
+    right = sum(recorded[index][1].lost != is_visible for index, is_visible in enumerate(visible))
     lines = [
         f"prior    {one_line(out / PRIOR)}",
         f"sheet    {one_line(out / SHEET)}",
         "",
         "frame  J, intersection over union with the ground truth; - where the object is out of sight",
-        *(f"{i:>5}  {' '.join(shown[i : i + A_ROW])}" for i in range(0, len(shown), A_ROW)),
+        *(
+            f"{i:>5}  {' '.join(shown[i : i + FRAMES_PER_LINE])}"
+            for i in range(0, len(shown), FRAMES_PER_LINE)
+        ),
         "",
         f"mean J {sum(found) / len(found):.3f} over the {len(found)} frames that show the object",
         f"J {_jaccard(mask, sample.prior_mask):.3f} on the image with the click",

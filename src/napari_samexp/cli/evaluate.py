@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_samexp._text import one_line
-from napari_samexp.cli.arguments import Json, frame_numbers, frame_slice
+from napari_samexp.cli.arguments import frame_numbers, frame_slice
 from napari_samexp.cli.folders import require_folder
+from napari_samexp.cli.options import Json, Labels
 from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SettingsError
 
@@ -28,64 +29,56 @@ FRAMES, LABELS, CHART = "frames.csv", "labels.csv", "curves.png"
 
 
 def evaluate(
-    labels: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELS", help="Labels: what `track` wrote, TIFF, PNG folder, zarr.", show_default=False
-        ),
-    ],
+    labels: Labels,
     ground_truth: Annotated[
         Path,
-        typer.Option(
-            "--ground-truth",
-            "--truth",
-            metavar="TRUTH",
-            help="The true labels, of any of these kinds.",
-            show_default=False,
-        ),
+        typer.Option(metavar="TRUTH", help="The ground truth, in any of these formats.", show_default=False),
     ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help=f"Also write {FRAMES}, {LABELS} and {CHART} into this folder."),
     ] = None,
     frames: Annotated[
-        str | None,
-        typer.Option(metavar="A:B", help="Frames A to B - 1; 1:-1 are those that DAVIS counts."),
+        str | None, typer.Option(metavar="A:B", help="Frames A to B - 1; DAVIS counts 1:-1.")
     ] = None,
     pair: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="L=T", help="Label L is number T of the ground truth; repeat. By default equal numbers."
+            metavar="L=T", help="Compare label L with number T of the ground truth; may be repeated."
         ),
     ] = None,
     void: Annotated[
-        int | None, typer.Option(metavar="N", help="Number in the ground truth where pixels do not count.")
+        int | None, typer.Option(metavar="N", help="Ignore pixels with this number in the ground truth.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Compare labels with a ground truth: J, F and J&F as DAVIS defines them, and presence.
 
     J is intersection over union, F compares the outlines within 0.8 % of the image's diagonal, J&F is
-    their mean; both are 1 where label and ground truth are empty. Presence is the share of frames in which it
-    is right whether the object is there. Frames that a run has not finished do not count.
+    their mean; both are 1 where label and ground truth are empty. Presence is the share of frames in which
+    the labels are right about whether the object is there. Without --pair, equal numbers are compared.
+    Frames that a run has not finished do not count.
     """
-    wanted = frame_slice(frames)
-    pairs = dict(_pair(text) for text in pair or ())
+    requested, pairs = frame_slice(frames), dict(_pair(text) for text in pair or ())
+    inputs = {"the labels": labels, "the ground truth": ground_truth}
     if out is not None:
-        require_folder(
-            "--out", out, {"the labels": labels, "the ground truth": ground_truth}, (FRAMES, LABELS, CHART)
-        )
-
-    from napari_samexp.measure.evaluation import evaluate_masks
-    from napari_samexp.measure.masks import open_masks
-
-    with open_masks(labels) as found, open_masks(ground_truth) as right:
-        chosen = frame_numbers(wanted, found.shape[0], backward=False)
-        made = evaluate_masks(found, right, pairs=pairs or None, frames=chosen, void=void)
+        require_folder("--out", out, inputs, (FRAMES, LABELS, CHART))
+    made = _evaluated(labels, ground_truth, pairs, requested, void)
     if out is not None:
         _write(out, made)
     facts = _facts(made)
     typer.echo(to_json.dumps(facts, indent=1) if json else _text(facts, out))
+
+
+def _evaluated(
+    labels: Path, ground_truth: Path, pairs: dict[int, int], frames: slice, void: int | None
+) -> Evaluation:
+    from napari_samexp.measure.evaluation import evaluate_masks
+    from napari_samexp.measure.masks import open_masks
+
+    with open_masks(labels) as found, open_masks(ground_truth) as expected:
+        chosen = frame_numbers(frames, found.shape[0], backward=False)
+        return evaluate_masks(found, expected, pairs=pairs or None, frames=chosen, void=void)
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -119,7 +112,7 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)  # JSON knows no NaN
+        return None if math.isnan(value) else round(value, 6)  # JSON has no NaN
     return value
 
 

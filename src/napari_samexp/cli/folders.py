@@ -18,9 +18,9 @@ def require_folder(option: str, folder: Path, inputs: Mapping[str, Path], writes
     Parameters
     ----------
     inputs : mapping of str to Path
-        Folders and files that nothing may be written into, by what they are called.
+        Folders and files that nothing may be written into, by what messages call them.
     writes : sequence of str
-        The names of files in the folder that are replaced or written on, which may be no links: the folder may
+        The names of files in the folder that are replaced or appended to. None may be a link: the folder may
         come from somebody else.
 
     Raises

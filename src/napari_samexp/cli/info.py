@@ -1,4 +1,4 @@
-"""``napari-samexp info``: what a weights file is."""
+"""``napari-samexp info``: describe a weights file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_samexp._text import one_line
-from napari_samexp.cli.arguments import Json, Sha256
-from napari_samexp.cli.models import pinned
+from napari_samexp.cli.model import pinned
+from napari_samexp.cli.options import Json, Sha256
 from napari_samexp.cli.progress import progress
 from napari_samexp.sam.variants import VARIANTS, Sam1Variant, Variant
 from napari_samexp.sam.weights.cache import cache_dir, fetch, is_address, locate, official_of
@@ -33,11 +33,11 @@ def info(
     sha256: Sha256 = None,
     json: Json = False,
 ) -> None:
-    """Say what a weights file is.
+    """Describe a weights file.
 
-    Prints variant, size and hash, and whether it is an official file. Nothing in the file is run, and nothing
-    is downloaded but from an address of your own. Names are starter; sam2.1_hiera_tiny, _small, _base_plus and _large; the same with
-    sam2_hiera; edgetam; sam_vit_b, sam_vit_l and sam_vit_h.
+    Prints variant, size and hash, and whether it is an official file. No code in the file is run, and nothing
+    is downloaded unless you give an address. Names are starter; sam2.1_hiera_tiny, _small, _base_plus and
+    _large; the same with sam2_hiera; edgetam; sam_vit_b, sam_vit_l and sam_vit_h.
     """
     weights = pinned(weights, sha256)
     if is_address(weights):

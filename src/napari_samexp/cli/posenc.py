@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as to_json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ import typer
 
 from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
-from napari_samexp.cli.arguments import Json, require_output
+from napari_samexp.cli.arguments import require_output
+from napari_samexp.cli.options import Json
 from napari_samexp.cli.progress import progress
 from napari_samexp.errors import SettingsError
 from napari_samexp.posenc.map import PosencMap, frequency_order, require_format
@@ -26,6 +28,37 @@ if TYPE_CHECKING:
 __all__ = ["posenc"]
 
 
+@dataclass(frozen=True, slots=True)
+class MapOptions:
+    """Which of a model's position encodings is shown, and how."""
+
+    grid: Annotated[
+        str | None,
+        typer.Option(metavar="H,W", help=f"Tokens, 1 to {MAX_SIDE} each; by default the model's own grid."),
+    ] = None
+    window_tile: Annotated[
+        bool, typer.Option("--window-tile/--no-window-tile", help="Add SAM 2's tiled window embedding.")
+    ] = True
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help="absolute; for SAM 1 relative:BLOCK; for SAM 2 window, rotary, memory:1 to memory:6, "
+            "memory:prior or times.",
+        ),
+    ] = ABSOLUTE
+    dtype: Annotated[str, typer.Option(metavar="T", help=f"The compute dtype: {', '.join(MAP_DTYPES)}.")] = (
+        "float32"
+    )
+    channels: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Channels such as 0,7,20:30; by default all, and 24 on a sheet."),
+    ] = None
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="On a sheet, give each channel its own contrast.")
+    ] = False
+
+
 def posenc(
     out: Annotated[
         Path,
@@ -35,79 +68,63 @@ def posenc(
             show_default=False,
         ),
     ],
+    *,
     model: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODEL",
-            help="A model's name or weights file, by default the starter; repeat for a comparison sheet.",
+            help="A model's name or weights file, by default the starter; repeat it to compare models on a sheet.",
             show_default=False,
         ),
     ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            metavar="H,W", help=f"Tokens, 1 to {MAX_SIDE} each way; by default the model's own grid."
-        ),
-    ] = None,
-    window_tile: Annotated[
-        bool, typer.Option("--window-tile/--no-window-tile", help="Add SAM 2's tiled window table.")
-    ] = True,
-    part: Annotated[
-        str,
-        typer.Option(
-            metavar="P",
-            help="absolute; of SAM 1 relative:BLOCK; of SAM 2 window, rotary, memory:1 to memory:6, "
-            "memory:prior or times.",
-        ),
-    ] = ABSOLUTE,
-    dtype: Annotated[
-        str, typer.Option(metavar="T", help=f"What the model computes in: {', '.join(MAP_DTYPES)}.")
-    ] = "float32",
-    channels: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Channels such as 0,7,20:30; by default all, and 24 on a sheet."),
-    ] = None,
-    per_channel: Annotated[
-        bool, typer.Option("--per-channel", help="On a sheet, give each channel its own contrast.")
-    ] = False,
+    options: MapOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Save what an image encoder adds to its patch tokens, or another of a model's position encodings.
+    """Save the position encoding that an image encoder adds to its patch tokens, or another of the model's.
 
-    Only the tables are read of a weights file. Prints the shape, the range, and how far channels are
-    ordered by frequency (rank correlation, 1 from slow to fast).
+    Reads only the position tables of a weights file. Prints the shape, the range, and how well channels are
+    ordered by frequency (rank correlation; 1 is from low to high).
     """
     names = model or [STARTER]
-    sheet = _checked(out, names, overwrite)
-    grid_hw = None if grid is None else _grid(grid)
-    chosen = None if channels is None else _channels(channels)
-
-    from napari_samexp.posenc.api import map_of
-
-    tables = [_tables(name, quiet=json) for name in names]
-    maps = [map_of(each, part, grid_hw, window_tile=window_tile, dtype=dtype) for each in tables]
-    if sheet:
+    _check(out, names, overwrite)
+    channels = None if options.channels is None else _channels(options.channels)
+    maps = _maps(names, options, quiet=json)
+    if out.suffix.lower() == ".png":
         from napari_samexp.posenc.sheet import save_sheet  # and Pillow
 
-        save_sheet(out, maps, channels=chosen, per_channel=per_channel)
+        save_sheet(out, maps, channels=channels, per_channel=options.per_channel)
     else:
-        maps[0].save(out, channels=chosen)
+        maps[0].save(out, channels=channels)
     facts = {"out": str(out), "maps": [_facts(each) for each in maps]}
     typer.echo(to_json.dumps(facts, indent=1) if json else _text(facts))
 
 
-def _checked(out: Path, names: Sequence[str], overwrite: bool) -> bool:
-    """Return whether a sheet is wanted; raise unless the output can be written without harm."""
-    ending = require_format(out)
-    if len(names) > 1 and ending != ".png":
+def _maps(names: Sequence[str], options: MapOptions, *, quiet: bool) -> list[PosencMap]:
+    from napari_samexp.posenc.api import map_of
+
+    grid = None if options.grid is None else _grid(options.grid)
+    return [
+        map_of(
+            _tables(name, quiet=quiet),
+            options.part,
+            grid,
+            window_tile=options.window_tile,
+            dtype=options.dtype,
+        )
+        for name in names
+    ]
+
+
+def _check(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Raise unless the output has a known format and can be written without harm."""
+    if require_format(out) != ".png" and len(names) > 1:
         raise SettingsError(
-            f"Several models go on one comparison sheet, and --out is {out}; give a path in .png."
+            f"Several models go on one comparison sheet, and --out is {out}; give a path that ends in .png."
         )
     require_output("--out", out, {f"the weights {name}": Path(name) for name in names})
     if out.exists() and not overwrite:
         raise SettingsError(f"{out} exists; give --overwrite to replace it, or another --out.")
-    return ending == ".png"
 
 
 def _grid(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a person sees while waiting, and how Ctrl-C ends it. Drawn on standard error only."""
+"""Progress on standard error, and how Ctrl-C ends a command."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ Unit = Literal["frames", "bytes"]
 
 
 class Update(Protocol):
-    """What `progress` gives."""
+    """What `progress` yields."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """Tell how much is done, how much there is (None where unknown), and a sentence to leave standing."""
+        """Show how much is done, of how much (None if unknown), and print a note that stays."""
 
 
 class Stopped(Exception):
-    """Ctrl-C, with a sentence about what was kept and how to go on."""
+    """Ctrl-C was pressed; the sentence says what is on disk and how to resume."""
 
 
 class Interrupt:
     """Whether Ctrl-C was pressed."""
 
-    asked = False
+    requested = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Let a first Ctrl-C be asked for between two frames; a second one stops at once, as it usually does."""
+    """Turn a first Ctrl-C into a flag to check between two frames; a second one interrupts at once."""
     interrupt = Interrupt()
 
     def pressed(number: int, frame: Any) -> None:
-        if interrupt.asked:
+        if interrupt.requested:
             raise KeyboardInterrupt
-        interrupt.asked = True
+        interrupt.requested = True
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may watch signals
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may set signal handlers
         yield interrupt
         return
     before = signal.signal(signal.SIGINT, pressed)
@@ -57,14 +59,14 @@ def interruptible() -> Iterator[Interrupt]:
 
 @contextmanager
 def progress(what: str, unit: Unit, *, quiet: bool) -> Iterator[Update]:
-    """Show how far something is, from the first update on.
+    """Show the progress of something, from the first update on.
 
-    A bar with speed and time left on a terminal, elsewhere a line every few seconds, nothing if `quiet`.
+    On a terminal a bar with speed and time left, elsewhere a line every few seconds, nothing if `quiet`.
 
     Yields
     ------
-    callable
-        To be called with how much is done and how much there is, None where unknown.
+    Update
+        Call it with how much is done, and how much there is.
     """
     if quiet:
         yield lambda done, total, note="": None

@@ -7,45 +7,43 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import typer
 
 from napari_samexp._text import one_line
-from napari_samexp.cli.arguments import (
-    DEFAULTS,
-    Device,
-    Dtype,
-    Graphs,
+from napari_samexp.cli.arguments import frame_numbers, frame_slice
+from napari_samexp.cli.model import load, name_for, pinned
+from napari_samexp.cli.options import (
+    DeviceOptions,
+    FrameRange,
     Json,
-    KeepAspect,
+    ModelName,
+    RecordedImages,
     Sha256,
-    Side,
-    frame_numbers,
-    frame_slice,
-    knob,
-    require_one_of,
-)  # fmt: skip
-from napari_samexp.cli.models import load, name_for, pinned
+    TrackingOptions,
+)
 from napari_samexp.cli.outputs import Outputs
 from napari_samexp.cli.progress import Stopped, interruptible, progress
 from napari_samexp.cli.tables import columns
 from napari_samexp.errors import SettingsError
 from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_side, time_words
-from napari_samexp.tracking.settings import TrackSettings
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
     from napari_samexp.io.video import LazyVideo
     from napari_samexp.sam.models import Sam2
     from napari_samexp.tracking.prior import PriorMemory
+    from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker
 
 __all__ = ["model_facts", "summary", "text", "track", "track_frames"]
 
-WORTH_SAYING_S = 20.0
+SHORT_RUN_S = 20.0  # shorter ones are not announced
+CACHE_BYTES = 2**26  # frames are read once and in order
+BACKWARD_CACHE_BYTES = 2**28  # a whole GOP is kept
 
 
 def track(
@@ -56,102 +54,85 @@ def track(
         ),
     ],
     prior: Annotated[Path, typer.Option(metavar="PRIOR", help="What `record` wrote.", show_default=False)],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="LABELS", help="The labels, a new zarr folder (T, Y, X).", show_default=False),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="A model's name or path; by default the one that made the prior."),
-    ] = None,
+    *,
+    outputs: Outputs,
+    model: ModelName = None,
     sha256: Sha256 = None,
-    frames: Annotated[
-        str | None,
-        typer.Option(metavar="A:B", help="Frames A to B - 1; negative numbers count from the end."),
-    ] = None,
-    side: Side = None,
-    keep_aspect: KeepAspect = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    graphs: Graphs = False,
-    recent: Annotated[int, knob("recent", "--recent")] = DEFAULTS.recent,
-    pointers: Annotated[int, knob("pointers", "--pointers")] = DEFAULTS.pointers,
-    prior_time: Annotated[Literal["fixed", "elapsed"], knob("prior_time", "--prior-time")] = "fixed",
-    memories: Annotated[bool, knob("store_memories", "--memories/--no-memories")] = True,
-    keep_lost: Annotated[bool, knob("keep_lost", "--keep-lost")] = False,
-    backward: Annotated[bool, knob("direction", "--backward/--forward")] = False,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(metavar="IMAGE", help="A recorded image, to use the prior with another model; repeat."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same run was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the label store.")] = False,
-    scores: Annotated[
-        Path | None,
-        typer.Option(metavar="S.csv", help="Also write presence and IoU of each frame, a CSV file."),
-    ] = None,
-    overlay: Annotated[
-        Path | None, typer.Option(metavar="O.mp4", help="Also write the video with its labels, an MP4 file.")
-    ] = None,
+    image: RecordedImages = None,
+    frames: FrameRange = None,
+    hardware: DeviceOptions,
+    tracking: TrackingOptions,
     json: Json = False,
 ) -> None:
     """Find a prior's objects in a video that was never prompted.
 
     Each finished frame is on disk at once: after Ctrl-C or a kill, the same command with --resume goes on.
     """
-    require_one_of("--resume", "--overwrite", resume and overwrite)
     if sha256 is not None and model is None:
-        raise SettingsError("--sha256 says what the file of --model must be; give both.")
+        raise SettingsError("--sha256 is the hash of the file that --model names; give both.")
     model = None if model is None else pinned(model, sha256)
-    wanted = frame_slice(frames)
-    settings = TrackSettings(
-        recent=recent, pointers=pointers, store_memories=memories, keep_lost=keep_lost, side=side,
-        square=not keep_aspect, prior_time=prior_time, direction="backward" if backward else "forward",
-    )  # fmt: skip
-    outputs = Outputs(out, scores, overlay)
-    inputs = {"the prior": prior} | ({} if model is None else {"the weights": Path(model)})
-    inputs |= {f"the image {reference}": _file_of(reference) for reference in image or ()}
-    outputs.check(video, inputs, resume=resume, overwrite=overwrite)
+    images, requested = image or (), frame_slice(frames)
+    outputs.check(video, _inputs(prior, model, images))
 
     from napari_samexp.io.video import open_video
     from napari_samexp.tracking.prior import PriorMemory
-    from napari_samexp.tracking.run import open_store
-    from napari_samexp.tracking.tracker import Tracker
 
     recorded = PriorMemory.load(prior)
-    # frames are read once and in order; only the other way round, a group of images has to be kept
-    kept = 2**28 if backward else 2**26
-    with open_video(video, cache_bytes=kept) as source:
-        chosen = frame_numbers(wanted, len(source), backward=backward)
-        name = name_for(recorded, model, again=bool(image))
-        images = _images(image or ())
-        ready = load(name, device=device, dtype=dtype, graphs=graphs, quiet=json)
-        usable = _usable(recorded, ready, images)
-        tracker = Tracker(ready, usable, settings)  # the last to find fault before anything is written
-        with open_store(out, ready, usable, settings, source, resume=resume, overwrite=overwrite) as store:
-            with _kept(store, chosen):
-                facts = track_frames(store, tracker, source, chosen, quiet=json)
-                outputs.write(store, source, chosen, quiet=json)
-            facts |= summary(store, chosen) | model_facts(ready) | outputs.paths
+    with open_video(video, cache_bytes=BACKWARD_CACHE_BYTES if tracking.backward else CACHE_BYTES) as source:
+        chosen = frame_numbers(requested, len(source), backward=tracking.backward)
+        name = name_for(recorded, model, again=bool(images))
+        pixels = _images_by_hash(images)
+        loaded = load(name, hardware, quiet=json)
+        usable = _encoded_for(loaded, recorded, pixels)
+        facts = _run(loaded, usable, tracking.settings, source, chosen, outputs, quiet=json)
     typer.echo(to_json.dumps(facts, indent=1) if json else text(facts))
 
 
+def _run(
+    model: Sam2,
+    prior: PriorMemory,
+    settings: TrackSettings,
+    video: LazyVideo,
+    frames: Sequence[int],
+    outputs: Outputs,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    from napari_samexp.tracking.run import open_store
+    from napari_samexp.tracking.tracker import Tracker
+
+    tracker = Tracker(model, prior, settings)  # the last that can fail before anything is written
+    with open_store(
+        outputs.out, model, prior, settings, video, resume=outputs.resume, overwrite=outputs.overwrite
+    ) as store:
+        with _resumable(store, frames):
+            facts = track_frames(store, tracker, video, frames, quiet=quiet)
+            outputs.write(store, video, frames, quiet=quiet)
+        return facts | summary(store, frames) | model_facts(model) | outputs.paths
+
+
+def _inputs(prior: Path, model: str | None, images: Sequence[str]) -> dict[str, Path]:
+    """Return the files that no output may overwrite, by what messages call them."""
+    inputs = {"the prior": prior} | ({} if model is None else {"the weights": Path(model)})
+    return inputs | {f"the image {reference}": _file_of(reference) for reference in images}
+
+
 def _file_of(reference: str) -> Path:
-    """Return the image or the video of ``VIDEO@FRAME``."""
+    """Return the path of an image, or of the video in ``VIDEO@FRAME``."""
     path = Path(reference)
     return path if path.exists() else Path(reference.rpartition("@")[0] or reference)
 
 
-def _images(references: Sequence[str]) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the recorded images by their hash, so that their names do not matter."""
+def _images_by_hash(references: Sequence[str]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the recorded images by their hash: their names do not matter."""
     from napari_samexp.io.video import read_frame
     from napari_samexp.tracking.recording import image_hash
 
     return {image_hash(image): image for image in map(read_frame, references)}
 
 
-def _usable(prior: PriorMemory, model: Sam2, images: Mapping[str, npt.NDArray[np.uint8]]) -> PriorMemory:
-    """Return the prior for this model, encoded again from the images if another one made it."""
+def _encoded_for(model: Sam2, prior: PriorMemory, images: Mapping[str, npt.NDArray[np.uint8]]) -> PriorMemory:
+    """Return the prior for a model, encoded again from the images if another model made it."""
     own = prior.recordings[0].weights == model.weights_sha256
     return prior if own or not images else prior.encoded_again(model, images)
 
@@ -159,13 +140,13 @@ def _usable(prior: PriorMemory, model: Sam2, images: Mapping[str, npt.NDArray[np
 def track_frames(
     store: LabelStore, tracker: Tracker, video: LazyVideo, frames: Sequence[int], *, quiet: bool
 ) -> dict[str, Any]:
-    """Track what the store lacks of `frames`, and return how long it took."""
+    """Track those of `frames` that the store lacks, and return how long it took."""
     from napari_samexp.tracking.run import track_into
 
     missing = set(store.missing(frames))
     forecast = _forecast(tracker, video, len(frames) - len(missing))
-    done, total, began = 0, len(missing), time.monotonic()
-    last, expected = began, None
+    done, total, expected = 0, len(missing), None
+    began = last = time.monotonic()
     with interruptible() as interrupt, progress(one_line(video.name), "frames", quiet=quiet) as update:
         for done, _ in enumerate(track_into(store, tracker, video, frames), start=1):
             now = time.monotonic()
@@ -176,7 +157,7 @@ def track_frames(
                 expected = None if left is None else round(now - began + left, 3)
                 note = _expectation(forecast, total, expected, str(tracker.model.device))
             update(done, total, note)
-            if interrupt.asked:
+            if interrupt.requested:
                 raise KeyboardInterrupt
     seconds = time.monotonic() - began
     return {
@@ -187,15 +168,15 @@ def track_frames(
     }
 
 
-def _forecast(tracker: Tracker, video: LazyVideo, seen: int) -> Forecast:
+def _forecast(tracker: Tracker, video: LazyVideo, tracked: int) -> Forecast:
     height, width = video.shape[1:3]
     work = Work(tracker.model.variant, tracker.settings, (height, width), tracker.recorded)
-    return Forecast(work, seen)
+    return Forecast(work, tracked)
 
 
 def _expectation(forecast: Forecast, frames: int, seconds: float | None, device: str) -> str:
-    """Return what a run takes, in words; nothing if that is soon over."""
-    if seconds is None or seconds < WORTH_SAYING_S:
+    """Return how long a run will take, in words; an empty text if it is short."""
+    if seconds is None or seconds < SHORT_RUN_S:
         return ""
     work = forecast.work
     text = f"about {time_words(seconds)} for {frames} frames at {work.side}"
@@ -205,8 +186,8 @@ def _expectation(forecast: Forecast, frames: int, seconds: float | None, device:
 
 
 @contextmanager
-def _kept(store: LabelStore, frames: Sequence[int]) -> Iterator[None]:
-    """Turn Ctrl-C in the block into `Stopped`, with what was kept and how to go on."""
+def _resumable(store: LabelStore, frames: Sequence[int]) -> Iterator[None]:
+    """Turn Ctrl-C in the block into `Stopped`, which says what is on disk and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -218,8 +199,8 @@ def _kept(store: LabelStore, frames: Sequence[int]) -> Iterator[None]:
 
 def summary(store: LabelStore, frames: Sequence[int]) -> dict[str, Any]:
     """Return how many of `frames` are done, and for each label in how many it is lost and its mean scores."""
-    every = store.scores
-    done = [every[index] for index in frames if index in every]
+    scores_of = store.scores
+    done = [scores_of[index] for index in frames if index in scores_of]
     return {
         "frames": len(frames),
         "done": len(done),
@@ -240,7 +221,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def model_facts(model: Sam2) -> dict[str, str]:
-    """Return what tracked."""
+    """Return what tracked: model, device and dtype."""
     return {
         "model": one_line(model.variant.name),
         "device": str(model.device),
@@ -249,7 +230,7 @@ def model_facts(model: Sam2) -> dict[str, str]:
 
 
 def text(facts: dict[str, Any]) -> str:
-    """Return what a run's facts say, for people."""
+    """Return a run's facts as text for people."""
     before = facts["done"] - facts["tracked"]
     scores = [
         (label, entry["lost"], f"{entry['presence']:.2f}", f"{entry['iou']:.2f}", entry["name"])

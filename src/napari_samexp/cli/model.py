@@ -1,4 +1,4 @@
-"""Getting a model ready, with a bar while it is downloaded."""
+"""Find, download and load the model of a command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from napari_samexp._text import one_line
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import require_memory
+from napari_samexp.cli.options import DeviceOptions
 from napari_samexp.cli.progress import progress
 from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch
 from napari_samexp.sam.weights.cache import fetch, locate, may_have_made
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["load", "name_for", "pinned"]
 
 
-def load(name: str, *, device: str, dtype: str, quiet: bool, graphs: bool = False) -> Sam2:
-    """Return a model that can remember.
+def load(name: str, hardware: DeviceOptions, *, quiet: bool) -> Sam2:
+    """Return a model that has a memory, and show the progress of its download.
 
     Raises
     ------
     PriorError
-        If it is one of SAM 1.
+        If it is a SAM 1 model.
     CheckpointError, SettingsError
         As `load_model`.
     """
@@ -34,23 +35,23 @@ def load(name: str, *, device: str, dtype: str, quiet: bool, graphs: bool = Fals
     from napari_samexp.sam.weights.loading import choose_device, choose_dtype, load_model
 
     require_memory(name)
-    choose_dtype(dtype, choose_device(device))
+    choose_dtype(hardware.dtype, choose_device(hardware.device))
     with progress(f"Downloading {one_line(redacted_url(name))}", "bytes", quiet=quiet) as update:
         fetch(name, progress=update)
-    model = load_model(name, device=device, dtype=dtype, graphs=graphs)
+    model = load_model(name, device=hardware.device, dtype=hardware.dtype, graphs=hardware.graphs)
     if isinstance(model, Sam1):
-        model.remember()  # says that it cannot
+        model.remember()  # raises
         raise AssertionError
     return model
 
 
 def pinned(name: str, sha256: str | None) -> str:
-    """Return the name of a model that has to be a certain file: as it is if it is that file.
+    """Return a model's name after its file was found to have a SHA-256; an address keeps the hash for later.
 
     Raises
     ------
     CheckpointError
-        If it is another file, or the hash is none.
+        If the file has another hash, or the hash is malformed.
     """
     if sha256 is None:
         return name
@@ -60,7 +61,7 @@ def pinned(name: str, sha256: str | None) -> str:
     found = sha256_of(path) if path is not None else official.sha256 if official else ""
     if found != sha256.strip().lower():
         raise CheckpointError(
-            f"{one_line(name)} has the SHA-256 {found or 'that nobody knows yet'}, not {one_line(sha256)}; "
+            f"{one_line(name)} has the SHA-256 {found or 'that is not known yet'}, not {one_line(sha256)}; "
             "leave out --sha256, or give another file."
         )
     return name
@@ -72,27 +73,25 @@ def name_for(prior: PriorMemory, given: str | None, *, again: bool) -> str:
     Parameters
     ----------
     again : bool
-        Whether the recorded images are there, to be encoded again by another model.
+        Whether the recorded images are given, so that another model can encode them again.
 
     Raises
     ------
     PriorError, PriorMismatch
-        If the prior does not lead to a known file, or an official model is given that did not make it.
+        If the prior names no known file, or an official model is given that did not make it.
     """
     made_by = prior.recordings[0]
-    wanted = OFFICIAL.get(given or made_by.model)
+    official = OFFICIAL.get(given or made_by.model)
+    matches = official is not None and may_have_made(official, made_by.model, made_by.weights)
     if given is None:
-        if made_by.model == STARTER or (
-            wanted is not None and may_have_made(wanted, made_by.model, made_by.weights)
-        ):
+        if made_by.model == STARTER or matches:
             return made_by.model
         raise PriorError(
             f"The prior was recorded with weights of your own ({one_line(made_by.model)}, "
             f"SHA-256 {one_line(made_by.weights[:12])}...); give their path with --model."
         )
     require_memory(given)
-    if wanted is not None and not again and not may_have_made(wanted, made_by.model, made_by.weights):
-        # known before gigabytes are downloaded
+    if official is not None and not again and not matches:  # found out before gigabytes are downloaded
         raise PriorMismatch(
             f"The prior was recorded with {one_line(made_by.model)}, not with {given}; leave out --model, "
             "or give the recorded images with --image."
