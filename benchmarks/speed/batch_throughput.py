@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from napari_samexp.batch.jobs import Job, JobResult, Progress
+from napari_samexp.batch.jobs import Job, JobProgress, JobResult
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.plan import plan_jobs
 from napari_samexp.batch.pool import DaskPool
@@ -82,7 +82,7 @@ def pooled(jobs: list[Job], workers: int, threads: int) -> dict:
             pool,
             Manifest(Path(jobs[0].store).parents[2] / "m.jsonl"),
         ):
-            if isinstance(event, Progress) and not first:
+            if isinstance(event, JobProgress) and not first:
                 first, used = time.monotonic(), cpu_of_all()
             if isinstance(event, JobResult):
                 assert event.status == "done", event

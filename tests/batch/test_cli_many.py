@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_samexp.batch.jobs import JobResult, Progress
+from napari_samexp.batch.jobs import JobProgress, JobResult
 from napari_samexp.batch.run import InProcess
 from napari_samexp.cli import run
-from napari_samexp.cli.job_progress import JobProgress
 from napari_samexp.cli.jobs import MANIFEST
 from napari_samexp.cli.options import normalized
+from napari_samexp.cli.progress_line import ProgressLine
 from napari_samexp.io.labels import LabelStore
 from tests import hostile_archive
 
@@ -218,11 +218,11 @@ def test_ctrl_c_keeps_what_is_done(shell, place, monkeypatch):
 
 
 def test_all_jobs_are_one_line(capsys, monkeypatch):
-    monkeypatch.setattr("napari_samexp.cli.job_progress.LINE_EVERY", 0.0)
-    with JobProgress(4, quiet=False) as shown:
+    monkeypatch.setattr("napari_samexp.cli.progress_line.LINE_EVERY", 0.0)
+    with ProgressLine(4, quiet=False) as shown:
         shown.update(JobResult("z", "skipped", 10))
-        shown.update(Progress("a", 5, 10))
-        shown.update(Progress("a", 9, 10))
+        shown.update(JobProgress("a", 5, 10))
+        shown.update(JobProgress("a", 9, 10))
         shown.update(JobResult("a", "done", 10, 5))
         shown.update(JobResult("b", "failed", error="it\nbroke"))
     lines = capsys.readouterr().err.splitlines()

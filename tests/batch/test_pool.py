@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from napari_samexp.batch import pool as pool_module
-from napari_samexp.batch.jobs import JobResult, Progress
+from napari_samexp.batch.jobs import JobProgress, JobResult
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.pool import DaskPool, default_workers
 from napari_samexp.batch.run import run_jobs
@@ -77,7 +77,7 @@ def test_a_stop_ends_what_runs_after_its_frame(jobs, place):
     results, asked = [], []
     with DaskPool(1) as pool:
         for event in run_jobs(jobs, pool, Manifest(place / "m.jsonl"), stop=lambda: bool(asked)):
-            if isinstance(event, Progress) and event.done > 3:
+            if isinstance(event, JobProgress) and event.done > 3:
                 asked.append(True)
             elif isinstance(event, JobResult):
                 results.append(event)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_samexp.batch.jobs import JobResult, Progress
+from napari_samexp.batch.jobs import JobProgress, JobResult
 from napari_samexp.batch.manifest import Manifest
 from napari_samexp.batch.run import InProcess, run_jobs
 from napari_samexp.batch.work import run_job
@@ -100,7 +100,7 @@ def test_a_stop_begins_no_other_job(job, place):
     events = run_jobs(jobs, InProcess(), Manifest(place / "m.jsonl"), stop=lambda: bool(asked))
     results = []
     for event in events:
-        if isinstance(event, Progress) and event.done == 3:
+        if isinstance(event, JobProgress) and event.done == 3:
             asked.append(True)
         elif isinstance(event, JobResult):
             results.append((event.job, event.status))

@@ -1,7 +1,7 @@
-"""Many priors on many videos: jobs, where they run, and what is kept of them.
+"""Many priors on many videos: jobs, what runs them, and the manifest of what ran.
 
-A job is one prior on one video and ends in one label store. Jobs travel to workers as small dataclasses of
-paths; `run_jobs` runs them in this process or on Dask, and yields what happens.
+A job tracks one prior through one video into one label store. Workers get it as a small dataclass of paths and
+settings; `run_jobs` runs jobs in this process or on Dask, and yields their progress and results.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.batch.jobs import Job, JobResult, Progress
+    from napari_samexp.batch.jobs import Job, JobProgress, JobResult
     from napari_samexp.batch.manifest import Manifest
     from napari_samexp.batch.plan import expand, plan_jobs
     from napari_samexp.batch.pool import DaskPool
@@ -23,7 +23,7 @@ __all__ = [
     "Job",
     "JobResult",
     "Manifest",
-    "Progress",
+    "JobProgress",
     "expand",
     "plan_jobs",
     "run_jobs",
@@ -37,7 +37,7 @@ __getattr__ = lazy_names(
         "Job": "jobs",
         "JobResult": "jobs",
         "Manifest": "manifest",
-        "Progress": "jobs",
+        "JobProgress": "jobs",
         "expand": "plan",
         "plan_jobs": "plan",
         "run_jobs": "run",

@@ -1,4 +1,4 @@
-"""What travels to a worker and comes back: paths, settings and numbers. No torch."""
+"""What is sent to a worker and comes back: paths, settings and numbers. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_samexp.io._paths import content_digest
 from napari_samexp.tracking.settings import TrackSettings
 from napari_samexp.types import RunIdentity
 
-__all__ = ["Event", "Job", "JobResult", "Progress", "job_key"]
+__all__ = ["Event", "Job", "JobResult", "JobProgress", "job_key"]
 
 Status = Literal["done", "failed", "stopped", "skipped"]
 
@@ -27,20 +27,20 @@ class Job:
     name : str
         Unique in its batch.
     prior, video, store : str
-        Absolute paths; the store is made by the job.
+        Absolute paths; the job creates the store.
     model : str
         A model's name, or the path of a weights file.
     device, dtype : str
         As `load_model` takes them.
     settings : TrackSettings
     first, last : int or None
-        Ends of a slice of the video's frames.
+        Start and stop of a slice of the video's frames.
     images : tuple of str
-        The recorded images, for a prior that another model made.
+        The recorded images, if another model made the prior.
     recordings : int or None
-        How many recordings of each label are used, the first ones; None for all.
+        Use only the first recordings of each label; None uses all.
     threads : int or None
-        Of torch on a CPU; None leaves them as they are.
+        Threads of torch on a CPU; None leaves them as they are.
     graphs : bool
         As `load_model` takes it.
     """
@@ -67,8 +67,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A running job has `done` of `total` frames on disk; `worker` is where, as host:pid."""
+class JobProgress:
+    """A running job has `done` of `total` frames on disk; `worker` is its process, as host:pid."""
 
     job: str
     done: int
@@ -84,16 +84,16 @@ class JobResult:
     ----------
     job : str
     status : {"done", "failed", "stopped", "skipped"}
-    frames : int
-        Of the job, of which `tracked` were tracked now and the others before.
+    frames, tracked : int
+        The job's frames, and those of them that this run has tracked.
     seconds : float
-        Tracking alone, without loading.
+        Time of tracking, without loading.
     identity : RunIdentity or None
         The hashes of what ran.
     error : str
-        One sentence, if it failed.
+        One sentence if the job failed.
     worker : str
-        host:pid; empty if it never began.
+        host:pid; empty if the job never began.
     """
 
     job: str
@@ -109,25 +109,25 @@ class JobResult:
         object.__setattr__(self, "error", redacted(self.error))
 
 
-Event = Progress | JobResult
+Event = JobProgress | JobResult
 
 
 def job_key(job: Job) -> str:
-    """Return a hash that changes with anything that would change a job's labels; quick for long videos.
+    """Return a hash of everything that a job's labels depend on; fast also for long videos.
 
     Raises
     ------
     OSError
         If the prior or the video cannot be read.
     """
-    what = asdict(replace(job, name="", store="", device="", threads=None, model=redacted_url(job.model)))
-    del what["graphs"]  # as the device: rounding
+    inputs = asdict(replace(job, name="", store="", device="", threads=None, model=redacted_url(job.model)))
+    del inputs["graphs"]  # like the device, it changes rounding alone
     for name in ("prior", "video", "model"):
-        what[name] = _digest(Path(what[name]))
-    del what["images"]
-    # keys of version 0.1 have this name, and two fields that jobs no longer have
-    what |= {"pictures": [_digest(Path(image)) for image in job.images], "repeat": 1, "part": None}
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        inputs[name] = _digest(Path(inputs[name]))
+    del inputs["images"]
+    # as in keys of version 0.1: an older name, and two fields that jobs no longer have
+    inputs |= {"pictures": [_digest(Path(image)) for image in job.images], "repeat": 1, "part": None}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

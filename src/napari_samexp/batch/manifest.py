@@ -1,4 +1,4 @@
-"""What ran, with which hashes: JSON lines, only ever appended. No torch."""
+"""The manifest: what ran, with which hashes, as JSON lines that are only appended. No torch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Manifest:
     """The file ``manifest.jsonl`` of a batch.
 
     A line ``{"run": {...}}`` begins each run of the command, and a line ``{"job": name, "status": ..., "key":
-    ..., ...}`` ends each job; the last line of a job counts. A last line that was cut short is passed over.
+    ..., ...}`` ends each job; the last line of a job counts. An incomplete last line is ignored.
 
     Parameters
     ----------
     path : Path
-        Made with the first line.
+        Created with the first line.
 
     Raises
     ------
@@ -50,11 +50,11 @@ class Manifest:
                 self.last[entry["job"]] = entry
 
     def begin(self, facts: dict[str, Any]) -> None:
-        """Note that a run begins."""
+        """Add a line for the start of a run."""
         self._append({"run": {"at": _now(), **facts}})
 
     def add(self, job: Job, result: JobResult, key: str) -> None:
-        """Note how a job ended."""
+        """Add a line for the result of a job."""
         entry = {
             "job": job.name,
             "status": result.status,
@@ -75,14 +75,14 @@ class Manifest:
         self._append(entry)
 
     def is_done(self, job: Job, key: str) -> bool:
-        """Whether the very same job has finished, and its labels are there: of all its frames, whatever a line says."""
+        """Whether a job with this key is done, and its store has labels of all its frames."""
         entry = self.last.get(job.name, {})
         if entry.get("status") != "done" or entry.get("key") != key:
             return False
         try:
             with LabelStore.open(job.store, mode="r") as store:
                 frames = job.frames(store.shape[0])
-                # its number of frames is shown to people, and may be anything in a manifest from others
+                # the number is shown to people, and a manifest from somebody else may hold anything
                 return bool(frames and entry["frames"] == len(frames) and not store.missing(frames))
         except (StoreError, KeyError):
             return False
@@ -101,7 +101,7 @@ class Manifest:
                 file.seek(0, os.SEEK_END)
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a line that a kill has cut short
+                    if file.read(1) != b"\n":  # a line that a kill left incomplete
                         file.write(b"\n")
                 file.write(json.dumps(entry).encode() + b"\n")
                 file.flush()

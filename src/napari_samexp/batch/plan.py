@@ -1,4 +1,4 @@
-"""From what people type to jobs with names and stores of their own. No torch."""
+"""From patterns and names to jobs with stores of their own. No torch."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ def expand(
     error: type[SamexpError] = VideoError,
     expected: str = "videos, or a pattern such as clips/*.mp4",
 ) -> list[Path]:
-    """Return the paths that patterns such as ``clips/*.mp4`` or ``**/*.tif`` name, each once.
+    """Return the paths that patterns such as ``clips/*.mp4`` or ``**/*.tif`` match, each once.
 
     Parameters
     ----------
     patterns : sequence of str
-        ``*``, ``?``, ``[...]`` and ``**`` stand for names; what has none of them is a path. What a pattern
-        names comes in natural order (2 before 10).
+        Paths, or patterns with ``*``, ``?``, ``[...]`` and ``**``. Matches of a pattern are in natural order
+        (2 before 10).
     error, expected
-        What is raised, and what it asks for.
+        The error for a pattern without a match, and what its sentence asks for.
 
     Raises
     ------
     SamexpError
-        If one names nothing.
+        If a pattern matches nothing.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        there = Path(pattern).expanduser()
-        if there.exists():
-            paths = [there]
+        path = Path(pattern).expanduser()
+        if path.exists():
+            paths = [path]
         else:
-            names = glob.glob(str(there), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
             paths = sorted(map(Path, names), key=lambda path: natural_key(str(path)))
         if not paths:
             raise error(f"{pattern!r} names no file or folder; give {expected}.")
@@ -52,16 +52,16 @@ def expand(
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name a path, unique, fit for a file's name, and the same whatever else is in the list's end.
+    """Return a unique name for each path, valid as a file name; it does not depend on later paths.
 
-    The file's name without its ending; of those that are equal, the later ones are counted.
+    It is the file's name without its suffix; repeated names are numbered.
     """
     taken: set[str] = set()
     names = []
     for path in paths:
         plain = _UNSAFE.sub("_", path.stem if path.suffix else path.name).strip("._") or "unnamed"
         name, number = plain, 1
-        while name.casefold() in taken:  # some disks do not tell upper case from lower
+        while name.casefold() in taken:  # some disks ignore case
             number += 1
             name = f"{plain}-{number}"
         taken.add(name.casefold())
@@ -75,8 +75,8 @@ def plan_jobs(rows: Mapping[str, Job], videos: Sequence[Path], out: Path) -> lis
     Parameters
     ----------
     rows : mapping of str to Job
-        What the jobs of a row have in common, by the row's name, which is fit for a folder; names and the
-        paths of video and store are replaced.
+        A job for each row, by the row's name, which must be valid as a folder name; its name and the paths
+        of video and store are replaced.
     videos : sequence of Path
     out : Path
         Labels go to ``out/labels/ROW/VIDEO.zarr``.
@@ -85,11 +85,11 @@ def plan_jobs(rows: Mapping[str, Job], videos: Sequence[Path], out: Path) -> lis
     root = out.absolute() / "labels"
     return [
         replace(
-            like,
+            job,
             name=f"{row}/{column}",
             video=str(video.absolute()),
             store=str(root / row / f"{column}.zarr"),
         )
-        for row, like in rows.items()
+        for row, job in rows.items()
         for video, column in zip(videos, columns)
     ]

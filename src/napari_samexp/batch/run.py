@@ -67,7 +67,7 @@ def run_jobs(
 
     Yields
     ------
-    Progress or JobResult
+    JobProgress or JobResult
         A result for each job and try; none for a job that had not begun when it was stopped.
     """
     keyed = {job.name: (job, _key(job)) for job in jobs}

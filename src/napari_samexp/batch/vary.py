@@ -1,4 +1,4 @@
-"""One thing at a time, changed over some values: the rows of an ablation. No torch."""
+"""One setting over several values: the rows of an ablation. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLAGS = {"on": True, "true": True, "off": False, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Vary:
-    """A setting, or what else a job can vary, and its values.
+    """A setting of tracking, or the number of recordings, and its values.
 
     Parameters
     ----------
@@ -36,40 +36,40 @@ class Vary:
 
     @property
     def words(self) -> list[str]:
-        """The values as people write them."""
+        """The values as they are written in a shell."""
         return [_word(value) for value in self.values]
 
-    def jobs(self, like: Job) -> list[Job]:
-        """Return a job like another for each value.
+    def jobs(self, job: Job) -> list[Job]:
+        """Return a copy of a job for each value.
 
         Raises
         ------
         SettingsError
             If a value is out of range.
         """
-        return [self._with(like, value) for value in self.values]
+        return [self._with(job, value) for value in self.values]
 
-    def _with(self, like: Job, value: Any) -> Job:
+    def _with(self, job: Job, value: Any) -> Job:
         if self.name != "recordings":
-            return replace(like, settings=replace(like.settings, **{self.name: value}))
+            return replace(job, settings=replace(job.settings, **{self.name: value}))
         if type(value) is not int or not 1 <= value <= MAX_RECORDINGS:
             raise SettingsError(f"{self.name} is {value!r}; give whole numbers from 1 to {MAX_RECORDINGS}.")
-        return replace(like, recordings=value)
+        return replace(job, recordings=value)
 
 
 def parse_vary(text: str) -> Vary:
-    """Return what ``recent=0-6``, ``prior_time=fixed,elapsed`` or ``pointers=0,15`` says.
+    """Parse ``recent=0-6``, ``prior_time=fixed,elapsed`` or ``pointers=0,15``.
 
     Raises
     ------
     SettingsError
-        If there is no such name, or no value.
+        If the name is unknown, or there are fewer than two values.
     """
-    name, _, list_of = text.partition("=")
+    name, _, values_text = text.partition("=")
     name = name.strip().replace("-", "_")
     if name not in NAMES:
         raise SettingsError(f"--vary {text!r} has no known name; choose one of {', '.join(NAMES)}.")
-    values = tuple(value for part in list_of.split(",") for value in _values(part.strip()))
+    values = tuple(value for part in values_text.split(",") for value in _values(part.strip()))
     if len(set(values)) < 2:
         raise SettingsError(
             f"--vary {text!r} has fewer than two values; give NAME=A,B,... such as recent=0-6."

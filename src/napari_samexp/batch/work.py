@@ -1,4 +1,4 @@
-"""One job, in whatever process it runs: load once, go on where the store ends, track."""
+"""Run one job in this process: load the model once, resume where the store ends, track."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from napari_samexp.batch.jobs import Event, Job, JobResult, Progress
+from napari_samexp.batch.jobs import Event, Job, JobProgress, JobResult
 from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
 from napari_samexp.io.video import open_video, read_frame
 from napari_samexp.sam.models import Sam1, Sam2
@@ -25,20 +25,20 @@ from napari_samexp.tracking.tracker import Tracker
 __all__ = ["run_job", "used_prior"]
 
 CACHE_BYTES = 2**26  # frames are read once and in order
-BACKWARD_CACHE_BYTES = 2**28  # the other way round, a group of images has to be kept
+BACKWARD_CACHE_BYTES = 2**28  # a whole GOP is kept
 
-_model: dict[tuple[str, str, str, bool], Sam2] = {}  # one, the last
+_model: dict[tuple[str, str, str, bool], Sam2] = {}  # only the last one
 _prior: dict[tuple[Any, ...], PriorMemory] = {}
 
 
 def run_job(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Track one prior through one video into its store, and yield how it goes.
+    """Track one prior through one video into its store, and yield progress and the result.
 
     Yields
     ------
-    Progress or JobResult
-        The result once, as the last: "failed" with its sentence if anything goes wrong, "stopped" if `stop`
-        said so between two frames. What is on disk then, a later run of the job goes on from.
+    JobProgress or JobResult
+        The result comes last: "failed" with a sentence if anything goes wrong, "stopped" if `stop` returned
+        True between two frames. A later run of the job resumes from what is on disk.
     """
     try:
         yield from _tracked(job, stop)
@@ -52,7 +52,7 @@ def run_job(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Even
 
 
 def used_prior(job: Job, model: Sam2) -> PriorMemory:
-    """Return the prior of a job for its model: encoded again, and cut to some recordings, if it says so."""
+    """Return a job's prior for a model: encoded again if another model made it, with the job's recordings only."""
     prior = _limited(PriorMemory.load(job.prior), job.recordings)
     if prior.recordings[0].weights == model.weights_sha256 or not job.images:
         return prior
@@ -63,24 +63,24 @@ def used_prior(job: Job, model: Sam2) -> PriorMemory:
 def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    model = _loaded(job)
-    prior = _recalled(job, model)
-    kept = BACKWARD_CACHE_BYTES if job.settings.direction == "backward" else CACHE_BYTES
-    with open_video(job.video, cache_bytes=kept) as video:
+    model = _cached_model(job)
+    prior = _cached_prior(job, model)
+    cache_bytes = BACKWARD_CACHE_BYTES if job.settings.direction == "backward" else CACHE_BYTES
+    with open_video(job.video, cache_bytes=cache_bytes) as video:
         frames = job.frames(len(video))
         if not frames:
             raise SamexpError(f"No frame of {job.video} is to be tracked; it has {len(video)}.")
         tracker = Tracker(model, prior, job.settings)
         Path(job.store).parent.mkdir(parents=True, exist_ok=True)
-        # for a session that reopens the store
+        # for a napari session that opens the store
         details = {"video_path": job.video, "frames": {"range": [frames.start, frames.stop, frames.step]}}
         with open_store(job.store, model, prior, job.settings, video, resume=True, details=details) as store:
             run = Run(store, tracker, video, frames)
             total, before, began = len(frames), len(frames) - len(run.todo), time.monotonic()
-            yield Progress(job.name, before, total, _worker())
+            yield JobProgress(job.name, before, total, _worker())
             tracked = 0
             for tracked, _ in enumerate(run, start=1):
-                yield Progress(job.name, before + tracked, total, _worker())
+                yield JobProgress(job.name, before + tracked, total, _worker())
                 if before + tracked < total and stop():
                     break
             yield JobResult(
@@ -94,23 +94,23 @@ def _tracked(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
             )
 
 
-def _loaded(job: Job) -> Sam2:
+def _cached_model(job: Job) -> Sam2:
     key = (job.model, job.device, job.dtype, job.graphs)
     if key not in _model:
         _model.clear()  # two large models may not fit
         _prior.clear()
         model = load_model(job.model, device=job.device, dtype=job.dtype, graphs=job.graphs)
         if isinstance(model, Sam1):
-            model.remember()  # says that it cannot
+            model.remember()  # raises
             raise AssertionError
         _model[key] = model
     return _model[key]
 
 
-def _recalled(job: Job, model: Sam2) -> PriorMemory:
+def _cached_prior(job: Job, model: Sam2) -> PriorMemory:
     path = Path(job.prior)
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    key = (job.prior, changed, job.images, job.recordings, id(model))
+    modified = path.stat().st_mtime_ns if path.exists() else 0
+    key = (job.prior, modified, job.images, job.recordings, id(model))
     if key not in _prior:
         _prior.clear()
         _prior[key] = used_prior(job, model)
@@ -118,14 +118,14 @@ def _recalled(job: Job, model: Sam2) -> PriorMemory:
 
 
 def _limited(prior: PriorMemory, count: int | None) -> PriorMemory:
-    """Return a prior with the first `count` recordings of each label that are switched on."""
+    """Return a prior in which only the first `count` enabled recordings of each label stay enabled."""
     if count is None:
         return prior
-    seen: dict[int, int] = {}
+    counts: dict[int, int] = {}
     recordings = []
     for recording in prior.recordings:
-        seen[recording.label] = seen.get(recording.label, 0) + recording.enabled
-        recordings.append(replace(recording, enabled=recording.enabled and seen[recording.label] <= count))
+        counts[recording.label] = counts.get(recording.label, 0) + recording.enabled
+        recordings.append(replace(recording, enabled=recording.enabled and counts[recording.label] <= count))
     return PriorMemory(tuple(recordings), prior.memories)
 
 

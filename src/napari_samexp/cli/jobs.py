@@ -13,10 +13,10 @@ import typer
 from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import frame_slice
 from napari_samexp.cli.folders import require_folder
-from napari_samexp.cli.job_progress import JobProgress
 from napari_samexp.cli.model import name_for
-from napari_samexp.cli.options import DeviceOptions, FrameRange, RecordedImages, TrackingOptions
+from napari_samexp.cli.options import DeviceOptions, Frames, RecordedImages, TrackingOptions
 from napari_samexp.cli.progress import Stopped, interruptible
+from napari_samexp.cli.progress_line import ProgressLine
 from napari_samexp.errors import PriorError, SettingsError, VideoError
 from napari_samexp.sam.weights.catalogue import OFFICIAL
 
@@ -48,7 +48,7 @@ class BatchOptions:
         ),
     ] = None
     image: RecordedImages = None
-    frames: FrameRange = None
+    frames: Frames = None
     workers: Annotated[
         int | None,
         typer.Option(
@@ -179,18 +179,18 @@ def run_all(
     Stopped
         After Ctrl-C, with what is kept.
     """
-    from napari_samexp.batch.jobs import Progress
+    from napari_samexp.batch.jobs import JobProgress
     from napari_samexp.batch.manifest import Manifest
     from napari_samexp.batch.run import run_jobs
 
     batch, began = BatchResult(jobs=len(jobs)), time.monotonic()
     manifest = Manifest(options.out / MANIFEST)
-    with interruptible() as interrupt, runner as entered, JobProgress(len(jobs), quiet=quiet) as shown:
+    with interruptible() as interrupt, runner as entered, ProgressLine(len(jobs), quiet=quiet) as shown:
         manifest.begin(facts)
         stop = lambda: interrupt.requested  # noqa: E731
         for event in run_jobs(jobs, entered, manifest, retries=options.retries, stop=stop):
             shown.update(event)
-            if not isinstance(event, Progress):
+            if not isinstance(event, JobProgress):
                 batch.results[event.job] = event
         batch.stopped = interrupt.requested
     batch.seconds = time.monotonic() - began

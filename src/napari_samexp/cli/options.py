@@ -14,7 +14,7 @@ import typer
 from napari_samexp.tracking.settings import TrackSettings
 
 __all__ = [
-    "DeviceOptions", "Dtype", "Device", "FrameRange", "Json", "KeepAspect", "Labels", "ModelName", "RecordedImages",
+    "DeviceOptions", "Dtype", "Device", "Frames", "Json", "KeepAspect", "Labels", "ModelName", "RecordedImages",
     "Sha256", "Side", "TrackingOptions", "flat_options", "normalized",
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="A model's name or path; by default the one that made the prior."),
 ]
-FrameRange = Annotated[
+Frames = Annotated[
     str | None,
     typer.Option(metavar="A:B", help="Frames A to B - 1; negative numbers count from the end."),
 ]

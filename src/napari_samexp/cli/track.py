@@ -18,7 +18,7 @@ from napari_samexp.cli.arguments import frame_numbers, frame_slice
 from napari_samexp.cli.model import load, name_for, pinned
 from napari_samexp.cli.options import (
     DeviceOptions,
-    FrameRange,
+    Frames,
     Json,
     ModelName,
     RecordedImages,
@@ -59,7 +59,7 @@ def track(
     model: ModelName = None,
     sha256: Sha256 = None,
     image: RecordedImages = None,
-    frames: FrameRange = None,
+    frames: Frames = None,
     hardware: DeviceOptions,
     tracking: TrackingOptions,
     json: Json = False,

@@ -13,15 +13,15 @@ from napari_samexp._text import one_line
 from napari_samexp.cli.progress import LINE_EVERY, duration
 
 if TYPE_CHECKING:
-    from napari_samexp.batch.jobs import JobResult, Progress
+    from napari_samexp.batch.jobs import JobProgress, JobResult
 
-__all__ = ["JobProgress"]
+__all__ = ["ProgressLine"]
 
 REDRAW_EVERY = 0.2  # seconds
 CLEAR_LINE = "\r\x1b[2K"
 
 
-class JobProgress:
+class ProgressLine:
     """Counts what jobs report and shows the sum on standard error; a context manager.
 
     The time left assumes that the other jobs take as long as those that ended.
@@ -35,11 +35,11 @@ class JobProgress:
         self._frames: dict[str, tuple[int, int]] = {}
         self._statuses: dict[str, str] = {}
 
-    def update(self, event: Progress | JobResult) -> None:
+    def update(self, event: JobProgress | JobResult) -> None:
         """Count an event, and show the sum if it is time."""
-        from napari_samexp.batch.jobs import Progress
+        from napari_samexp.batch.jobs import JobProgress
 
-        if isinstance(event, Progress):
+        if isinstance(event, JobProgress):
             self._frames_before.setdefault(event.job, event.done)
             self._frames[event.job] = event.done, event.total
         else:
