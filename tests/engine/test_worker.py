@@ -22,6 +22,7 @@ from napari_samexp.engine.messages.base import (
 from napari_samexp.engine.messages.model import Loaded, LoadModel
 from napari_samexp.engine.messages.prompts import (
     ChangeRecording,
+    ChosenMask,
     LoadPrior,
     Preview,
     Previewed,
@@ -121,6 +122,46 @@ def test_a_preview_is_what_the_model_says(ready: Line, tiny_file: Path) -> None:
     for row, bits in enumerate(found.bits):
         mask = np.unpackbits(bits, count=image()[..., 0].size).reshape(found.hw).astype(bool)
         assert (mask != expected.mask(row)).mean() < 0.01
+
+
+@pytest.mark.parametrize("index", [None, 0, 2])
+def test_the_chosen_mask_of_a_preview_comes_first(ready: Line, index: int | None) -> None:
+    number = ready.submit(Preview(ready.image.ref, CLICK, mask_index=index), ready.image)
+    whole = ready.replies.answer(number)
+    (chosen,) = ready.replies.of(ChosenMask, id=number)
+    assert ready.replies.all.index(chosen) < ready.replies.all.index(whole)
+    assert chosen.index == (whole.best if index is None else index)
+    np.testing.assert_array_equal(chosen.preview.bits[chosen.index], whole.bits[chosen.index])
+    assert (chosen.preview.iou, chosen.preview.best, chosen.preview.hw) == (whole.iou, whole.best, whole.hw)
+
+
+def test_an_image_is_hashed_once_for_all_clicks_and_recordings(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_samexp.engine import encoded_images, recorder
+    from napari_samexp.engine.journal import PriorJournal
+    from napari_samexp.tracking import recording
+
+    hashed: list[str] = []
+
+    def counted(image: np.ndarray) -> str:
+        hashed.append(hash_of(image))
+        return hashed[-1]
+
+    hash_of = recording.image_hash
+    for module in (encoded_images, recorder, recording):
+        monkeypatch.setattr(module, "image_hash", counted)
+    journal = PriorJournal(tmp_path / "prior")
+    made = recorder.Recorder(journal, encoded_images.EncodedImages(2))
+    made.load(LoadModel(str(tiny_file), device="cpu"), lambda done, total: None)
+    shared = SharedImage(image(), "disc")
+    for click in (CLICK, OTHER_CLICK):
+        list(made.preview(1, Preview(shared.ref, click), lambda what: None))
+    for label in (1, 2):
+        made.record(2, Record(shared.ref, CLICK, label), lambda what: None)
+    shared.release()
+    assert len(hashed) == 1
+    assert {entry.image_hash for entry in journal.prior.recordings} == set(hashed)
 
 
 def test_a_image_is_encoded_once_however_it_is_named(ready: Line) -> None:

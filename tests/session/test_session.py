@@ -33,6 +33,7 @@ from napari_samexp.engine.messages.base import (
 from napari_samexp.engine.messages.model import Loaded, LoadModel, ModelInfo, Ready
 from napari_samexp.engine.messages.prompts import (
     ChangeRecording,
+    ChosenMask,
     ClearPrior,
     LoadPrior,
     Preview,
@@ -642,6 +643,51 @@ def test_the_mask_that_was_seen_becomes_the_frames_label(session: SessionHarness
     session.answer(RememberFrame, PriorChanged, PriorState((info("b"),)))
     assert np.argwhere(results.labels[4]).tolist() == [[2, 3], [7, 9]] and results.labels[4][7, 9] == 2
     assert 4 in results.labels.edited
+
+
+def test_the_chosen_mask_is_shown_before_the_others(session: SessionHarness) -> None:
+    prompting = session.session.prompting
+    session.load()
+    prompting.set_image(IMAGE)
+    shown: list[Any] = []
+    prompting.preview_changed.connect(shown.append)
+    prompting.set_prompt(CLICK)
+    number = session.engine.last(Preview)[0]
+    bits = np.zeros((3, 10), np.uint8)
+    bits[1, 0] = 0x80
+    whole = Previewed(number, (8, 10), (0.1, 0.9, 0.3), 4.0, 1, np.full((3, 10), 0x80, np.uint8))
+    session.say(ChosenMask(number, 1, replace(whole, bits=bits)))
+    assert len(shown) == 1 and prompting.pending
+    assert shown[0].chosen == 1 and shown[0].mask().sum() == 1
+    session.say(whole)
+    assert len(shown) == 1 and not prompting.pending  # it is on the screen already
+    prompting.choose_mask(0)
+    assert [preview.chosen for preview in shown] == [1, 0] and shown[1].mask().sum() == 10
+
+
+def test_another_choice_than_the_one_that_came_first_waits_for_all(session: SessionHarness) -> None:
+    prompting = session.session.prompting
+    session.load()
+    prompting.set_image(IMAGE)
+    prompting.set_prompt(CLICK)
+    number = session.engine.last(Preview)[0]
+    prompting.choose_mask(2)
+    whole = Previewed(number, (8, 10), (0.1, 0.9, 0.3), 4.0, 1, np.zeros((3, 10), np.uint8))
+    session.say(ChosenMask(number, 1, whole))
+    assert prompting.preview is None
+    session.say(whole)
+    assert prompting.preview is not None and prompting.preview.chosen == 2
+
+
+def test_an_error_comes_with_its_code(session: SessionHarness) -> None:
+    codes: list[tuple[str, str]] = []
+    session.session.notice.connect(lambda sentence, code: codes.append((sentence, code)))
+    session.session.load_model("a.pt")
+    session.answer(LoadModel, Failed, "It is hostile.", "weights-refused")
+    session.say(WorkerDied(0, "It died.", True, "out-of-memory"))
+    assert codes == [("It is hostile.", "weights-refused"), ("It died.", "out-of-memory")]
+    with pytest.raises(VideoError):
+        session.session.corrections.remember_frame(0, 1)
 
 
 def test_a_recording_without_a_name_is_called_like_its_label(session: SessionHarness) -> None:
