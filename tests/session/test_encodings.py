@@ -22,7 +22,8 @@ from napari_samexp.engine.messages.encodings import (
 from napari_samexp.engine.sharing import write_shared
 from napari_samexp.errors import CheckpointError, SamexpError, SettingsError
 from napari_samexp.sam.encoding_spec import EncodingSpec
-from napari_samexp.session.encodings import EncodingSession, MapRequest
+from napari_samexp.session.encoding_session import EncodingSession
+from napari_samexp.session.encodings import MapRequest
 
 PARTS = (
     EncodingSpec("absolute", "absolute", "", 4, (8, 8), tiled=True),

@@ -20,8 +20,6 @@ from napari_samexp.engine.frames import FrameServer
 from napari_samexp.engine.messages.base import (
     CANCEL,
     STOP,
-    Control,
-    Done,
     Failed,
     Reply,
     Request,
@@ -30,10 +28,10 @@ from napari_samexp.engine.messages.base import (
 )
 from napari_samexp.engine.messages.model import Loaded, Ready
 from napari_samexp.engine.messages.prompts import ChosenMask, Preview, Previewed, PriorChanged
-from napari_samexp.engine.messages.tracking import FrameDone, FrameWanted, Track, TrackEnded
+from napari_samexp.engine.messages.tracking import FrameDone, FrameWanted
 from napari_samexp.engine.preview_block import PreviewBlock
 from napari_samexp.engine.process import WorkerOptions, WorkerProcess
-from napari_samexp.engine.queue import Entry, RequestQueue
+from napari_samexp.engine.queue import Entry, RequestQueue, reply_given_up
 from napari_samexp.engine.wake_up import WakeUp
 from napari_samexp.errors import SamexpError
 from napari_samexp.types import VideoSource
@@ -73,7 +71,7 @@ class EngineClient:
         self._numbers = itertools.count(1 + secrets.randbits(60))
         self._posted: deque[Entry] = deque()
         self._queue = RequestQueue()
-        self._frames = FrameServer(self._answer_frame)
+        self._frames = FrameServer(self.submit)
         self._wake_up = WakeUp()
         self._lock = threading.Lock()  # of the thread's start and end
         self._closing = False
@@ -91,8 +89,7 @@ class EngineClient:
     @property
     def pid(self) -> int | None:
         """The worker's process number, or None while there is none."""
-        worker = self._worker
-        return None if worker is None else worker.pid
+        return None if (worker := self._worker) is None else worker.pid
 
     def start(self) -> None:
         """Start the worker now, rather than with the first request."""
@@ -125,10 +122,7 @@ class EngineClient:
         self._frames.remove(ref)
 
     def close(self) -> None:
-        """End the worker and free all memory; a second call does nothing.
-
-        What is on disk is whole: finished frames, and every recording.
-        """
+        """End the worker and free all memory; finished frames and recordings are on disk."""
         with self._lock:
             self._closing = True
             thread = self._thread
@@ -148,9 +142,6 @@ class EngineClient:
                 self._thread.start()
                 atexit.register(self.close)
             self._wake_up.set()
-
-    def _answer_frame(self, frame: Control) -> None:
-        self.submit(frame)
 
     # ---- the thread
 
@@ -213,8 +204,7 @@ class EngineClient:
         try:
             reply = worker.connection.recv()
         except Exception:  # the end, or a message that the end cut short
-            self._worker_gone()
-            return
+            return self._worker_gone()
         if isinstance(reply, Ready):
             self._welcome(reply)
         elif isinstance(reply, FrameWanted):
@@ -286,14 +276,9 @@ class EngineClient:
             self._give_up(entry, why)
 
     def _give_up(self, entry: Entry, why: SamexpError) -> None:
-        if isinstance(entry.request, Track) and why is CANCELLED:
-            self._notify(TrackEnded(entry.id, "cancelled"))
-        elif isinstance(entry.request, Track):
-            self._notify(TrackEnded(entry.id, "interrupted", str(why), why.code))
-        elif entry.request == CANCEL:
-            self._notify(Done(entry.id))
-        elif not isinstance(entry.request, Control) and not self._queue.is_late(entry):
-            self._notify(Failed(entry.id, str(why), why.code))
+        reply = reply_given_up(entry, why)
+        if reply is not None and not self._queue.is_late(entry):
+            self._notify(reply)
 
     def _notify(self, reply: Reply) -> None:
         if self._closing:

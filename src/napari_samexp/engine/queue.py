@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from napari_samexp.engine.messages.base import CANCEL, Control, Reply, Request
+from napari_samexp.engine.errors import CANCELLED
+from napari_samexp.engine.messages.base import CANCEL, Control, Done, Failed, Reply, Request
 from napari_samexp.engine.messages.model import Loaded, LoadModel
 from napari_samexp.engine.messages.prompts import Preview, PriorEdit
-from napari_samexp.engine.messages.tracking import FrameReady, Track
+from napari_samexp.engine.messages.tracking import FrameReady, Track, TrackEnded
+from napari_samexp.errors import SamexpError
 
-__all__ = ["Entry", "RequestQueue"]
+__all__ = ["Entry", "RequestQueue", "reply_given_up"]
 
 MOST_UNANSWERED = 16  # so that a worker which reads nothing cannot fill the pipe and block the sender
 
@@ -144,3 +146,14 @@ class RequestQueue:
         for entry in dropped:
             self._waiting.remove(entry)
         return dropped
+
+
+def reply_given_up(entry: Entry, why: SamexpError) -> Reply | None:
+    """Return the final reply to a request that no worker answers; None for a control that needs none."""
+    if isinstance(entry.request, Track) and why is CANCELLED:
+        return TrackEnded(entry.id, "cancelled")
+    if isinstance(entry.request, Track):
+        return TrackEnded(entry.id, "interrupted", str(why), why.code)
+    if entry.request == CANCEL:
+        return Done(entry.id)
+    return None if isinstance(entry.request, Control) else Failed(entry.id, str(why), why.code)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
+    from napari_samexp.session.encoding_session import EncodingSession
+    from napari_samexp.session.encodings import EncodingSource, MapRequest
     from napari_samexp.session.folders import LeftSession, left_sessions
     from napari_samexp.session.frames import lost_frames, next_lost, previous_lost, select_frames
     from napari_samexp.session.jobs import JobState
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from napari_samexp.session.stores import default_store
 
 _HOMES = {
-    "EncodingSession": "encodings",
+    "EncodingSession": "encoding_session",
     "EncodingSource": "encodings",
     "JobState": "jobs",
     "LastRun": "preferences",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from napari_samexp.engine.messages.base import Reply
 from napari_samexp.engine.messages.model import ModelInfo
+from napari_samexp.engine.messages.tracking import FrameDone, TrackStarted
+from napari_samexp.session.frames import RECENT
+from napari_samexp.session.jobs import JobState
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.tracking.forecast import Forecast, Work, proposed_side, time_words
 from napari_samexp.tracking.settings import TrackSettings
@@ -67,27 +71,23 @@ class Estimates:
         self._last: tuple[ModelInfo, Forecast] | None = None
         self.model: ModelInfo | None = None
 
-    def start_run(self, settings: TrackSettings, image_hw: tuple[int, int], done: int, frames: int) -> None:
-        """Note that a run of `frames` frames starts, of which `done` were finished before."""
-        work = self._work(settings, image_hw)
-        self._run = None if work is None else Forecast(work, done)
-        self._run_frames = frames
-
-    def observe(self, seconds: float) -> None:
-        """Note what the run's next frame took."""
-        if self._run is not None and self.model is not None:
-            self._run.observe(seconds)
+    def on_reply(self, reply: Reply, settings: TrackSettings) -> None:
+        """Follow the current run, which has these settings."""
+        if isinstance(reply, TrackStarted):
+            work = self._work(settings, reply.shape[1:])
+            self._run = None if work is None else Forecast(work, reply.done)
+            self._run_frames = reply.total
+        elif isinstance(reply, FrameDone) and self._run is not None and self.model is not None:
+            self._run.observe(reply.seconds)
             if self._run.ready:
                 self._last = (self.model, self._run)
 
-    def left(self, frames: int) -> float | None:
-        """Return the seconds that `frames` more of the run will take; None while unknown."""
-        return None if self._run is None else self._run.left(frames)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the current run can be estimated."""
-        return self._run is not None
+    def refined(self, job: JobState, reply: Reply) -> JobState:
+        """Return a job with the estimated time left after its first frames, which attend to fewer memories."""
+        early = isinstance(reply, FrameDone) and len(job.seconds) < RECENT
+        if not early or self._run is None:
+            return job
+        return replace(job, left_s=self._run.left(job.total - job.done))
 
     def of_run(self) -> Estimate | None:
         """Return the estimate of the whole run; None while unknown."""

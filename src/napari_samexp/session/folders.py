@@ -145,6 +145,12 @@ class LeftSession:
     crashed: bool
     when: float
 
+    def copy_images(self, folder: Path) -> None:
+        """Copy the recorded images to the folder of another session."""
+        images = self.prior.parent / "pictures"
+        if kind_at(images) == "folder":
+            shutil.copytree(images, folder / "prior" / "pictures", dirs_exist_ok=True, ignore=_not_files)
+
     def discard(self) -> None:
         """Remove the session's folder, unless somebody uses it or it holds anything that no session made."""
         with suppress(Timeout, OSError), open_folder(self.path.parent) as parent:
@@ -154,6 +160,11 @@ class LeftSession:
             with _lock_of(self.path).acquire(timeout=0):
                 pass
             parent.remove_tree(self.path.name)
+
+
+def _not_files(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a folder that are not ordinary files, for `shutil.copytree`."""
+    return [name for name in names if kind_at(Path(folder) / name) != "file"]
 
 
 def left_sessions(parent: Path | None = None) -> list[LeftSession]:

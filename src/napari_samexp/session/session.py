@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from napari_samexp.engine.messages.model import Loaded, Ready
 from napari_samexp.engine.messages.prompts import LoadPrior
 from napari_samexp.engine.messages.tracking import Kept
 from napari_samexp.engine.process import WorkerOptions
-from napari_samexp.io.guarded import kind_at
 from napari_samexp.session.corrections import Corrections
 from napari_samexp.session.folders import (
     LeftSession,
@@ -207,12 +205,6 @@ class Session:
 
     def recover(self, left: LeftSession) -> None:
         """Replace the recordings by those of a former session, and remove that."""
-        here = self.folder / "prior" / "pictures"
-
-        def copy() -> None:
-            there = left.prior.parent / "pictures"
-            if kind_at(there) == "folder":
-                shutil.copytree(there, here, dirs_exist_ok=True, ignore=_not_files)
 
         def discard() -> None:
             self._proxy.in_background(left.discard, lambda _: None, lambda _: None)
@@ -220,7 +212,8 @@ class Session:
         def load(_: object) -> None:
             self.recordings.edit(LoadPrior(str(left.prior)), discard)
 
-        self._proxy.in_background(copy, load, load)  # without the images, only this model can use them
+        # also after an error: without the images, only this model can use the recordings
+        self._proxy.in_background(lambda: left.copy_images(self.folder), load, load)
 
     def close(self) -> None:
         """End the worker and free all memory; a second call does nothing."""
@@ -241,14 +234,8 @@ class Session:
     # ---- between the parts
 
     def _connect(self) -> None:
-        for part in (
-            self.models,
-            self.prompting,
-            self.recordings,
-            self.tracking,
-            self.corrections,
-            self.results,
-        ):
+        parts = (self.models, self.prompting, self.recordings, self.tracking, self.corrections, self.results)
+        for part in parts:
             part.failed.connect(self.notice.emit)
         self.models.changed.connect(self._on_model)
         self.models.loaded.connect(self._on_loaded)
@@ -297,11 +284,6 @@ class Session:
             self.prompting.drop_request()
             self.notice.emit(reply.sentence, reply.code)
         self.models.on_other(reply)
-
-
-def _not_files(folder: str, names: list[str]) -> list[str]:
-    """Return the names in a folder that are not ordinary files, for `shutil.copytree`."""
-    return [name for name in names if kind_at(Path(folder) / name) != "file"]
 
 
 def _import_early() -> None:

@@ -15,9 +15,9 @@ from psygnal import Signal
 from napari_samexp.engine.messages.base import CANCEL, CONTINUE, PAUSE, RESET_RECENT, Failed, Reply, VideoRef
 from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded, TrackStarted
 from napari_samexp.errors import SamexpError, StoreError, VideoError, code_of
-from napari_samexp.session.estimates import Estimate, Estimates
-from napari_samexp.session.frames import RECENT, select_frames
-from napari_samexp.session.jobs import JobState, after_reply
+from napari_samexp.session.estimates import Estimates
+from napari_samexp.session.frames import select_frames
+from napari_samexp.session.jobs import JobState, State, after_reply
 from napari_samexp.session.proxy import EngineProxy
 from napari_samexp.session.recordings import Recordings
 from napari_samexp.session.results import Results
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracking"]
 
-Limits = tuple[float, float]
 AnyPath = str | os.PathLike[str]
+Known = tuple[tuple[str, int], ...]  # key and label of recordings
 
 
 class Tracking:
@@ -41,7 +41,7 @@ class Tracking:
     job_changed : JobState
         After every frame as well.
     frame_done : int
-        A frame is on disk; its scores are in `results.scores`.
+        A frame is on disk, and its scores are in `results.scores`.
     video_changed : VideoRef or None
     failed : str, str
         One sentence, and its code.
@@ -58,14 +58,14 @@ class Tracking:
         self._results = results
         self._request: Track | None = None
         self._started = self._progressed = False
-        self._known: tuple[tuple[str, int], ...] = ()
+        self._known: Known = ()
         self.estimates = Estimates(recordings)
         self.settings = TrackSettings()
         self.video: VideoRef | None = None
         self.job = JobState()
 
     @property
-    def known(self) -> tuple[tuple[str, int], ...]:
+    def known(self) -> Known:
         """Key and label of every recording in the run's prior."""
         return self._known
 
@@ -86,7 +86,7 @@ class Tracking:
         *,
         path: AnyPath | None = None,
         name: str = "",
-        limits: Limits | None = None,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         """Choose another video.
 
@@ -165,15 +165,8 @@ class Tracking:
             self._results.clear()
         if not (resume or again):
             self._known = self._recordings.in_use
-        self._submit(
-            Track(str(folder), video, frames, self.settings, resume or again, overwrite, again, keep)
-        )
-
-    def estimate(self, frames: int, image_hw: tuple[int, int]) -> Estimate | None:
-        """Return the estimate of the current run, or of one of `frames` frames that starts now; None if unknown."""
-        if self.job.active:
-            return self.estimates.of_run()
-        return self.estimates.of_next(self.settings, image_hw, frames)
+        resume = resume or again
+        self._submit(Track(str(folder), video, frames, self.settings, resume, overwrite, again, keep))
 
     def pause(self) -> None:
         """Stop after the current frame, ready to continue."""
@@ -212,7 +205,7 @@ class Tracking:
         store: AnyPath,
         *,
         resume: bool = False,
-        known: tuple[tuple[str, int], ...] = (),
+        known: Known = (),
         video: str | None = None,
     ) -> None:
         """Show the labels and scores of a store, and with `resume` continue its run.
@@ -221,10 +214,8 @@ class Tracking:
 
         Parameters
         ----------
-        known : tuple of (str, int), optional
-            The run's recordings, from `LastRun`.
-        video : str, optional
-            The run's video, from `LastRun`.
+        known, video
+            Of the run, from `LastRun`.
 
         Raises
         ------
@@ -235,12 +226,10 @@ class Tracking:
             raise StoreError("A video is being tracked; cancel that before you open another run.")
         from napari_samexp.session.stores import read_store
 
-        path = Path(store).absolute()
-        self._proxy.in_background(
-            lambda: read_store(path, video), partial(self._on_opened, resume, known), self._fail
-        )
+        read = partial(read_store, Path(store).absolute(), video)
+        self._proxy.in_background(read, partial(self._on_opened, resume, known), self._fail)
 
-    def _on_opened(self, resume: bool, known: tuple[tuple[str, int], ...], found: OpenedStore) -> None:
+    def _on_opened(self, resume: bool, known: Known, found: OpenedStore) -> None:
         if self.job.active:
             return  # a run has started meanwhile
         self._known = known
@@ -250,8 +239,8 @@ class Tracking:
             self.failed.emit(found.notice, "other-computer")
         self._results.show(found)
         total = len(found.frames)
-        state = JobState("cancelled", str(found.path), found.done, total)
-        self._set_job(replace(state, state="finished") if found.done == total else state)
+        state: State = "finished" if found.done == total else "cancelled"
+        self._set_job(JobState(state, str(found.path), found.done, total))
         if self.video is None:
             return
         self._started = True
@@ -272,35 +261,26 @@ class Tracking:
         self._proxy.request(request, self._on_reply)
 
     def _on_reply(self, reply: Reply) -> None:
+        assert self._request is not None
+        self.estimates.on_reply(reply, self._request.settings)
         if isinstance(reply, TrackStarted):
             self._started = True
-            assert self._request is not None
-            self.estimates.start_run(self._request.settings, reply.shape[1:], reply.done, reply.total)
             self._results.begin(reply)
         elif isinstance(reply, FrameDone):
             self._progressed = True
-            self.estimates.observe(reply.seconds)
             self._results.add(reply)
         elif reply.final:
             self._progressed &= self.job.state != "paused"
             self._results.end()
-        self._set_job(self._with_estimate(after_reply(self.job, reply), reply))
+        self._set_job(self.estimates.refined(after_reply(self.job, reply), reply))
         if isinstance(reply, FrameDone):
             self.frame_done.emit(reply.index)
         # `WorkerDied` has reported an interruption already
-        interrupted = isinstance(reply, TrackEnded) and reply.how == "interrupted"
-        if isinstance(reply, Failed | TrackEnded) and reply.sentence and not interrupted:
+        if isinstance(reply, Failed | TrackEnded) and reply.sentence and self.job.state != "interrupted":
             self.failed.emit(reply.sentence, reply.code)
 
-    def _with_estimate(self, job: JobState, reply: Reply) -> JobState:
-        """Replace the time left by the estimate after the first frames, which attend to fewer memories."""
-        early = isinstance(reply, FrameDone) and len(job.seconds) < RECENT
-        if not early or not self.estimates.is_known:
-            return job
-        return replace(job, left_s=self.estimates.left(job.total - job.done))
-
     def on_model_again(self) -> None:
-        """Resume a run whose worker ended, with a new worker; not if no frame was finished."""
+        """Resume a run whose worker ended, unless no frame was finished."""
         if self.job.state == "interrupted" and self._progressed and self._request is not None:
             self._submit_again(self._request)
 

@@ -22,7 +22,7 @@ from napari_samexp._qt.posenc.encoding_frame import is_encoding
 from napari_samexp._qt.posenc.spectrum_view import spectrum_image
 from napari_samexp._qt.shown_video import add_video
 from napari_samexp.errors import SamexpError
-from napari_samexp.session.encodings import EncodingSession
+from napari_samexp.session.encoding_session import EncodingSession
 from tests._qt.fake_encodings import SAM2, FakeEncodings, drawn
 
 AXES_ARE_NAMED = Version(version("napari")) >= Version("0.9")  # the viewer's, as those of its layers

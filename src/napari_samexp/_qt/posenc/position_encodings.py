@@ -24,7 +24,8 @@ from napari_samexp.posenc.map import PosencMap
 from napari_samexp.posenc.sheet import save_sheet
 from napari_samexp.sam.encoding_spec import MAX_SIDE, EncodingSpec
 from napari_samexp.sam.weights.catalogue import STARTER
-from napari_samexp.session.encodings import EncodingSession, EncodingSource, MapRequest
+from napari_samexp.session.encoding_session import EncodingSession
+from napari_samexp.session.encodings import EncodingSource, MapRequest
 
 __all__ = ["PositionEncodings"]
 

@@ -9,7 +9,7 @@ from napari_samexp._qt.dock import Dock, one_shot_timer
 from napari_samexp._qt.posenc.encoding_layers import EncodingLayers
 from napari_samexp._qt.posenc.spectrum_view import Series
 from napari_samexp.posenc.map import PosencMap
-from napari_samexp.session.encodings import EncodingSession
+from napari_samexp.session.encoding_session import EncodingSession
 
 __all__ = ["SpectrumControl"]
 

@@ -53,7 +53,10 @@ class EstimateControl:
             frames = len(self._run.chosen_frames(layer))
         except SamexpError:
             return None  # while the chosen range is still that of a longer video
-        return self._session.tracking.estimate(frames, (int(height), int(width)))
+        tracking = self._session.tracking
+        if tracking.job.active:
+            return tracking.estimates.of_run()
+        return tracking.estimates.of_next(tracking.settings, (int(height), int(width)), frames)
 
     def _use_side(self, *_: Any) -> None:
         """Use the proposed side; a run that is on starts again with it."""
