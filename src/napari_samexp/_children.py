@@ -1,4 +1,4 @@
-"""Starting Python without the current folder among the places that it imports from.
+"""Starting Python processes that do not import from the current folder.
 
 People open shared files where they lie. A Python that is started with ``-c`` or ``-m`` imports from its current
 folder first, and multiprocessing hands a new process the `sys.path` of the old one. So a ``pickle.py`` beside a
@@ -19,13 +19,13 @@ from pathlib import Path
 
 __all__ = ["SAFE_PATH", "keep_tracker", "starting_python"]
 
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # for the environment of a child; its own children take it over
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # for the environment of a child, which its own children inherit
 
 _tracker = -1  # what the resource tracker reads from is open here for writing
 
 
 class _Shared:
-    """A change to this process that starts on several threads share: the first makes it, the last undoes it."""
+    """A change to this process, shared by starts on several threads: the first makes it, the last undoes it."""
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change, self._lock, self._users = change, threading.Lock(), 0
@@ -47,7 +47,7 @@ class _Shared:
 @contextmanager
 def _all_hidden() -> Iterator[None]:
     folders = _unsafe_folders()  # before the main module's file is hidden
-    with _safe_environment(), _path_without(folders), _main_module_left_alone():
+    with _safe_environment(), _path_without(folders), _main_module_hidden():
         yield
 
 
@@ -55,12 +55,12 @@ starting_python = _Shared(_all_hidden)
 """``with starting_python:`` start processes by multiprocessing, or by a library that uses it.
 
 In the block this process has PYTHONSAFEPATH in its environment, no current folder in `sys.path`, and a main module
-that no child runs again; after it, everything is as before. ``python -E`` makes Python deaf to the variable.
+that no child runs again; after it, everything is as before. ``python -E`` ignores the variable.
 """
 
 
 def keep_tracker() -> None:
-    """See that multiprocessing's resource tracker runs, started as safely; call before what might start it."""
+    """Start multiprocessing's resource tracker safely, if it does not run; call before anything that may start it."""
     global _tracker
     if os.name == "nt" or sys.flags.safe_path or _is_read(_tracker):
         return
@@ -71,11 +71,11 @@ def keep_tracker() -> None:
 
 
 def _is_read(pipe: int) -> bool:
-    """Whether somebody holds the other end of a pipe."""
+    """Whether the other end of a pipe is open."""
     if pipe < 0:
         return False
     poll = select.poll()
-    poll.register(pipe, 0)  # errors are told without being asked for
+    poll.register(pipe, 0)  # errors are always reported
     return not poll.poll(0)
 
 
@@ -106,7 +106,7 @@ def _path_without(folders: set[str]) -> Iterator[None]:
 
 
 def _is_unsafe(entry: object, folders: set[str]) -> bool:
-    if not isinstance(entry, str):  # Python passes it over
+    if not isinstance(entry, str):  # Python ignores it
         return False
     return _real(entry) in folders or not (Path(entry).is_absolute() or _real(entry) in _installed())
 
@@ -132,8 +132,8 @@ def _real(path: str | Path) -> str:
 
 
 @contextmanager
-def _main_module_left_alone() -> Iterator[None]:
-    """Keep the new process from importing what this one was started with.
+def _main_module_hidden() -> Iterator[None]:
+    """Keep the new process from running this one's main module.
 
     The spawn method runs the main script again in the child, under another name. Here that would be
     napari with all of Qt, or a person's script without a guard; no child of ours needs any of it.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_samexp.engine.journal import KEPT, PriorJournal, keys_of, state_of
+from napari_samexp.engine.journal import MOST_REVISIONS, PriorJournal, keys_of, state_of
 from napari_samexp.errors import PriorError
 from napari_samexp.sam.features import Memory
 from napari_samexp.session.folders import left_sessions
@@ -55,14 +55,14 @@ def test_changes_are_found_again_and_taken_back_also_after_a_restart(tmp_path: P
 def test_old_revisions_go_and_with_them_the_way_back(tmp_path: Path) -> None:
     journal = PriorJournal(tmp_path)
     journal.commit(recorded(PriorMemory(), "a"), 0)
-    for number in range(1, KEPT + 5):
+    for number in range(1, MOST_REVISIONS + 5):
         journal.commit(journal.prior.with_change(0, name=f"n{number}"), number)
-    assert len(list(tmp_path.glob("*.safetensors"))) == KEPT
+    assert len(list(tmp_path.glob("*.safetensors"))) == MOST_REVISIONS
     undone = 0
     while journal.undoable:
         journal.undo(100 + undone)
         undone += 1
-    assert 1 < undone < KEPT
+    assert 1 < undone < MOST_REVISIONS
 
 
 def test_a_change_that_cannot_be_kept_is_not_made(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_journal_whose_folder_is_a_link_writes_nowhere(tmp_path: Path, name: s
         for prior in (recorded(journal.prior, "a"), PriorMemory()):
             with pytest.raises(PriorError, match="is a link"):
                 journal.commit(prior, 1)
-    for number in range(KEPT + 2):  # enough for old ones to be removed
+    for number in range(MOST_REVISIONS + 2):  # enough for old ones to be removed
         with suppress(PriorError):
             journal.commit(recorded(PriorMemory(), "a"), number)
     hostile_archive.require_untouched(tmp_path)

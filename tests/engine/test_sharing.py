@@ -88,7 +88,7 @@ def test_memory_that_is_not_there_is_not_asked_for(monkeypatch: pytest.MonkeyPat
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(sharing, "SharedMemory", refuse)
-    with pytest.raises(SamexpError, match="cannot be had"):
+    with pytest.raises(SamexpError, match="is not available"):
         SharedArray((4,), "u1")
     assert shared_blocks() == before
 

@@ -83,7 +83,7 @@ from napari_samexp.session import (
     previous_lost,
     select_frames,
 )
-from napari_samexp.session.folders import KEPT, SessionFolder, sessions_dir, settings_file
+from napari_samexp.session.folders import MOST_FORMER, SessionFolder, sessions_dir, settings_file
 from napari_samexp.session.frames import frames_from_details, speed
 from napari_samexp.session.preferences import load_preferences, save_preferences
 from napari_samexp.tracking.settings import TrackSettings
@@ -879,7 +879,7 @@ def test_the_folder_of_a_sitting_stays_if_it_holds_recordings(tmp_path: Path) ->
     assert not empty.session.folder.exists()
 
     folders = []
-    for number in range(KEPT + 2):
+    for number in range(MOST_FORMER + 2):
         folder = SessionFolder(sessions_dir(home))
         (folder.path / "prior" / "pictures").mkdir(parents=True)
         (folder.path / "prior" / f"00000001-0001-{number}.safetensors").touch()
@@ -889,7 +889,7 @@ def test_the_folder_of_a_sitting_stays_if_it_holds_recordings(tmp_path: Path) ->
     for folder in folders:
         folder.close()
     left = left_sessions(sessions_dir(home))
-    assert len(left) == KEPT and not any(session.crashed for session in left)
+    assert len(left) == MOST_FORMER and not any(session.crashed for session in left)
 
     crashed = SessionFolder(sessions_dir(home))
     (crashed.path / "prior").mkdir()
@@ -1027,7 +1027,7 @@ def test_a_clock_that_is_set_back_makes_no_sitting_the_oldest(
     old = parent / "20260131-120000-abcdef"  # as earlier versions called them
     (old / "prior").mkdir(parents=True)
     (old / "prior" / "00000001-0001-1.safetensors").touch()
-    folders = [old] + [recorded_in(SessionFolder(parent)) for _ in range(KEPT)]
+    folders = [old] + [recorded_in(SessionFolder(parent)) for _ in range(MOST_FORMER)]
     monkeypatch.setattr(time, "time", lambda: float(day))
     monkeypatch.setattr(time, "time_ns", lambda: day * 10**9)
     folder = SessionFolder(parent)
@@ -1035,7 +1035,7 @@ def test_a_clock_that_is_set_back_makes_no_sitting_the_oldest(
     os.utime(file, (day, day))
     folder.close()
     left = [session.path for session in left_sessions(parent)]
-    assert left == [folder.path, *folders[::-1]][:KEPT]
+    assert left == [folder.path, *folders[::-1]][:MOST_FORMER]
     assert not old.exists()
 
 
@@ -1059,7 +1059,7 @@ def test_a_session_of_links_is_none_and_harms_nothing(tmp_path: Path, name: str)
     hostile_archive.send(sent, sessions_dir(home), {name: HOSTILE[name]})
     found = [session.path.name for session in left_sessions(sessions_dir(home))]
     assert left.name in found and name.split("/")[0] not in found and "thesis" not in found
-    for _ in range(KEPT + 1):  # ends of sessions, which remove old ones
+    for _ in range(MOST_FORMER + 1):  # ends of sessions, which remove old ones
         recorded_in(SessionFolder(sessions_dir(home)))
     assert not (sessions_dir(home) / left.name).exists()
     assert (sessions_dir(home) / name).is_symlink()

@@ -1,4 +1,4 @@
-"""The session's prior on disk: every change is a file, so that no kill loses a recording or the way back."""
+"""The session's prior on disk: every change is a file, so that no kill loses a recording or an undo step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_samexp.tracking.recording import Recording
 
 __all__ = ["PriorJournal", "keys_of", "state_of"]
 
-KEPT = 20  # revisions
+MOST_REVISIONS = 20
 _NAME = re.compile(r"(\d{8,})-(\d{4,})-(\d+)\.(safetensors|empty)")
 _log = logging.getLogger(__name__)
 
@@ -36,14 +36,13 @@ _log = logging.getLogger(__name__)
 class PriorJournal:
     """The prior of a session and its last changes, in files ``REVISION-DEPTH-REQUEST.safetensors``.
 
-    The highest revision is the prior, and the request is the one that made it. Depth counts the changes
-    that lead to it, so undoing one is a new revision of the depth before, with the content of the last
-    file that had it.
+    The highest revision is the prior; REQUEST is the number of the request that made it. DEPTH counts the changes
+    that lead to it: undo is a new revision with the depth before, and with the content of the last file of that depth.
 
     Parameters
     ----------
     folder : Path
-        Made where missing.
+        Created if missing.
 
     Attributes
     ----------
@@ -73,29 +72,29 @@ class PriorJournal:
 
     @property
     def undoable(self) -> bool:
-        """Whether there is a change to take back."""
+        """Whether there is a change to undo."""
         return self._depth > 0 and (self._depth == 1 or self._file_of_depth(self._depth - 1) is not None)
 
     @property
     def changes(self) -> frozenset[int]:
-        """The requests that made the last revisions."""
+        """The numbers of the requests that made the last revisions."""
         with suppress(OSError):
             return frozenset(request for _, _, request, _ in self._files())
         return frozenset()
 
     def commit(self, prior: PriorMemory, request: int) -> None:
-        """Make `prior` the session's; `PriorError` if the disk refuses, and the old one stays."""
+        """Make `prior` the session's; `PriorError` if it cannot be written, and the old one stays."""
         self._write(prior, self._depth + 1, request)
 
     def undo(self, request: int) -> None:
-        """Take the last change back; `PriorError` if there is none."""
+        """Undo the last change; `PriorError` if there is none."""
         if not self.undoable:
-            raise PriorError("There is no change of the recordings to take back.")
+            raise PriorError("There is no change of the recordings to undo.")
         before = self._file_of_depth(self._depth - 1)
         self._write(PriorMemory() if before is None else _load(before), self._depth - 1, request)
 
     def keep_image(self, key: str, rgb: npt.NDArray[np.uint8]) -> None:
-        """Keep a recorded image, so that another model can encode it; a full disk only costs that."""
+        """Store a recorded image, so that another model can encode it; a full disk is only logged."""
         path = self.images.path(key)
         try:
             require_ordinary(self._folder, "folder")
@@ -122,7 +121,9 @@ class PriorJournal:
             ) from error
         self.prior, self._revision, self._depth = prior, self._revision + 1, depth
         with suppress(OSError):
-            old = [path.name for number, _, _, path in self._files() if number <= self._revision - KEPT]
+            old = [
+                path.name for number, _, _, path in self._files() if number <= self._revision - MOST_REVISIONS
+            ]
             with open_folder(self._folder) as folder:
                 for name in old:
                     folder.unlink(name)
@@ -132,7 +133,7 @@ class PriorJournal:
             self._revision = max(self._revision, revision)
             try:
                 self.prior, self._depth = _load(path), depth
-            except PriorError as error:  # the disk's doing, as a file appears only when it is whole
+            except PriorError as error:  # a damaged disk, since a file appears only when it is complete
                 self.notice = SamexpError(
                     f"{error} An older state of the recordings is shown.", code=error.code
                 )
@@ -151,13 +152,13 @@ class PriorJournal:
 
 
 class RecordedImages(Mapping[str, npt.NDArray[np.uint8]]):
-    """Recorded images by `image_hash`, read when asked for."""
+    """Recorded images by `image_hash`, read on access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, key: str) -> Path:
-        """Return where an image is, or would be; a key can come from a file that somebody else made."""
+        """Return the path of an image, there or not; a key is hashed, as it can come from a foreign file."""
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.png"
 
     def __getitem__(self, key: str) -> npt.NDArray[np.uint8]:
@@ -181,7 +182,7 @@ def _load(path: Path) -> PriorMemory:
 
 
 def keys_of(prior: PriorMemory) -> list[str]:
-    """Return a name for each recording that stays the same while others come and go, and after a restart."""
+    """Return a key for each recording that does not depend on the others, nor on a restart."""
     seen: Counter[str] = Counter()
     keys = []
     for recording, memory in zip(prior.recordings, prior.memories):
@@ -200,7 +201,7 @@ def _digest(recording: Recording, memory: Memory) -> str:
 
 
 def state_of(journal: PriorJournal, weights: str | None) -> PriorState:
-    """Return the journal's prior as people see it.
+    """Return the journal's prior as it is shown.
 
     Parameters
     ----------

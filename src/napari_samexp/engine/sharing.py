@@ -164,7 +164,7 @@ def _create(nbytes: int) -> SharedMemory:
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or "no memory"
             raise SamexpError(
-                f"Shared memory of {nbytes / 2**20:.0f} MB cannot be had ({reason}); close other programs.",
+                f"Shared memory of {nbytes / 2**20:.0f} MB is not available ({reason}); close other programs.",
                 code="shared-memory-full",
             ) from error
 

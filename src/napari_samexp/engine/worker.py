@@ -69,12 +69,12 @@ _log = logging.getLogger(__name__)
 
 
 def serve(connection: Connection, folder: str, threads: int | None, cached_images: int) -> None:
-    """Carry out requests until there is nobody to ask, and end the process.
+    """Carry out requests until the viewer's process is gone, and end this process.
 
     Parameters
     ----------
     folder : str
-        The session's; the prior is kept in it.
+        The session's, which holds the prior.
     """
     if threads is not None:
         torch.set_num_threads(threads)

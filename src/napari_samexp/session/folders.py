@@ -1,4 +1,4 @@
-"""The folder of one session: its prior is in it from the moment a prompt is recorded."""
+"""The folder of one session, which holds its prior from the first recording on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "settings_file",
 ]
 
-KEPT = 5  # folders of former sessions
+MOST_FORMER = 5  # folders of former sessions that are kept
 _REVISION = re.compile(r"(\d{8,})-\d+-\d+\.(safetensors|empty)")
 _IN_USE = "in-use"  # a file that a session removes when it ends as it should
 _NAME = re.compile(r"[0-9]{8,12}-.+")
@@ -42,18 +42,18 @@ _FILES = re.compile(rf"lock|{_IN_USE}|prior/{_REVISION.pattern}|prior/pictures/[
 
 
 def settings_file(home: Path | None = None) -> Path:
-    """Return where settings are kept: the user's place for that, or `home`."""
+    """Return the settings file, in the user's configuration folder or in `home`."""
     folder = home or chosen_home() or platformdirs.user_config_path("napari-samexp", appauthor=False)
     return folder / "settings.json"
 
 
 def sessions_dir(home: Path | None = None) -> Path:
-    """Return where the folders of sessions are."""
+    """Return the folder of all sessions' folders."""
     return state_dir(home) / "sessions"
 
 
 class SessionFolder:
-    """A new folder for this session, which no other process takes for one that was left, nor other users read.
+    """A new folder for this session, locked, and private to the user.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class SessionFolder:
     """
 
     def __init__(self, parent: Path) -> None:
-        # counted, not dated: a clock that was set back must not make the newest session the oldest
+        # counted, not dated: after a clock was set back, the newest session must not become the oldest
         self.path = parent / f"{_highest(parent) + 1:08d}-{secrets.token_hex(3)}"
         self._lock = FileLock(self.path / "lock", mode=0o600, thread_local=False)  # in a new folder
         try:
@@ -83,22 +83,22 @@ class SessionFolder:
             ) from error
 
     def close(self) -> None:
-        """End the session: keep the folder if it has recordings, and few of the former ones."""
+        """End the session: keep the folder if it has recordings, and a few former ones."""
         with suppress(OSError):
             (self.path / _IN_USE).unlink(missing_ok=True)
         keep = _newest_prior(self.path) is not None
         self._lock.release()
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
-        for old in left_sessions(self.path.parent)[KEPT:]:
+        for old in left_sessions(self.path.parent)[MOST_FORMER:]:
             if old.path != self.path:
                 old.discard()
 
 
 def new_folder(parent: Path) -> tuple[SessionFolder, str]:
-    """Return a folder for a session, and one sentence if it cannot be where it should.
+    """Return a folder for a session, and one sentence if it had to be a temporary one.
 
-    A home that cannot be written, as in some containers and on a full disk, must not keep anybody from working.
+    A home that cannot be written, as in some containers and on a full disk, must not prevent work.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def new_folder(parent: Path) -> tuple[SessionFolder, str]:
         return SessionFolder(parent), ""
     except SamexpError as error:
         folder = SessionFolder(_elsewhere(error))
-        return folder, f"{error} Until then recordings are kept in {folder.path}; save what is to last."
+        return folder, f"{error} Until then recordings are in {folder.path}; save those that you need."
 
 
 def _elsewhere(why: SamexpError) -> Path:
@@ -122,7 +122,7 @@ def _elsewhere(why: SamexpError) -> Path:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # nobody that the system knows
+    except (OSError, KeyError, ImportError):  # no user of that number
         return "user"
 
 
@@ -133,7 +133,7 @@ class LeftSession:
     Parameters
     ----------
     prior : Path
-        Its prior's file, as `recordings.load` takes it.
+        Its prior file.
     crashed : bool
         Whether it ended without being closed.
     when : float
@@ -152,7 +152,7 @@ class LeftSession:
             shutil.copytree(images, folder / "prior" / "pictures", dirs_exist_ok=True, ignore=_not_files)
 
     def discard(self) -> None:
-        """Remove the session's folder, unless somebody uses it or it holds anything that no session made."""
+        """Remove the session's folder, unless it is in use or holds anything that no session writes."""
         with suppress(Timeout, OSError), open_folder(self.path.parent) as parent:
             with parent.inside(self.path.name) as folder:
                 if not _is_session(folder):
@@ -168,7 +168,7 @@ def _not_files(folder: str, names: list[str]) -> list[str]:
 
 
 def left_sessions(parent: Path | None = None) -> list[LeftSession]:
-    """Return the former sessions that left recordings and that no process has open, the newest first."""
+    """Return the former sessions with recordings that no process uses, the newest first."""
     parent = parent or sessions_dir()
     found = []
     with suppress(OSError):
@@ -188,7 +188,7 @@ def _highest(parent: Path) -> int:
 
 
 def _number(path: Path) -> int:
-    """Return the place of a session in their order; the names of older versions begin with a date, such as 20260131."""
+    """Return the number of a session; names of older versions begin with a date, such as 20260131."""
     match = re.match(r"[0-9]{8,12}", path.name)
     return int(match[0]) if match else 0
 
@@ -220,6 +220,6 @@ def _newest_prior(path: Path) -> Path | None:
 
 
 def _is_session(folder: Folder) -> bool:
-    """Whether a folder holds what a session makes and nothing else."""
+    """Whether a folder holds only what a session writes."""
     entries = folder.contents(("prior", "prior/pictures"))
     return all(_FILES.fullmatch(entry) or PARTIAL.fullmatch(entry) for entry in entries)

@@ -1,4 +1,4 @@
-"""Which frames a run takes, which were lost, and how fast it is: small questions with pure answers."""
+"""The frames of a run, lost frames, and the speed: pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 FrameChoice = Literal["all", "from here", "backward from here", "range"]
 Scores = Mapping[int, Mapping[int, ObjectScore]]  # by frame and label
-RECENT = 20  # frames that the speed is the mean of
+RECENT = 20  # frames, over which the speed is averaged
 
 
 def select_frames(
@@ -33,16 +33,16 @@ def select_frames(
     last: int | None = None,
     direction: str = "forward",
 ) -> range:
-    """Return the frames of a choice, in the order of tracking.
+    """Return the chosen frames, in the order of tracking.
 
     Parameters
     ----------
     count : int
         Frames of the video.
     current : int
-        The frame that is shown, where "here" is.
+        The frame in view, which "here" means.
     first, last : int
-        Both ends of "range", included; `last` defaults to the video's.
+        Both ends of "range", inclusive; `last` defaults to the video's.
     direction : str
         "forward" or "backward", for "all" and "range".
 
@@ -68,7 +68,7 @@ def select_frames(
 
 
 def frames_from_details(details: Mapping[str, object], count: int) -> Sequence[int]:
-    """Return the frames that a store's run was made for, or all where it does not say."""
+    """Return the frames of a store's run, or all if it does not name them."""
     frames = details.get("frames")
     try:
         if isinstance(frames, dict) and "range" in frames:
@@ -114,7 +114,7 @@ def previous_lost(
 
 
 def speed(seconds: Sequence[float], left: int) -> tuple[float | None, float | None]:
-    """Return frames a second and seconds left, from what the last frames took; None while unknown."""
+    """Return frames per second and seconds left, from the times of the last frames; None while unknown."""
     recent = list(seconds)[-RECENT:]
     if not recent or sum(recent) <= 0:
         return None, None

@@ -1,4 +1,4 @@
-"""What a person set, in one small file that the next session finds."""
+"""The user's settings, in one small file."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ LARGEST_FILE = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-def _knob(default: Any, text: str) -> Any:
+def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The run that the last session ended with.
+    """The last run of the last session.
 
     Parameters
     ----------
     store : str
         The label store's folder.
     video : str or None
-        None where it was no file.
+        None if it was not a file.
     known : tuple of (str, int)
-        Key and label of every recording that the run knows.
+        Key and label of every recording of the run.
     """
 
     store: str
@@ -49,7 +49,7 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Everything that can be set; the fields of `track` can be read and changed as if they were here.
+    """All settings; `changed` also takes the fields of `track`.
 
     Each field's metadata holds its ``help`` text.
 
@@ -59,19 +59,19 @@ class Preferences:
         If a value is of the wrong type.
     """
 
-    model: str = _knob("starter", "The model: the starter, an official name, or a weights file.")
-    device: str = _knob("auto", "Where the model runs; auto takes a GPU where there is one.")
-    dtype: str = _knob(
+    model: str = _option("starter", "The model: the starter, an official name, or a weights file.")
+    device: str = _option("auto", "Where the model runs; auto uses a GPU if there is one.")
+    dtype: str = _option(
         "float32",
-        "The numbers it computes in. bfloat16 is much faster on recent CPUs and GPUs, with nearly the same masks; auto takes it on a GPU that has it, fast also on a CPU where a short trial shows that it pays.",
+        "The compute dtype. bfloat16 is much faster on recent CPUs and GPUs, with nearly the same masks; auto uses it on a GPU that supports it, fast also on a CPU where a short trial shows that it is faster.",
     )
-    graphs: bool = _knob(
+    graphs: bool = _option(
         False,
-        "On an NVIDIA GPU: record the work of a frame and start it as one piece. Two to three times as many frames a second; masks can differ in a few pixels.",
+        "On an NVIDIA GPU: capture the work of a frame as CUDA graphs. Two to three times as many frames per second; masks can differ in a few pixels.",
     )
-    show_scores: bool = _knob(True, "Show presence and predicted IoU beside the labels.")
-    hover: bool = _knob(False, "Preview what a click would give, while the mouse moves.")
-    welcomed: bool = _knob(False, "The hint for somebody new was put away.")
+    show_scores: bool = _option(True, "Show presence and predicted IoU beside the labels.")
+    hover: bool = _option(False, "Preview a click while the mouse moves.")
+    welcomed: bool = _option(False, "The hint for new users was closed.")
     track: TrackSettings = field(default_factory=TrackSettings)
     last_run: LastRun | None = None
 
@@ -100,7 +100,7 @@ class Preferences:
         return replace(self, **given)
 
     def to_json(self) -> str:
-        """Return the preferences as JSON; of a model's address what gives access is left out."""
+        """Return the preferences as JSON, without passwords in a model's address."""
         return json.dumps({"version": VERSION, **asdict(self), "model": redacted_url(self.model)}, indent=1)
 
     @classmethod
@@ -145,18 +145,18 @@ def _names(kind: Any) -> set[str]:
 
 
 def load_preferences(path: Path) -> tuple[Preferences, str]:
-    """Return the preferences of a file, and one sentence if they had to be the defaults instead."""
+    """Return the preferences of a file, and one sentence if the defaults are used instead."""
     tighten(path)  # an earlier version let others read it
     try:
         return Preferences.from_json(read_whole(Path(os.path.realpath(path)), LARGEST_FILE)), ""
     except FileNotFoundError:
         return Preferences(), ""
     except (OSError, SettingsError) as error:
-        return Preferences(), f"The settings in {path} cannot be used ({error}) and begin anew."
+        return Preferences(), f"The settings in {path} cannot be used ({error}) and are reset."
 
 
 def save_preferences(preferences: Preferences, path: Path) -> None:
-    """Write the preferences; a disk that refuses is noted in the log."""
+    """Write the preferences; an error is only logged."""
     try:
         make_folders(path.parent)
         # not worth making the window wait for the disk

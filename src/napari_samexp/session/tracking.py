@@ -186,7 +186,7 @@ class Tracking:
         elif self._request is not None and self.job.resumable:
             self._submit_again(self._request)
         else:
-            raise StoreError("There is no run to go on with; track a video first.")
+            raise StoreError("There is no run to resume; track a video first.")
 
     def cancel(self) -> None:
         """End the run; its finished frames stay, and it can be resumed."""

@@ -1,8 +1,8 @@
-"""How long a run will take: multiplications that frames ask for, and the time that the first ones took. No torch.
+"""How long a run takes: the multiplications of each frame, and the measured time of the first few. No torch.
 
-A run's first frames say too little as they are: the first looks at the prior alone, and only the seventh at as many
-recent memories as all later ones. So the work of each frame is counted, the first few are timed, and the time of the
-others, and of other sides, is what their work would take at the same pace.
+The first frames alone predict too little, since they attend to fewer memories than later ones; and neither labels nor
+the encode side scale a frame's time by a simple rule. So the multiplications of each frame are counted, the first few
+frames are timed, and all other frames and sides are assumed to run at the same pace.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from napari_samexp.tracking.settings import SIDES, TrackSettings
 __all__ = ["ENOUGH", "Forecast", "Work", "proposed_side", "time_words"]
 
 ENOUGH = 3  # frames to time
-PATIENCE_S = 600.0  # a run that takes longer on a CPU is worth a smaller side
-# what a frame and a label take besides, in multiplications: Python, many small operations, painting
+LONG_S = 600.0  # a smaller side is proposed for a longer run on a CPU
+# further costs of a frame and of a label, in multiplications: Python, many small operations, painting
 _PER_FRAME, _PER_LABEL = 2_000_000_000, 50_000_000
-_PER_TOKEN = 3_000_000  # multiplications of the mask decoder and memory encoder for a token at 256 channels
+_PER_TOKEN = 3_000_000  # of the mask decoder and memory encoder, at 256 channels
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run asks of the model.
+    """What determines the work of a run.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Work:
     image_hw : (int, int)
         Of the video.
     recordings : mapping of int to int
-        How many the prior has of each label.
+        The number of recordings of each label.
     """
 
     variant: MemoryVariant
@@ -53,7 +53,7 @@ class Work:
         return replace(self, settings=replace(self.settings, side=side))
 
     def multiplications(self, seen: int) -> float:
-        """Return those of one frame, after `seen` frames that were remembered."""
+        """Return the multiplications of one frame, after `seen` remembered frames."""
         grid = _grid(self.variant, self.side, self.image_hw, self.settings.square)
         recent = min(seen, self.settings.recent) if self.settings.store_memories else 0
         pointers = min(seen, self.settings.pointers) if self.settings.store_memories else 0
@@ -64,13 +64,13 @@ class Work:
 
 
 class Forecast:
-    """Times the first frames of a run and says what all of them will take.
+    """Times the first frames of a run and estimates the time of all.
 
     Parameters
     ----------
     work : Work
     seen : int
-        Frames that an earlier part of the run has remembered.
+        Frames that an earlier part of the run has remembered already.
     """
 
     def __init__(self, work: Work, seen: int = 0) -> None:
@@ -79,7 +79,7 @@ class Forecast:
         self._paces: list[float] = []  # seconds a multiplication
 
     def observe(self, seconds: float) -> None:
-        """Learn what one more frame took, in the order of tracking."""
+        """Add the time of the next frame."""
         if len(self._paces) < ENOUGH:
             self._paces.append(seconds / self.work.multiplications(self._seen))
         self._seen += 1
@@ -90,11 +90,11 @@ class Forecast:
         return len(self._paces) >= ENOUGH
 
     def left(self, frames: int) -> float | None:
-        """Return the seconds that `frames` more of the run will take; None while that is unknown."""
+        """Return the seconds of `frames` further frames of the run; None while unknown."""
         return self._after(self.work, frames, self._seen)
 
     def seconds(self, work: Work, frames: int) -> float | None:
-        """Return those of a run from its beginning, with the same model at the same pace; None while unknown."""
+        """Return the seconds of a whole run with the same model, at the same pace; None while unknown."""
         return self._after(work, frames, 0)
 
     def _after(self, work: Work, frames: int, seen: int) -> float | None:
@@ -103,25 +103,25 @@ class Forecast:
         filling = min(frames, max(0, max(work.settings.recent, work.settings.pointers) - seen))
         total = sum(work.multiplications(seen + i) for i in range(filling))
         total += (frames - filling) * work.multiplications(seen + filling)
-        # the middle one: the first frame also fills tables and memory, and another program may disturb one
+        # the median: the first frame also fills tables and memory, and another program may disturb one
         return median(self._paces) * total
 
 
 def proposed_side(forecast: Forecast, work: Work, frames: int, device: str) -> int | None:
-    """Return the side to propose for a run that would take long on a CPU, or None.
+    """Return a smaller side to propose for a long run on a CPU, or None.
 
-    It is the largest preset with which the run takes no more than ten minutes, or else the smallest.
+    It is the largest preset with which the run takes at most ten minutes, or else the smallest.
     """
     seconds = forecast.seconds(work, frames)
-    if device != "cpu" or seconds is None or seconds <= PATIENCE_S:
+    if device != "cpu" or seconds is None or seconds <= LONG_S:
         return None
     smaller = [side for side in SIDES if side < work.side]
-    quick = [side for side in smaller if (forecast.seconds(work.at(side), frames) or 0.0) <= PATIENCE_S]
+    quick = [side for side in smaller if (forecast.seconds(work.at(side), frames) or 0.0) <= LONG_S]
     return quick[0] if quick else smaller[-1] if smaller else None
 
 
 def time_words(seconds: float) -> str:
-    """Return a duration as people say it, no more exact than an estimate is."""
+    """Return a duration in words, rounded as an estimate should be."""
     if seconds < 55:
         return f"{max(1, round(seconds))} s" if seconds < 10 else f"{5 * round(seconds / 5)} s"
     if seconds < 57.5 * 60:
@@ -161,7 +161,7 @@ def _encoder(variant: MemoryVariant, grid_hw: tuple[int, int]) -> float:
 
 
 def _shared(variant: MemoryVariant, grid_hw: tuple[int, int]) -> float:
-    """Return the multiplications of memory attention before it looks at memories, which labels share."""
+    """Return the multiplications of the first self-attention of memory attention, which labels share."""
     tokens, dim = grid_hw[0] * grid_hw[1], variant.d_model
     return float(tokens * (4 * dim * dim + 2 * tokens * dim))
 

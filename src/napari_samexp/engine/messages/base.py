@@ -24,7 +24,7 @@ class ImageRef:
     Parameters
     ----------
     key : str
-        Equal keys mean equal pixels, so that pixels are not read again to tell.
+        Equal keys mean equal pixels, so they are not read again.
     limits : (float, float) or None
         The values for black and white.
     """
@@ -64,7 +64,7 @@ class Command(Control):
     Parameters
     ----------
     action : str
-        "pause" stops tracking after the current frame, and "continue" goes on. "cancel" stops tracking or loading
+        "pause" stops tracking after the current frame, until "continue". "cancel" stops tracking or loading
         for good; a worker that does not react in time is ended. "reset recent" lets the next frame attend to the
         prior alone. "stop" ends the process.
     """

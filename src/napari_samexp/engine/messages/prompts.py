@@ -16,14 +16,14 @@ MAX_CHOICES = 4  # masks that a model offers for one prompt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordingInfo:
-    """A recording as people see it.
+    """A recording as it is shown.
 
     Parameters
     ----------
     key : str
         Names the recording in requests, also after others were removed.
     painted : bool
-        Whether a mask was painted in the place of a prompt.
+        Whether it has a painted mask instead of a prompt.
     usable : bool
         Whether the model in use made it, or could use it.
     """
@@ -136,12 +136,12 @@ class ClearPrior(PriorEdit):
 
 @dataclass(frozen=True, slots=True)
 class UndoChange(PriorEdit):
-    """Take the last change of the prior back."""
+    """Undo the last change of the prior."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPrior(PriorEdit):
-    """Take the prior from a file, in the place of the session's or after its recordings."""
+    """Load the prior from a file, instead of the session's or after its recordings."""
 
     path: str
     append: bool = False
