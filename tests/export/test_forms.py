@@ -29,7 +29,7 @@ def test_the_palette_is_that_of_pascal_voc():
 
 def test_png_folder(tmp_path):
     seen = []
-    write_png_folder(tmp_path / "p", MASKS, seen=seen.append)
+    write_png_folder(tmp_path / "p", MASKS, on_frame=seen.append)
     assert seen == [0, 1, 2]
     assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["00000.png", "00001.png", "00002.png"]
     with Image.open(tmp_path / "p" / "00002.png") as image:
@@ -93,7 +93,7 @@ def test_ome_zarr_removes_nothing_of_anybody_else(tmp_path):
         raise StoreError("The frame is gone.")
 
     with pytest.raises(StoreError, match="gone"):
-        write_ome_zarr(tmp_path / "p.zarr", MASKS, seen=fail)
+        write_ome_zarr(tmp_path / "p.zarr", MASKS, on_frame=fail)
     mine = {".o.zarr.partial", ".o.zarr.0123.partial", ".link.zarr.partial"}
     assert {path.name for path in tmp_path.iterdir()} == mine | {"o.zarr", "link.zarr"}
     assert all((tmp_path / name / "notes.txt").read_text() == "mine" for name in mine)

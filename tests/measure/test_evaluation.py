@@ -88,7 +88,7 @@ def test_void_pixels_do_not_count():
 def test_what_does_not_fit_together():
     with pytest.raises(StoreError, match="ground truth of this video"):
         evaluate_masks(array_masks(FOUND), array_masks(TRUTH[:2]))
-    with pytest.raises(StoreError, match="belong together"):
+    with pytest.raises(StoreError, match="belongs to which"):
         evaluate_masks(array_masks(FOUND * 3), array_masks(TRUTH * 20))
     with pytest.raises(StoreError, match="no finished frame"):
         evaluate_masks(array_masks(FOUND), array_masks(TRUTH), frames=[])

@@ -92,13 +92,13 @@ def _write(
     from napari_samexp.measure.regions import regions_of, write_regions_csv
 
     if kind == "tiff":
-        images.write_tiff(out, masks, frames=frames, seen=report)
+        images.write_tiff(out, masks, frames=frames, on_frame=report)
     elif kind == "png":
-        images.write_png_folder(out, masks, frames=frames, seen=report)
+        images.write_png_folder(out, masks, frames=frames, on_frame=report)
     elif kind == "coco":
-        coco.write_coco(out, masks, video="" if video is None else video.name, frames=frames, seen=report)
+        coco.write_coco(out, masks, video="" if video is None else video.name, frames=frames, on_frame=report)
     elif kind == "ome-zarr":
-        ome_zarr.write_ome_zarr(out, masks, fps=_fps(video), frames=frames, seen=report)
+        ome_zarr.write_ome_zarr(out, masks, fps=_fps(video), frames=frames, on_frame=report)
     elif kind == "overlay":
         assert video is not None
         _write_overlay(out, masks, frames, video, report)

@@ -1,1 +1,1 @@
-"""Labels in the forms that other programs read. No torch."""
+"""Labels in the formats of other programs. No torch."""

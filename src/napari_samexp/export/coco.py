@@ -1,9 +1,9 @@
-"""Masks as COCO's run lengths: counts along columns, written as the text that COCO's own tools read.
+"""Masks in COCO's compressed run-length encoding (Lin et al., 2014).
 
-The numbers are how many pixels in turn are outside and inside, beginning outside, down the first column,
-then the next. In the text, each from the fourth on is the difference to the number two before; each is cut
-into groups of five bits, the lowest first, with a sixth bit where more follow, and 48 added to make a
-printable character (as the format's authors publish it with the COCO data set, Lin et al., 2014).
+The counts are the lengths of alternating runs outside and inside the mask, column by column, starting outside.
+In the text, each count from the fourth on is the difference from the count two before it. Each number is split
+into groups of five bits, the lowest first; a sixth bit says that more follow, and 48 is added to make a printable
+character.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ Mask = npt.NDArray[np.bool_]
 
 
 def encode_rle(mask: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return a mask (H, W) as ``{"size": [H, W], "counts": text}``."""
+    """Return a mask, (H, W) bool, as ``{"size": [H, W], "counts": text}``."""
     pixels = mask.astype(bool).ravel(order="F")
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     counts = np.diff([0, *changes, len(pixels)]).tolist()
     if len(pixels) and pixels[0]:
-        counts.insert(0, 0)  # they begin outside
+        counts.insert(0, 0)  # the first run is outside
     return {"size": list(mask.shape), "counts": "".join(_text(counts))}
 
 
 def decode_rle(rle: dict[str, Any]) -> Mask:
-    """Return the mask (H, W) of what `encode_rle` gives.
+    """Return the mask, (H, W) bool, that `encode_rle` encoded.
 
     Raises
     ------
     StoreError
-        If the text is no run lengths of that size.
+        If the text does not encode a mask of that size.
     """
     height, width = rle["size"]
     counts = _numbers(rle["counts"])
@@ -60,18 +60,22 @@ def write_coco(
     *,
     video: str = "",
     frames: Sequence[int] | None = None,
-    seen: Callable[[int], None] = lambda frame: None,
+    on_frame: Callable[[int], None] = lambda frame: None,
 ) -> None:
-    """Write labels as a COCO file: an image a frame, an annotation where a label is, a category a label.
+    """Write labels as a COCO file: an image for each frame, a category for each label, and an annotation for each mask.
 
-    ``track_id`` and ``video_id`` tell which annotations are the same object; ``score`` is the model's
-    predicted IoU where there is one.
+    ``track_id`` and ``video_id`` link the annotations of one object; ``score`` is the predicted IoU, if there is
+    one.
 
     Parameters
     ----------
+    path : path
+    masks : Masks
     video : str
-        What frames' ``file_name`` begins with.
-    seen : callable
+        The start of each frame's ``file_name``.
+    frames : sequence of int, optional
+        By default all finished frames.
+    on_frame : callable
         Called with each frame before it is read.
 
     Raises
@@ -80,7 +84,7 @@ def write_coco(
         If labels cannot be read or the file cannot be written.
     """
     chosen = list(masks.frames if frames is None else frames)
-    annotations = list(_annotations(masks, chosen, seen))
+    annotations = list(_annotations(masks, chosen, on_frame))
     known = dict(masks.names) | {a["category_id"]: a.pop("_name") for a in annotations}
     height, width = masks.shape[1:]
     content = {
@@ -102,11 +106,11 @@ def write_coco(
 
 
 def _annotations(
-    masks: Masks, frames: Sequence[int], seen: Callable[[int], None]
+    masks: Masks, frames: Sequence[int], on_frame: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
     number = 0
     for frame in frames:
-        seen(frame)
+        on_frame(frame)
         labels = masks.frame(frame)
         for region in regions_of(masks, [frame]):
             if region.area:
@@ -125,7 +129,7 @@ def _text(counts: Sequence[int]) -> Iterator[str]:
         left = count - counts[place - 2] if place > 2 else count
         while True:
             bits, left = left & 31, left >> 5
-            # the top one of a group's five bits is its sign
+            # the highest of a group's five bits is the sign
             more = left != (-1 if bits & 16 else 0)
             yield chr((bits | 32 if more else bits) + 48)
             if not more:

@@ -20,13 +20,13 @@ from napari_samexp.measure.masks import Masks
 __all__ = ["davis_palette", "write_png_folder", "write_tiff"]
 
 MAX_PALETTE = 255
-Seen = Callable[[int], None]
+OnFrame = Callable[[int], None]
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:
-    """Return the colours of the numbers 0 to 255, (256, 3), that DAVIS took over from PASCAL VOC.
+    """Return the colours of the labels 0 to 255, (256, 3) uint8, which DAVIS took over from PASCAL VOC.
 
-    Each number's bits are dealt to red, green and blue in turn, the lowest to the colours' highest.
+    The bits of a label go to red, green and blue in turn, the lowest to the highest bits of the colours.
     """
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
@@ -42,14 +42,14 @@ def write_png_folder(
     masks: Masks,
     *,
     frames: Sequence[int] | None = None,
-    seen: Seen = lambda frame: None,
+    on_frame: OnFrame = lambda frame: None,
 ) -> None:
-    """Write each frame as ``00000.png``, whose palette numbers are the labels, as DAVIS keeps them.
+    """Write each frame as a PNG like ``00000.png`` whose palette indices are the labels, as in DAVIS.
 
     Raises
     ------
     StoreError
-        If the folder holds anything already, a label is above 255, or the disk refuses.
+        If the folder is not empty, a label is above 255, or the disk refuses.
     """
     target = absolute_path(Path(path))
     palette = davis_palette().ravel().tolist()
@@ -58,7 +58,7 @@ def write_png_folder(
         if any(target.iterdir()):
             raise StoreError(f"The folder {target} is not empty; choose another --out.")
         for frame in masks.frames if frames is None else frames:
-            seen(frame)
+            on_frame(frame)
             labels = masks.frame(frame)
             if labels.max() > MAX_PALETTE:
                 raise StoreError(
@@ -74,9 +74,9 @@ def write_tiff(
     masks: Masks,
     *,
     frames: Sequence[int] | None = None,
-    seen: Seen = lambda frame: None,
+    on_frame: OnFrame = lambda frame: None,
 ) -> None:
-    """Write labels as one TIFF with a page a frame, uint8 or uint16, frame by frame.
+    """Write labels as one TIFF with a page for each frame, uint8 or uint16, frame by frame.
 
     Raises
     ------
@@ -92,12 +92,12 @@ def write_tiff(
 
     def pages() -> Any:
         for frame in chosen:
-            seen(frame)
+            on_frame(frame)
             yield masks.frame(frame).astype(kind)
 
     with os_errors_as_store_errors("write the labels to", target), partial_file(target) as partial:
         big = math.prod(shape) * kind.itemsize > 2**31
-        # one series of pages with a shape: written page by page, each would become an image of its own
+        # one series with a shape: written separately, each page would be an image of its own
         with tifffile.TiffWriter(partial, bigtiff=big) as file:
             file.write(
                 pages(),

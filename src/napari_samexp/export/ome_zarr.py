@@ -1,4 +1,4 @@
-"""Labels as an OME-Zarr 0.5 label image (Moore et al., 2023): zarr 3, one frame a chunk."""
+"""Labels as an OME-Zarr 0.5 label image (Moore et al., 2023): zarr 3, one chunk for each frame."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def write_ome_zarr(
     *,
     fps: float | None = None,
     frames: Sequence[int] | None = None,
-    seen: Callable[[int], None] = lambda frame: None,
+    on_frame: Callable[[int], None] = lambda frame: None,
 ) -> None:
-    """Write labels as a group with one full-size level ``0`` (T, Y, X) and the labels' names and colours.
+    """Write labels as a group with one level ``0`` (T, Y, X) at full size, with the names and colours of labels.
 
     Parameters
     ----------
     fps : float, optional
-        Frames a second, for the scale of the time axis; without it, an axis of frame numbers.
+        Frames a second, for the scale of the time axis; without it, the axis counts frames.
     frames : sequence of int, optional
-        Which frames are filled; the others are empty, so that numbers stay those of the video.
+        Which frames are written; the others are empty, so that indices are those of the video.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def write_ome_zarr(
         raise StoreError(f"{target} exists; choose another --out.")
     building = partial_name(target)
     with os_errors_as_store_errors("write the labels to", target):
-        building.mkdir(parents=True)  # new, and so ours to remove
+        building.mkdir(parents=True)  # it is new, so it may be removed on failure
         try:
             group = zarr.open_group(building, mode="w-", zarr_format=3)
             group.attrs["ome"] = _metadata(target.name, masks, fps)
@@ -56,7 +56,7 @@ def write_ome_zarr(
                 fill_value=0, dimension_names=("t", "y", "x"),
             )  # fmt: skip
             for frame in masks.frames if frames is None else frames:
-                seen(frame)
+                on_frame(frame)
                 array[frame] = masks.frame(frame)
             building.rename(target)
         except BaseException:

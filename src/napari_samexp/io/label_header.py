@@ -225,10 +225,7 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
 
 
 def require_there(path: Path) -> None:
-    """Raise `FileNotFoundError` if a store was removed.
-
-    Otherwise zarr would create its folder again: on the local disk, if a network drive is gone.
-    """
+    """Raise `FileNotFoundError` if a store was removed: zarr would create its folder again, on the local disk."""
     if kind_at(path / "zarr.json") != "file":
         raise FileNotFoundError(errno.ENOENT, "its folder is no longer there")
 

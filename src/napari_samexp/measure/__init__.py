@@ -1,4 +1,4 @@
-"""Numbers about masks: agreement with a ground truth, areas and places, and the charts of both. No torch."""
+"""Measurements of masks: agreement with a ground truth, areas and positions. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many priors on many videos as a matrix: what each found, and how far they agree. No torch."""
+"""Many priors on many videos as a matrix: the scores of each, and how well they agree. No torch."""
 
 from __future__ import annotations
 
@@ -40,21 +40,20 @@ class Cell:
     video, store : str
         Absolute paths.
     skip : int
-        Frames at the store's beginning that do not count, and that the video does not have: the first one
-        was shown that often before.
+        Extra frames at the start of the store that do not count: repetitions of the video's first frame.
     frames : int
         Finished frames that count.
     presence, found, iou : float
-        Mean presence; the share of frames and labels in which the object was not lost; the mean predicted
-        IoU of those. NaN where there is none.
+        Mean presence; share of frames and labels in which the object was not lost; mean predicted IoU of
+        those. NaN if there are none.
     agreement : float
-        Mean over the other rows of the J of both masks, whatever their labels; NaN where there is none.
+        Mean J with the masks of the other rows, whatever their labels; NaN if there are none.
     jf : float
         J&F with the ground truth; NaN without one.
     best, worst : int or None
-        The store's frames of the highest and the lowest presence.
+        The frames of the store with the highest and the lowest presence.
     error : str
-        Why there is nothing, if so.
+        Why the cell has no results, if it has none.
     """
 
     row: str
@@ -81,9 +80,9 @@ class Comparison:
     ----------
     rows, columns : tuple of str
     cells : tuple of Cell
-        One a row and column, row by row.
+        One for each row and column, row by row.
     agreement : dict of str to list of list of float
-        For each column the J between the masks of any two rows.
+        For each column, the J between the masks of any two rows.
     """
 
     rows: tuple[str, ...]
@@ -92,11 +91,11 @@ class Comparison:
     agreement: dict[str, list[list[float]]]
 
     def cell(self, row: int, column: int) -> Cell:
-        """Return the cell at a place."""
+        """Return the cell of a row and a column."""
         return self.cells[row * len(self.columns) + column]
 
     def matrix(self, measure: str) -> Matrix:
-        """Return one of `MEASURES`, (R, C) float64; NaN where there is none."""
+        """Return one of `MEASURES` for all cells, (R, C) float64; NaN where there is none."""
         values = [getattr(cell, measure) for cell in self.cells]
         return np.array(values, np.float64).reshape(len(self.rows), len(self.columns))
 
@@ -106,12 +105,12 @@ class Comparison:
         return [name for name in MEASURES if np.isfinite(self.matrix(name)).any()]
 
     def write_csv(self, path: Path) -> None:
-        """Write a row a cell with all that it holds."""
+        """Write a CSV table with a row for each cell; `StoreError` if the disk refuses."""
         names = [field.name for field in fields(Cell)]
         write_csv(path, names, [[_empty_if_nan(getattr(c, name)) for name in names] for c in self.cells])
 
     def save(self, path: Path) -> None:
-        """Write the comparison as JSON, with paths relative to its folder where they lie below it."""
+        """Write the comparison as JSON, with relative paths inside its folder; `StoreError` if the disk refuses."""
         target = absolute_path(path)
         content = {
             "version": VERSION,
@@ -130,7 +129,7 @@ class Comparison:
         Raises
         ------
         StoreError
-            If it is missing, no ordinary file, damaged, too large or something else.
+            If the file is missing, not an ordinary file, damaged, too large or something else.
         """
         target = absolute_path(path)
         with os_errors_as_store_errors("read", target, f"give {_EXPECTED}"):
@@ -150,12 +149,13 @@ class Comparison:
 
 
 def measure_cell(cell: Cell, ground_truth: Path | None = None) -> Cell:
-    """Return a cell with what its store says; without a store, with the reason.
+    """Return a cell with the scores of its store; without a readable store, with the reason.
 
     Parameters
     ----------
+    cell : Cell
     ground_truth : Path, optional
-        True labels of the cell's video.
+        Ground truth labels of the cell's video.
     """
     try:
         with LabelStore.open(cell.store, mode="r") as store:
@@ -171,19 +171,31 @@ def measure_cell(cell: Cell, ground_truth: Path | None = None) -> Cell:
 
 
 def compare_column(
-    cells: Sequence[Cell], told: Callable[[int, int], None] = lambda done, total: None
+    cells: Sequence[Cell], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[Cell], list[list[float]]]:
     """Return the cells of one video with their agreement, and the J of any two of them.
 
-    J is taken in frames that both have finished and in which at least one has found something; every label
-    counts as the object, since two priors may call it differently.
+    J is measured in frames that both have finished and in which at least one has a mask. Every label counts as the
+    object, since two priors may number it differently.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    progress : callable, optional
+        Called with the number of frames done and in total.
+
+    Returns
+    -------
+    cells : list of Cell
+    table : list of list of float
+        J, with 1 on the diagonal and NaN where there is none.
     """
     count = len(cells)
     sums, numbers = np.zeros((count, count)), np.zeros((count, count))
     stores = [_opened(cell) for cell in cells]
     last = max((store.shape[0] - cell.skip for cell, store in zip(cells, stores) if store), default=0)
     for frame in range(last):
-        told(frame, last)
+        progress(frame, last)
         masks = [_mask(cell, store, frame) for cell, store in zip(cells, stores)]
         for one in range(count):
             for other in range(one):

@@ -1,4 +1,4 @@
-"""What a ``comparison.json`` may hold: checked from end to end before anything of it is used."""
+"""The format of a ``comparison.json``, checked completely before anything in it is used."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MEASURES = {
 
 
 def parse_comparison(data: bytes) -> dict[str, Any]:
-    """Return what a comparison's file says: rows, columns, cells row by row, and agreement.
+    """Return the content of a comparison's file: rows, columns, cells row by row, and agreement.
 
     Raises
     ------
     ValueError, RecursionError
-        If it is not JSON, or if anything in it is missing or has a wrong type; the message says what.
+        If it is not JSON, or anything in it is missing or has a wrong type; the message names it.
     """
     content: dict[str, Any] = json.loads(data, parse_constant=_no_constant)
     version = content.get("version") if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""Region similarity J and contour accuracy F, as the DAVIS benchmark defines them (Perazzi et al., 2016).
+"""Region similarity J and contour accuracy F of the DAVIS benchmark (Perazzi et al., 2016).
 
 Pont-Tuset et al. (2017) give the statistics over a sequence: mean, recall and decay.
 """
@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def jaccard(found: npt.NDArray[Any], ground_truth: npt.NDArray[Any]) -> float:
-    """Return J, the intersection over the union of two masks (H, W); 1 where both are empty."""
+    """Return J, the intersection over union of two masks (H, W); nonzero is the object, and two empty ones give 1."""
     one, other = found.astype(bool), ground_truth.astype(bool)
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 1.0
@@ -34,27 +34,26 @@ def jaccard(found: npt.NDArray[Any], ground_truth: npt.NDArray[Any]) -> float:
 def contour_accuracy(
     found: npt.NDArray[Any], ground_truth: npt.NDArray[Any], tolerance: float = TOLERANCE
 ) -> float:
-    """Return F, the harmonic mean of the precision and recall of a mask's outline.
+    """Return F, the harmonic mean of the precision and recall of a mask's contour.
 
-    A pixel of one outline counts as right if the other outline comes within a disc whose radius is the
-    tolerance, rounded up to whole pixels.
+    A contour pixel is correct if the other contour has a pixel within the tolerance, rounded up to whole pixels.
 
     Parameters
     ----------
-    found, truth : array, shape (H, W)
-        Everything but 0 is the object.
+    found, ground_truth : array, shape (H, W)
+        Nonzero is the object.
     tolerance : float
-        Share of the image's diagonal, or pixels from 1 on.
+        Fraction of the image's diagonal; from 1 on, pixels.
 
     Returns
     -------
     float
-        0 to 1; 1 where both are empty, 0 where one is.
+        0 to 1; 1 if both masks are empty, 0 if one is.
 
     Raises
     ------
     SettingsError
-        If the tolerance is no positive number.
+        If the tolerance is not a positive number.
     """
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise SettingsError(f"The tolerance is {tolerance!r}; give a positive share of the diagonal.")
@@ -69,10 +68,9 @@ def contour_accuracy(
 
 
 def outline(mask: npt.NDArray[Any]) -> Mask:
-    """Return a mask's outline, one pixel wide: where a pixel differs from the one below, right, or both.
+    """Return a mask's contour, (H, W) bool, one pixel wide: where a pixel differs from its right, lower or diagonal neighbour.
 
-    So it lies half a pixel towards the upper left, and the lower right corner is never on it (Martin et
-    al., 2004, whose definition the benchmark took).
+    It is shifted by half a pixel to the upper left, as in the benchmark, which follows Martin et al. (2004).
     """
     inside = mask.astype(bool)
     next_to = np.pad(inside, ((0, 1), (0, 1)), mode="edge")
@@ -82,25 +80,25 @@ def outline(mask: npt.NDArray[Any]) -> Mask:
 
 
 def _within(mask: Mask, radius: float) -> Mask:
-    """Return what lies within a disc of `radius` pixels around a mask that is not empty."""
+    """Return the pixels within `radius` of a mask that is not empty."""
     from scipy import ndimage
 
-    # the same as dilating with the disc, and as quick for a large one
+    # equal to dilation with a disc, and as fast for a large one
     distances: npt.NDArray[np.float64] = ndimage.distance_transform_edt(~mask)
     return distances <= radius
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a measure did over a sequence.
+    """A measure over a sequence.
 
     Parameters
     ----------
     mean : float
     recall : float
-        Share of the frames above one half.
+        Fraction of frames above 0.5.
     decay : float
-        Mean of the first quarter of the sequence less that of the last.
+        Mean of the first quarter of the sequence minus that of the last.
     """
 
     mean: float
@@ -109,14 +107,14 @@ class Statistics:
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """Return mean, recall and decay of a measure's values in the order of time; all NaN for none.
+    """Return mean, recall and decay of values in temporal order; NaN if there are none.
 
-    Neighbouring quarters share their border frame, as in the benchmark.
+    Adjacent quarters share a frame, as in the benchmark.
     """
     if not len(values):
         return Statistics(math.nan, math.nan, math.nan)
     series = np.asarray(values, np.float64)
-    # round half up, as the benchmark does, where numpy alone would take the even neighbour
+    # round half up as the benchmark does; numpy would round half to even
     ends = np.round(np.linspace(1, len(series), _QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = series[ends[0] : ends[1] + 1], series[ends[-2] : ends[-1] + 1]
     return Statistics(

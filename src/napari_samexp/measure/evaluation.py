@@ -31,8 +31,8 @@ class FrameScore:
     j, f : float
         0 to 1.
     there, found : bool
-        Whether the ground truth shows the object, and whether the model's presence score says so; where there is no
-        score, or a person painted the frame, whether the labels show it.
+        Whether the ground truth has the object, and whether the model's presence score predicts it; without a
+        score, or in a frame that a person painted, whether the labels have it.
     """
 
     frame: int
@@ -56,9 +56,9 @@ class LabelScore:
     ----------
     j, f : Statistics
     j_seen : float
-        Mean J of the frames in which the ground truth shows the object; NaN if there is none.
+        Mean J of the frames in which the ground truth has the object; NaN if there are none.
     presence : float
-        Share of the frames in which `found` is right.
+        Fraction of frames in which `found` is correct.
     frames : int
     """
 
@@ -86,7 +86,7 @@ class Evaluation:
         By frame, then by label.
     names : dict of int to str
     left_out : int
-        Frames that had no labels (a run had not finished them) and do not count.
+        Frames without labels, which a run has not finished; they do not count.
     """
 
     frames: tuple[FrameScore, ...]
@@ -94,7 +94,7 @@ class Evaluation:
     left_out: int = 0
 
     def of_label(self, label: int) -> list[FrameScore]:
-        """Return a label's frames in the order of time."""
+        """Return the scores of a label in temporal order."""
         return [score for score in self.frames if score.label == label]
 
     @property
@@ -108,15 +108,15 @@ class Evaluation:
         return float(np.mean([label.jf for label in self.labels]))
 
     def write_frames_csv(self, path: Path) -> None:
-        """Write a row a frame and label: frame, label, name, j, f, jf, there, found."""
+        """Write a CSV row for each frame and label: frame, label, name, j, f, jf, there, found."""
         rows = [
-            (s.frame, s.label, self.names[s.label], s.j, s.f, s.jf, _word(s.there), _word(s.found))
+            (s.frame, s.label, self.names[s.label], s.j, s.f, s.jf, _lower(s.there), _lower(s.found))
             for s in self.frames
         ]
         write_csv(path, ("frame", "label", "name", "j", "f", "jf", "there", "found"), rows)
 
     def write_labels_csv(self, path: Path) -> None:
-        """Write a row a label: its means, recalls, decays, J where seen, presence and frames."""
+        """Write a CSV row for each label: means, recalls, decays, J where seen, presence and frames."""
         parts = [f"{measure}_{field.name}" for measure in ("j", "f") for field in fields(Statistics)]
         head = ("label", "name", "jf", *parts, "j_seen", "presence", "frames")
         rows = [
@@ -142,31 +142,31 @@ def evaluate_masks(
 
     Parameters
     ----------
-    found, truth : Masks
-        Of one size.
+    found, ground_truth : Masks
+        Of the same shape.
     pairs : mapping of int to int, optional
-        Which label of the ground truth belongs to each label. By default the same numbers; or where each side
-        has one label only, those two.
+        The label of the ground truth for each label. By default equal numbers, or if each side has only
+        one label, those two.
     frames : sequence of int, optional
-        By default all for which `found` has labels. DAVIS leaves out the first and the last, of which
-        the first was given to the method; a prior from another image is given none.
+        By default all for which `found` has labels. DAVIS leaves out the last frame and the first, which the
+        method was given; a prior from another image is given none.
     tolerance : float
-        Of `contour_accuracy`.
+        See `contour_accuracy`.
     void : int, optional
-        Where the ground truth has this number, pixels do not count.
+        Label of the ground truth whose pixels do not count.
 
     Raises
     ------
     StoreError
-        If sizes differ, or no label of one is in the other.
+        If shapes differ, or the two have no label in common.
     """
-    asked = list(range(found.shape[0])) if frames is None else list(frames)
+    requested = list(range(found.shape[0])) if frames is None else list(frames)
     known = set(found.frames)
-    chosen = [frame for frame in asked if frame in known]
+    chosen = [frame for frame in requested if frame in known]
     paired = _pairs(found, ground_truth, pairs, chosen, void)
     scores = tuple(score_frames(found, ground_truth, paired, chosen, tolerance, void))
     names = {label: found.names.get(label, f"object {label}") for label in paired}
-    return Evaluation(scores, names, len(asked) - len(chosen))
+    return Evaluation(scores, names, len(requested) - len(chosen))
 
 
 def score_frames(
@@ -185,7 +185,7 @@ def score_frames(
     edited = found.edited()
     for frame in frames:
         ours, theirs = found.frame(frame), ground_truth.frame(frame)
-        said = {} if frame in edited else (found.scores or {}).get(frame, {})
+        scores = {} if frame in edited else (found.scores or {}).get(frame, {})
         counts = np.ones(theirs.shape, np.bool_) if void is None else theirs != void
         for label, other in pairs.items():
             mask, right = (ours == label) & counts, (theirs == other) & counts
@@ -195,7 +195,7 @@ def score_frames(
                 jaccard(mask, right),
                 contour_accuracy(mask, right, tolerance),
                 bool(right.any()),
-                _is_found(said.get(label), mask),
+                _is_found(scores.get(label), mask),
             )
 
 
@@ -221,9 +221,9 @@ def _pairs(
     common = sorted(ours & theirs)
     if not common:
         raise StoreError(
-            f"The labels are {_listed(ours)} and those of the ground truth {_listed(theirs)}; say which belong together."
+            f"The labels are {_listed(ours)} and those of the ground truth {_listed(theirs)}; say which label belongs to which."
         )
-    # without names, an object of the ground truth that was never found is missed, and not unknown
+    # without names, an object of the ground truth that was never found counts as missed
     return {label: label for label in (common if found.names else sorted(theirs))}
 
 
@@ -233,7 +233,7 @@ def _seen(masks: Masks, frames: Sequence[int]) -> set[int]:
         seen |= set(np.unique(masks.frame(frame)).tolist())
         if len(seen) > MAX_GUESSED:
             raise StoreError(
-                f"The labels have more than {MAX_GUESSED} numbers, so they are no objects' labels."
+                f"The labels have more than {MAX_GUESSED} values, so they are not labels of objects."
             )
     return {int(label) for label in seen} - {0}
 
@@ -260,5 +260,5 @@ def _summary(label: int, name: str, scores: Sequence[FrameScore]) -> LabelScore:
     )
 
 
-def _word(value: bool) -> str:
+def _lower(value: bool) -> str:
     return str(value).lower()

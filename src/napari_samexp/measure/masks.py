@@ -1,4 +1,4 @@
-"""Labels of any origin, read frame by frame: label stores, TIFF stacks, DAVIS folders, zarr and arrays."""
+"""Labels of any origin, read frame by frame: label stores, TIFF stacks, DAVIS folders, zarr and other arrays."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ Labels = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Masks:
-    """Labels (T, Y, X) that are read when asked for.
+    """Labels (T, Y, X), read frame by frame on request.
 
     Parameters
     ----------
     shape : (int, int, int)
+        (T, Y, X).
     read : callable
-        From a frame's index to its labels, (Y, X) integers.
+        From the index of a frame to its labels, (Y, X) integers.
     names : dict of int to str
-        The labels that are known without looking, and what they are called.
+        The labels that are known without reading, and their names.
     scores : mapping of int to dict of int to ObjectScore, or None
-        What the model said of each finished frame; None where labels have no scores.
+        The model's scores of each finished frame, by label; None if there are no scores.
     edited : callable
-        Returns the frames that a person painted, whose labels are not what the model found. It reads a file that
-        nothing else here depends on.
+        Returns the frames that a person painted, whose labels are not the model's. A function, since it
+        reads a file that is needed for nothing else.
     """
 
     shape: tuple[int, int, int]
@@ -76,14 +77,13 @@ def open_masks(path: str | os.PathLike[str]) -> Iterator[Masks]:
     Parameters
     ----------
     path : path
-        What a tracking run wrote; a TIFF with one page a frame; a folder of PNG files, whose palette
-        numbers (DAVIS) or gray values are the labels; a zarr array (T, Y, X); or one image, which is a
-        single frame.
+        A label store; a TIFF with one page for each frame; a folder of PNG files whose palette indices (DAVIS)
+        or gray values are the labels; a zarr array (T, Y, X); or one image, for a single frame.
 
     Raises
     ------
     StoreError
-        If it is none of them, or damaged.
+        If it is none of these, or damaged.
     """
     found = existing_path(path, StoreError, _EXPECTED)
     if found.is_dir() and not (found / "zarr.json").exists() and not (found / ".zarray").exists():
@@ -103,12 +103,12 @@ def store_masks(store: LabelStore) -> Masks:
 
 
 def array_masks(array: Any, name: str = "an array") -> Masks:
-    """Return the labels in an array (T, Y, X), or (Y, X) for one frame, of anything that numpy can index.
+    """Return the labels in an array-like (T, Y, X), or (Y, X) for one frame.
 
     Raises
     ------
     StoreError
-        If it has another number of axes, or no whole numbers.
+        If it has another number of axes, or another dtype than integers or bool.
     """
     if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
         raise StoreError(
@@ -139,7 +139,7 @@ def array_masks(array: Any, name: str = "an array") -> Masks:
 def _opened_zarr(path: Path) -> Iterator[Masks]:
     import zarr
 
-    # another program's array may be of links, as in an archive of data; a store's journal tells it from those
+    # files of another program's array may be links, as in data archives; those of a store may not
     if kind_at(path / "zarr.json") == "file" or os.path.lexists(path / "scores.jsonl"):
         try:
             with LabelStore.open(path, mode="r") as store:
@@ -154,7 +154,7 @@ def _opened_zarr(path: Path) -> Iterator[Masks]:
         node = zarr.open(files, mode="r")
         array: Any = node if isinstance(node, zarr.Array) else node["0"]  # the full size of an OME-Zarr
         files.chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    except Exception as error:  # zarr raises what it likes
+    except Exception as error:  # zarr raises many kinds
         raise StoreError(f"{path} is no zarr array that can be read; give {_EXPECTED}.") from error
     yield array_masks(array, str(path))
 
@@ -191,7 +191,7 @@ def _reader(files: Sequence[Path]) -> Callable[[int], Labels]:
 
 
 def _image(path: Path) -> npt.NDArray[Any]:
-    """Return the labels in an image: its palette's numbers, or its gray values."""
+    """Return the labels in an image: its palette indices, or its gray values."""
     try:
         with opened_image(path) as image:
             if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):

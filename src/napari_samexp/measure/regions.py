@@ -1,4 +1,4 @@
-"""Where each label is and how large: a table of a row a frame and label, and the paths of its centroids."""
+"""Position and area of each label in each frame: as a table, and as tracks of the centroids."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Region:
     Parameters
     ----------
     area : int
-        In pixels; 0 where the label is nowhere, and place and box are None then.
+        In pixels; if 0, the label is not in the frame, and centroid and box are None.
     x, y : float or None
-        The centroid, in pixels from the centre of the first one.
+        The centroid in pixels; (0, 0) is the centre of the top left pixel.
     left, top, width, height : int or None
-        The smallest box around the label; its first column, first row, and how many of both.
+        The bounding box in pixels.
     presence, iou : float or None
-        What the model said; None where labels have no scores.
+        The model's scores; None if there are none.
     """
 
     frame: int
@@ -51,7 +51,7 @@ class Region:
 def regions_of(masks: Masks, frames: Iterable[int] | None = None) -> Iterator[Region]:
     """Yield a region for each label of each frame, one frame in memory at a time.
 
-    Labels without names are known once they are seen, and have rows from there on.
+    Labels without names have regions from the first frame on in which they appear.
     """
     names = dict(masks.names)
     for frame in masks.frames if frames is None else frames:
@@ -64,14 +64,14 @@ def regions_of(masks: Masks, frames: Iterable[int] | None = None) -> Iterator[Re
 
 
 def track_points(regions: Iterable[Region]) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the centroids as napari's Tracks layer takes them.
+    """Return the centroids in the form of napari's Tracks layer.
 
     Returns
     -------
     data : array, shape (N, 4)
-        label, frame, y, x; by label, then by frame. Frames without the label have no row.
+        label, frame, y, x; sorted by label, then frame. Frames without the label have no row.
     features : dict of str to array, shape (N,)
-        area, presence and iou of each row; NaN where there is none.
+        area, presence and iou of each row; NaN if there is none.
     """
     rows = sorted((r for r in regions if r.area), key=lambda region: (region.label, region.frame))
     data = np.array([(r.label, r.frame, r.y, r.x) for r in rows], np.float64).reshape(-1, 4)
@@ -80,18 +80,18 @@ def track_points(regions: Iterable[Region]) -> tuple[FloatArray, dict[str, Float
 
 
 def label_features(regions: Iterable[Region]) -> dict[str, list[Any]]:
-    """Return a column a fact and an entry a label, as the features of napari's Labels layer.
+    """Return a table with one row for each label, as features of napari's Labels layer.
 
-    ``index`` is the label; the others are its name, in how many frames it was found, and its mean area,
-    presence and IoU (area and IoU over the frames in which it was found).
+    ``index`` is the label; the other columns are its name, the number of frames in which it was found, and its mean
+    area, presence and IoU (area and IoU over the frames in which it was found).
     """
-    of_label: dict[int, list[Region]] = {}
+    by_label: dict[int, list[Region]] = {}
     for region in regions:
-        of_label.setdefault(region.label, []).append(region)
+        by_label.setdefault(region.label, []).append(region)
     out: dict[str, list[Any]] = {
         "index": [], "name": [], "frames found": [], "mean area": [], "mean presence": [], "mean IoU": []
     }  # fmt: skip
-    for label, rows in sorted(of_label.items()):
+    for label, rows in sorted(by_label.items()):
         found = [row for row in rows if row.area]
         out["index"].append(label)
         out["name"].append(rows[0].name)
@@ -103,23 +103,23 @@ def label_features(regions: Iterable[Region]) -> dict[str, list[Any]]:
 
 
 def write_regions_csv(path: Path, regions: Iterable[Region]) -> None:
-    """Write a row a region; `StoreError` if the disk refuses."""
+    """Write a CSV row for each region; `StoreError` if the disk refuses."""
     write_csv(path, [field.name for field in fields(Region)], [astuple(region) for region in regions])
 
 
 def _region(masks: Masks, frame: int, label: int, name: str, mask: npt.NDArray[np.bool_]) -> Region:
     score = (masks.scores or {}).get(frame, {}).get(label)
-    said: dict[str, Any] = {} if score is None else {"presence": score.presence, "iou": score.iou}
+    scores: dict[str, Any] = {} if score is None else {"presence": score.presence, "iou": score.iou}
     columns, rows = (mask.sum(axis=axis) for axis in (0, 1))
     area = int(rows.sum())
     if not area:
-        return Region(frame, label, name, 0, **said)
+        return Region(frame, label, name, 0, **scores)
     (left, right), (top, bottom) = _ends(columns), _ends(rows)
     return Region(
         frame, label, name, area,
         x=float(np.arange(len(columns)) @ columns) / area,
         y=float(np.arange(len(rows)) @ rows) / area,
-        left=left, top=top, width=right - left + 1, height=bottom - top + 1, **said,
+        left=left, top=top, width=right - left + 1, height=bottom - top + 1, **scores,
     )  # fmt: skip
 
 

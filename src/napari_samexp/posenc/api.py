@@ -1,4 +1,4 @@
-"""From a model's name or file to a map of its position encodings."""
+"""Position encoding maps from the name of a model or its weights file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def position_encoding(
     dtype: str = "float32",
     progress: Progress | None = None,
 ) -> PosencMap:
-    """Return the map of a model's position encoding, reading nothing but its tables.
+    """Return the map of a model's position encoding; only the tables are read from its file.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ def position_encoding(
     window_tile : bool
         Whether SAM 2's tiled window table is added to the background.
     dtype : str
-        The type that the model computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``; with
-        ``"-error"`` after it, what its rounding changes.
+        The dtype of the computation: ``"float32"``, ``"bfloat16"`` or ``"float16"``; with ``"-error"`` appended,
+        the map is the rounding error of that dtype.
     progress : callable, optional
-        Called with the bytes on disk and in all while downloading.
+        Called while downloading, with the bytes so far and in total.
 
     Raises
     ------
     CheckpointError
-        If the weights cannot be had, or have no such part.
+        If the weights cannot be loaded, or have no such encoding.
     SettingsError
-        If the grid or the type cannot be used.
+        If the grid or the dtype cannot be used.
     """
     tables = read_tables(model, progress=progress)
     return map_of(tables, part, grid_hw, window_tile=window_tile, dtype=dtype)
@@ -60,7 +60,7 @@ def map_of(
     window_tile: bool = True,
     dtype: str = "float32",
 ) -> PosencMap:
-    """Return a map from tables that have been read; see `position_encoding`."""
+    """Return a map from tables already read; see `position_encoding`."""
     about = tables.part(part)
     values = tables.values(part, grid_hw, window_tile=window_tile, dtype=dtype)
     grid = about.require_grid(grid_hw)

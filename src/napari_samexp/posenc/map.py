@@ -1,4 +1,4 @@
-"""A position encoding as something to look at: values, norm, similarity, frequencies. Needs numpy only."""
+"""A position encoding as a map: values, norm, similarity, frequencies, and files of it. numpy only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from napari_samexp.sam.encoding_spec import Kind
 __all__ = ["FORMATS", "PosencMap", "frequency_order", "require_format"]
 
 FORMATS = (".npy", ".tif", ".tiff", ".png")
-PERCENT = (1.0, 99.0)  # of the values, from dark to bright; a few loud tokens would leave the rest one colour
-_SAMPLE = 2**16  # values that percentiles of a large map are taken from
+PERCENT = (1.0, 99.0)  # of the values, from dark to bright; outliers would leave the rest one colour
+_SAMPLE = 2**16  # values of a large map from which percentiles are estimated
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,17 +34,18 @@ class PosencMap:
     ----------
     values : array, shape (C, h, w), float32
     model : str
+        The name of the model, or of the weights file.
     part : str
         Such as ``"absolute"``; see `EncodingSpec`.
     grid_hw : (int, int)
-        The grid of tokens that it was computed for. The map itself has as many places, but for relative
-        positions, which have 2 h - 1 by 2 w - 1.
+        The grid of tokens for which it was computed. The map has this size, except for relative positions,
+        where it is 2 h - 1 by 2 w - 1.
     window_tile : bool
-        Whether SAM 2's tiled window table is in it.
+        Whether SAM 2's tiled window table is included.
     dtype : str
-        The type that it was computed in, and with ``"-error"``, that it is what rounding does.
+        The dtype of the computation; with ``"-error"``, the map is the rounding error of that dtype.
     kind : "tokens", "offsets" or "frames"
-        What a place is: a token, a key seen from its query, or a time.
+        What a position of the map is: a token, the offset of a key from its query, or a distance in time.
     weights : str
         The file's name.
 
@@ -83,33 +84,33 @@ class PosencMap:
 
     @property
     def title(self) -> str:
-        """Model, part, grid and type in a few words."""
+        """Model, encoding, grid and dtype in a few words."""
         height, width = self.grid_hw
         tile = "" if self.window_tile else ", no window tile"
         return f"{self.model} · {self.part}{tile} · {height} × {width} · {self.dtype}"
 
     def channel(self, index: int) -> Floats:
-        """Return one channel, (h, w); `SettingsError` if there is none of that number."""
+        """Return one channel, (h, w) float32; `SettingsError` if there is no such channel."""
         if not 0 <= index < self.channels:
             raise SettingsError(f"There is no channel {index}; the map has {self.channels}, from 0.")
         values: Floats = self.values[index]
         return values
 
     def norm(self) -> Floats:
-        """Return the L2 norm of every token, (h, w)."""
+        """Return the L2 norm of every token, (h, w) float32."""
         return self._norm
 
     @cached_property
     def _norm(self) -> Floats:
         squares = np.zeros(self.hw, np.float32)
-        for channel in self.values:  # a channel at a time stays in the processor's cache
+        for channel in self.values:  # channel by channel, which stays in the CPU cache
             squares += channel * channel
         return np.sqrt(squares)
 
     def similarity(self, y: int, x: int) -> Floats:
-        """Return the cosine similarity of every token to the one at (y, x), (h, w), from -1 to 1.
+        """Return the cosine similarity of every token to the one at (y, x), (h, w) float32 from -1 to 1.
 
-        Where a norm is 0 the similarity is 0.
+        The similarity is 0 where a norm is 0.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class PosencMap:
         height, width = self.hw
         if not (0 <= y < height and 0 <= x < width):
             raise SettingsError(f"There is no place ({y}, {x}) in a map of {height} x {width}.")
-        # not the faster @: its threads would wait for each other whenever the machine has other work
+        # not @, which is faster alone: its threads wait for each other when the machine is busy
         products = np.einsum("c,cn->n", self.values[:, y, x], self.values.reshape(self.channels, -1))
         sizes = self.norm() * self.norm()[y, x]
         out = np.zeros(self.hw, np.float32)
@@ -127,14 +128,14 @@ class PosencMap:
         return np.clip(out, -1, 1, out=out)
 
     def limits(self, channel: int | None = None) -> tuple[float, float]:
-        """Return the values for dark and bright: the 1st and 99th percentile of all channels or of one.
+        """Return the values for dark and bright: the 1st and 99th percentile of all channels, or of one.
 
-        Those of a large map are estimated from every n-th value. They always differ.
+        For a large map they are estimated from every n-th value. They are never equal.
         """
         return self._limits if channel is None else _percentiles(self.channel(channel))
 
     def norm_limits(self) -> tuple[float, float]:
-        """Return the values of the norm for dark and bright, as `limits` does for the channels."""
+        """Return the values for dark and bright of the norm, like `limits`."""
         return _percentiles(self.norm())
 
     @cached_property
@@ -142,16 +143,15 @@ class PosencMap:
         return _percentiles(self.values)
 
     def spectrum(self, channel: int) -> Floats:
-        """Return the 2-D Fourier magnitude of a channel without its mean, (h, w), frequency 0 in the middle."""
+        """Return the 2-D Fourier magnitude of a channel minus its mean, (h, w) float32, with frequency 0 in the middle."""
         values = self.channel(channel)
         transform = np.fft.fft2(values - values.mean())
         return np.abs(np.fft.fftshift(transform)).astype(np.float32)
 
     def frequencies(self) -> Floats:
-        """Return each channel's dominant frequency, (C,): that of its strongest Fourier component.
+        """Return the frequency of each channel's strongest Fourier component, (C,) float32.
 
-        The unit is cycles across the map, over height and width together: (fy² + fx²)^½. A channel that is
-        the same everywhere has 0.
+        In cycles across the map, (fy² + fx²)^½; 0 for a constant channel.
         """
         height, width = self.hw
         fy = np.fft.fftfreq(height, 1 / height)[:, None]
@@ -162,12 +162,12 @@ class PosencMap:
             size = np.abs(np.fft.rfft2(values - values.mean())).ravel()
             size[0] = 0
             strongest = int(size.argmax())
-            quiet = size[strongest] <= 1e-6 * values.size * np.abs(values).max()  # nothing but rounding
+            quiet = size[strongest] <= 1e-6 * values.size * np.abs(values).max()  # only rounding
             out[index] = 0 if quiet else radius[strongest]
         return out
 
     def place(self, y: int, x: int) -> str:
-        """Return what people call a place of the map."""
+        """Return a name for a position of the map."""
         if self.kind == "offsets":
             down, right = y - self.hw[0] // 2, x - self.hw[1] // 2
             return f"key at ({down:+d}, {right:+d})"
@@ -184,26 +184,28 @@ class PosencMap:
         channels: Sequence[int] | None = None,
         per_channel: bool = False,
     ) -> None:
-        """Write the map: .npy (the array), .tif (an ImageJ stack with metadata), or .png (a contact sheet).
+        """Write the map as .npy (the array), .tif (an ImageJ stack with metadata) or .png (a contact sheet).
 
         Parameters
         ----------
+        path : path
+            Its suffix selects the format.
         channels : sequence of int, optional
-            Which channels, in which order; by default all, and 24 evenly spaced ones on a contact sheet.
+            Which channels, in which order; by default all, or 24 evenly spaced ones on a contact sheet.
         per_channel : bool
-            Whether each channel of a contact sheet has contrast of its own.
+            Whether each channel of a contact sheet has its own contrast.
 
         Raises
         ------
         SettingsError
-            If the ending is another, or a channel does not exist.
+            If the suffix is another one, or a channel does not exist.
         StoreError
-            If the file cannot be written; an older one is kept then.
+            If the file cannot be written; an existing one is then unchanged.
         """
         target = absolute_path(path)
         ending = require_format(target)
         if ending == ".png":
-            from napari_samexp.posenc.sheet import save_sheet  # and Pillow, which few need
+            from napari_samexp.posenc.sheet import save_sheet  # imports Pillow
 
             save_sheet(target, [self], channels=channels, per_channel=per_channel)
             return
@@ -218,7 +220,7 @@ class PosencMap:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the map is, for files."""
+        """What the map is, as JSON values for metadata."""
         return {
             "model": self.model,
             "weights": self.weights,
@@ -247,19 +249,19 @@ class PosencMap:
 
 
 def frequency_order(frequencies: Floats) -> float:
-    """Return how far channels are ordered by frequency: Spearman's rank correlation with their index.
+    """Return Spearman's rank correlation between the frequencies of channels and their index.
 
-    1 is rising from the first channel to the last, -1 falling, 0 no order.
+    1 if they rise from the first channel to the last, -1 if they fall, 0 if there is no order.
     """
     _, places, counts = np.unique(frequencies, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # equal ones share their mean rank
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # equal values share their mean rank
     if len(counts) < 2:
         return 0.0
     return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
 
 
 def require_format(path: Path) -> str:
-    """Return a path's ending in lower case; `SettingsError` if maps are not written as such."""
+    """Return the suffix of a path in lower case; `SettingsError` if it is not one of `FORMATS`."""
     ending = path.suffix.lower()
     if ending not in FORMATS:
         raise SettingsError(
@@ -271,11 +273,11 @@ def require_format(path: Path) -> str:
 def _percentiles(values: Floats) -> tuple[float, float]:
     flat = values.ravel()
     step = -(-flat.size // _SAMPLE)
-    # an odd step meets all columns of grids whose sides are powers of two
+    # an odd step visits all columns of grids whose sides are powers of two
     low, high = np.percentile(flat[:: step | 1], PERCENT)
     if high <= low:
         low, high = float(flat.min()), float(flat.max())
-    least = 1e-5 * max(abs(low), abs(high), 1e-6)  # below that, colours would show nothing but rounding
+    least = 1e-5 * max(abs(low), abs(high), 1e-6)  # below that, colours would show only rounding
     if high - low < least:
         low, high = low - 500 * least, high + 500 * least
     return float(low), float(high)

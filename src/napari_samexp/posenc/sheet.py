@@ -38,7 +38,7 @@ _VIRIDIS = np.array(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """One small image: a caption, (h, w) values, and the values for dark and bright."""
+    """One small image: its caption, its values (h, w), and the values for dark and bright."""
 
     caption: str
     values: npt.NDArray[np.float32]
@@ -47,14 +47,14 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetRow:
-    """A title and the images below it, which may take several lines."""
+    """A title and the tiles below it, which may take several lines."""
 
     title: str
     tiles: tuple[Tile, ...]
 
 
 def viridis(values: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt.NDArray[np.uint8]:
-    """Return values as colours, (..., 3): dark blue at the lower limit, yellow at the upper."""
+    """Return values as colours, (..., 3) uint8: dark blue at the lower limit, yellow at the upper."""
     low, high = limits
     place = np.clip((np.asarray(values, np.float32) - low) / (high - low), 0, 1) * (len(_VIRIDIS) - 1)
     points = np.arange(len(_VIRIDIS))
@@ -70,19 +70,23 @@ def save_sheet(
     channels: Sequence[int] | None = None,
     per_channel: bool = False,
 ) -> None:
-    """Write a PNG with some channels of each map, the norm first, and a scale of colours to each.
+    """Write a PNG with the norm and some channels of each map.
 
     Parameters
     ----------
+    path : path
+    maps : sequence of PosencMap
     channels : sequence of int, optional
-        By default 24 evenly spaced ones of each map, from its first to its last.
+        By default 24 evenly spaced ones of each map, with its first and last.
+    per_channel : bool
+        Whether each channel has its own contrast.
 
     Raises
     ------
     SettingsError
         If there is no map, or a channel does not exist.
     StoreError
-        If the file cannot be written; an older one is kept then.
+        If the file cannot be written; an existing one is then unchanged.
     """
     if not maps:
         raise SettingsError("There is no map to draw; give at least one.")
@@ -95,7 +99,7 @@ def save_sheet(
 
 
 def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
-    """Return a page with all rows, each tile enlarged by a whole factor so that tokens stay square."""
+    """Return a page with all rows; each tile is enlarged by a whole factor, so that tokens stay square."""
     sizes = [_tile_size(row) for row in rows]
     widths = [COLUMNS * (width + GAP) + GAP for _, width in sizes]
     heights = [TITLE + _lines(row) * (height + CAPTION + GAP) for row, (height, _) in zip(rows, sizes)]
@@ -126,12 +130,12 @@ def _lines(row: SheetRow) -> int:
 def _tile_size(row: SheetRow) -> tuple[int, int]:
     height, width = row.tiles[0].values.shape
     factor = max(1, TILE // max(height, width))
-    return height * factor, max(width * factor, 80)  # a caption needs its room
+    return height * factor, max(width * factor, 80)  # room for the caption
 
 
 def _draw_row(page: Image.Image, row: SheetRow, top: int, size: tuple[int, int]) -> None:
     draw = ImageDraw.Draw(page)
-    title = row.title.replace("×", "x")  # which the font lacks
+    title = row.title.replace("×", "x")  # the font lacks it
     draw.text((GAP, top + 8), title, INK, ImageFont.load_default(14))
     height, width = size
     for place, tile in enumerate(row.tiles):

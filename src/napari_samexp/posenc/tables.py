@@ -1,4 +1,4 @@
-"""Position encodings of a weights file, of which nothing but the tables is read."""
+"""The position encodings of a weights file, of which only the tables are read."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from napari_samexp.sam.weights.loading import CONFIG_KEY
 __all__ = ["PositionTables", "read_tables"]
 
 HW = tuple[int, int]
-_ERROR = "-error"  # of a type: what its rounding does
+_ERROR = "-error"  # suffix of a dtype: its rounding error
 _NO_VARIANT_SIZE = 1024  # pixels a side, of all official models
 
 _TABLE = "image_encoder.pos_embed"
 _BACKGROUND = "image_encoder.trunk.pos_embed"
 _WINDOW = "image_encoder.trunk.pos_embed_window"
 _TIMES = "maskmem_tpos_enc"
-_QUERY = "memory_attention.layers.0.self_attn.q_proj.weight"  # whose shape says how many channels are turned
+_QUERY = "memory_attention.layers.0.self_attn.q_proj.weight"  # its shape gives the number of rotated channels
 _RELATIVE = re.compile(r"image_encoder\.blocks\.([0-9]{1,3})\.attn\.rel_pos_[hw]")
 
 
 @dataclass(frozen=True, eq=False)
 class PositionTables:
-    """The learned tables of a weights file, and the maps that they make.
+    """The learned tables of a weights file, and the maps computed from them.
 
     Parameters
     ----------
     name : str
-        The model's, or the file's where its sizes are those of no model that is known.
+        The model's name, or the file's if its sizes are those of no known model.
     family, weights : str
-        Such as ``"SAM 2.1"`` (empty where unknown), and the file's name.
+        Such as ``"SAM 2.1"`` (empty if unknown), and the name of the file.
     tables : mapping of str to Tensor
-        By Meta's keys, copied out of the file.
+        By Meta's keys; copies, so that the file can be closed.
     parts : tuple of EncodingSpec
-        The encodings that there are.
+        The encodings of the model.
     """
 
     name: str
@@ -68,7 +68,7 @@ class PositionTables:
     parts: tuple[EncodingSpec, ...]
 
     def part(self, name: str) -> EncodingSpec:
-        """Return a part by its name; `CheckpointError` if this model has none of that name."""
+        """Return an encoding by its name; `CheckpointError` if the model has no such one."""
         return require_part(self.parts, name, self.name)
 
     @torch.inference_mode()
@@ -85,14 +85,14 @@ class PositionTables:
         Parameters
         ----------
         part : str
-            The name of one of `parts`.
+            The name of an encoding in `parts`.
         grid_hw : (int, int), optional
             Height and width in tokens; by default the model's own.
         window_tile : bool
             Whether SAM 2's tiled window table is added.
         dtype : str
-            The type that the model computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``; with
-            ``"-error"`` after it, the difference from float32.
+            The dtype of the computation: ``"float32"``, ``"bfloat16"`` or ``"float16"``; with ``"-error"``
+            appended, its difference from float32.
 
         Returns
         -------
@@ -102,14 +102,14 @@ class PositionTables:
         Raises
         ------
         CheckpointError
-            If the model has no such part.
+            If the model has no such encoding.
         SettingsError
-            If the grid or the type cannot be used.
+            If the grid or the dtype cannot be used.
         """
         about = self.part(part)
         grid = about.require_grid(grid_hw)
         if dtype not in MAP_DTYPES:
-            raise SettingsError(f"The number type {dtype!r} is unknown; choose {', '.join(MAP_DTYPES)}.")
+            raise SettingsError(f"The dtype {dtype!r} is unknown; choose {', '.join(MAP_DTYPES)}.")
         kind = getattr(torch, dtype.removesuffix(_ERROR))
         computed = self._compute(about, grid, window_tile, kind).float()
         if dtype.endswith(_ERROR):
@@ -122,7 +122,9 @@ class PositionTables:
         if name == "relative":
             block = f"image_encoder.blocks.{which}.attn.rel_pos"
             rows, columns = self._table(f"{block}_h", kind), self._table(f"{block}_w", kind)
-            return relative_map(rows.float(), columns.float(), grid)  # the sum is ours, so it is not rounded
+            return relative_map(
+                rows.float(), columns.float(), grid
+            )  # the model never computes this sum, so it is not rounded
         if name == "rotary":
             return rotary_map(part.channels, grid, kind, part.spread_hw)
         if name == "perceiver":
@@ -144,23 +146,23 @@ class PositionTables:
 def read_tables(name_or_path: str | Path, *, progress: Progress | None = None) -> PositionTables:
     """Return the position encodings of a model by name or of a weights file.
 
-    The file is mapped, and only the tables are copied out of it: 21 MB of the largest SAM 1's 2.4 GB.
+    The file is memory-mapped and only the tables are copied: 21 MB of the 2.4 GB of the largest SAM 1 model.
 
     Parameters
     ----------
     name_or_path : str or Path
         As `load_model` takes it; an official model is downloaded once.
     progress : callable, optional
-        Called with the bytes on disk and in all while downloading.
+        Called while downloading, with the bytes so far and in total.
 
     Raises
     ------
     CheckpointError
-        If the weights cannot be had, or hold no position encodings of SAM 1, 2 or 2.1.
+        If the weights cannot be loaded, or have no position encodings of SAM 1, 2 or 2.1.
     """
     file = read_state(fetch(name_or_path, progress=progress))
     variant = _variant(file)
-    # clones: what is mapped would keep the whole file open
+    # clones: views would keep the whole file mapped
     tables = {key: t.clone() for key, t in file.state.items() if _is_table(key)}
     require_finite(tables, source=file.path)
     for key, table in tables.items():
@@ -180,7 +182,7 @@ def _is_table(key: str) -> bool:
 
 
 def _require_shape(key: str, table: Tensor, path: Path) -> None:
-    """Refuse tables that would fail deep inside a resize."""
+    """Raise `CheckpointError` for tables that would fail deep inside a resize."""
     dims = 2 if _RELATIVE.fullmatch(key) else 4
     odd = dims == 2 and table.shape[0] % 2 == 0
     times = key == _TIMES and (table.shape[0] != MAX_RECENT + 1 or table.shape[-1] % 4)
@@ -191,7 +193,7 @@ def _require_shape(key: str, table: Tensor, path: Path) -> None:
 
 
 def _variant(file: CheckpointFile) -> Variant | None:
-    """Return what the file says or shows that it is; None for one of a family that we do not build."""
+    """Return the variant that the metadata or the shapes of a file give; None for an unsupported family."""
     if text := file.metadata.get(CONFIG_KEY):
         return variant_from_json(text)
     try:
@@ -201,7 +203,7 @@ def _variant(file: CheckpointFile) -> Variant | None:
 
 
 def _slot(which: str) -> int:
-    """The row of the learned times: the k-th memory back is k - 1, a prior is the last."""
+    """Return the row of the learned temporal encoding: k - 1 for the k-th memory back, the last for a prior."""
     return MAX_RECENT if which == "prior" else int(which) - 1
 
 
@@ -224,8 +226,8 @@ def _parts(
 
 
 def _absolute(channels: int, grid: HW, tiled: bool) -> EncodingSpec:
-    says = "What the image encoder adds to its patch tokens."
-    return EncodingSpec(ABSOLUTE, "absolute", says, channels, grid, tiled=tiled)
+    help_ = "What the image encoder adds to its patch tokens."
+    return EncodingSpec(ABSOLUTE, "absolute", help_, channels, grid, tiled=tiled)
 
 
 def _hiera(tables: Mapping[str, Tensor], grid: HW) -> Iterator[EncodingSpec]:
@@ -262,26 +264,26 @@ def _relative(tables: Mapping[str, Tensor], variant: Variant | None) -> Iterator
 
 
 def _rotary(channels: int, grid: HW) -> EncodingSpec:
-    says = "What memory attention's rotary encoding makes of (1, 0); computed, the same in every model."
-    return EncodingSpec("rotary", "rotary, memory attention", says, channels, grid)
+    help_ = "What memory attention's rotary encoding makes of (1, 0); computed, the same in every model."
+    return EncodingSpec("rotary", "rotary, memory attention", help_, channels, grid)
 
 
 def _edgetam(variant: EdgeTamVariant) -> Iterator[EncodingSpec]:
-    """Yield EdgeTAM's encodings: none of the absolute kind."""
+    """Yield EdgeTAM's encodings; it has no absolute one."""
     grid = (variant.image_size // variant.patch,) * 2
-    says = "What memory attention's rotary encoding makes of (1, 0) for a frame's tokens; other grids are spread over the own one."
-    yield EncodingSpec("rotary", "rotary, memory attention", says, variant.d_model, grid, spread_hw=grid)
-    says = "What the perceiver adds to a memory's tokens before it packs them: a sine map, nothing learned."
-    yield EncodingSpec("perceiver", "perceiver, sine map", says, variant.mem_dim, grid)
+    help_ = "What memory attention's rotary encoding makes of (1, 0) for a frame's tokens; other grids are spread over its own."
+    yield EncodingSpec("rotary", "rotary, memory attention", help_, variant.d_model, grid, spread_hw=grid)
+    help_ = "What the perceiver adds to a memory's tokens before it packs them: a sine map, nothing learned."
+    yield EncodingSpec("perceiver", "perceiver, sine map", help_, variant.mem_dim, grid)
     yield from _memory(variant.mem_dim, (variant.windows, variant.windows), resizable=False)
 
 
 def _memory(channels: int, grid: HW, resizable: bool = True) -> Iterator[EncodingSpec]:
-    says = "What is added to the keys of a memory's tokens: a sine map, and the learned time of that memory."
+    help_ = "What is added to the keys of a memory's tokens: a sine map, and the learned time of that memory."
     for which in (*map(str, range(1, MAX_RECENT + 1)), "prior"):
         when = "the prior" if which == "prior" else f"{which} frame{'s' * (which != '1')} back"
-        yield EncodingSpec(f"memory:{which}", f"memory, {when}", says, channels, grid, resizable)
-    says = "The learned times alone: 1 to 6 frames back, and the prior."
+        yield EncodingSpec(f"memory:{which}", f"memory, {when}", help_, channels, grid, resizable)
+    help_ = "The learned times alone: 1 to 6 frames back, and the prior."
     yield EncodingSpec(
-        "times", "memory, times alone", says, channels, (1, MAX_RECENT + 1), resizable=False, kind="frames"
+        "times", "memory, times alone", help_, channels, (1, MAX_RECENT + 1), resizable=False, kind="frames"
     )

@@ -16,8 +16,8 @@ __all__ = ["heat_map", "line_chart", "shade"]
 
 _WHITE, _GRID, _MUTED, _NOTHING = (255, 255, 255), (224, 224, 228), (110, 110, 118), (236, 236, 238)
 _WORDS, _MARGIN, _TICKS = 14, 16, 5
-_LONGEST = 150  # pixels that a row's or column's name may take
-# Dark violet to pale yellow, even in brightness, so that it reads without colour too.
+_LONGEST = 150  # pixels, for the name of a row or column
+# dark violet to pale yellow with even steps of brightness, so that it is readable without colour
 _RAMP = np.array([(48, 18, 92), (108, 38, 122), (176, 66, 102), (226, 122, 70), (246, 226, 148)], np.float64)
 
 RgbImage = npt.NDArray[np.uint8]
@@ -25,7 +25,7 @@ Colour = tuple[int, int, int]
 
 
 def shade(share: float) -> Colour:
-    """Return the colour of a share, 0 (dark) to 1 (light)."""
+    """Return the RGB colour of a value from 0 (dark) to 1 (light)."""
     place = min(max(share, 0.0), 1.0) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     red, green, blue = (_RAMP[low] + (place - low) * (_RAMP[low + 1] - _RAMP[low])).round().astype(int)
@@ -46,11 +46,11 @@ def line_chart(
     Parameters
     ----------
     series : mapping of str to (x, y)
-        Curves by name; a y that is not finite leaves a gap.
+        Curves by name; a y that is not finite makes a gap.
     limits : (low, high)
-        Of the vertical axis; curves beyond are cut.
+        Of the vertical axis; curves are clipped to it.
     x_words : sequence of str, optional
-        Words at x = 0, 1, 2, ... in the place of numbers.
+        Labels at x = 0, 1, 2, ... instead of numbers.
 
     Returns
     -------
@@ -84,12 +84,12 @@ def heat_map(
     title: str,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> RgbImage:
-    """Return a table of numbers as colours, each with its number.
+    """Return a table of values as coloured cells with numbers.
 
     Parameters
     ----------
     values : array, shape (R, C)
-        What is not finite has no colour.
+        Values that are not finite have no colour.
     rows, columns : sequence of str
     limits : (low, high)
         The values of the darkest and the lightest colour.
@@ -134,16 +134,16 @@ def _cell(
 
 
 def _upright(page: Image.Image, text: str, middle: int, bottom: int) -> None:
-    """Write upwards, so that narrow columns can have names."""
+    """Draw text upwards, so that narrow columns can have names."""
     width = max(1, text_width(text, _WORDS))
     tag = Image.new("RGB", (width, _WORDS + 6), _WHITE)
     ImageDraw.Draw(tag).text((0, (_WORDS + 6) / 2), text, DARK, font(_WORDS), anchor="lm")
-    turned = tag.transpose(Image.Transpose.ROTATE_90)
-    page.paste(turned, (middle - turned.width // 2, bottom - turned.height))
+    rotated = tag.transpose(Image.Transpose.ROTATE_90)
+    page.paste(rotated, (middle - rotated.width // 2, bottom - rotated.height))
 
 
 def _legend(draw: ImageDraw.ImageDraw, names: Sequence[str], width: int) -> int:
-    """Write the curves' names below the title and return how many lines they took."""
+    """Draw the names of the curves below the title and return how many lines they took."""
     x, row = _MARGIN, 0
     for number, name in enumerate(names, start=1):
         text = _cut(name, 2 * _LONGEST)
@@ -176,7 +176,7 @@ def _axes(
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Return about six numbers of one or two digits between two ends."""
+    """Return about six round numbers between two ends."""
     if high <= low:
         return [low]
     rough = (high - low) / 6
@@ -199,7 +199,7 @@ def _place(
 
 
 def _runs(xs: Sequence[float], ys: Sequence[float]) -> list[list[tuple[float, float]]]:
-    """Return the stretches of a curve that have numbers."""
+    """Return the runs of finite values of a curve."""
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(xs, ys):
         if math.isfinite(y):

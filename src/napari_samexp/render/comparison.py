@@ -1,4 +1,4 @@
-"""A comparison to look at: heat maps, and a sheet of best and worst frames. No torch."""
+"""Images of a comparison: heat maps, and a sheet of best and worst frames. No torch."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ def heat_maps(comparison: Comparison) -> RgbImage:
 
 
 def best_and_worst(comparison: Comparison) -> RgbImage:
-    """Return a sheet with the frames of the highest and lowest presence of each cell, with their labels.
+    """Return a sheet with the frames of highest and lowest presence of each cell, with their labels.
 
-    Of more than 24 cells, some evenly spread ones.
+    Of more than 24 cells, 24 evenly spread ones.
+
+    Returns
+    -------
+    array, shape (H, W, 3), uint8
     """
     usable = [cell for cell in comparison.cells if cell.frames]
     places = np.linspace(0, len(usable) - 1, min(len(usable), MAX_CELLS)).round().astype(int)
@@ -48,7 +52,7 @@ def best_and_worst(comparison: Comparison) -> RgbImage:
 def vary_charts(
     name: str, words: Sequence[str], curves: dict[str, list[int]], comparison: Comparison
 ) -> RgbImage:
-    """Return a chart of each measure over the values of what was varied.
+    """Return a chart of each measure over the values of the setting that was varied, (H, W, 3) uint8.
 
     Parameters
     ----------
@@ -86,12 +90,12 @@ def _tiles(cell: Cell) -> Iterator[tuple[RgbImage, str]]:
                 image = paint(video.frame(max(0, frame - cell.skip)), store.frame(frame))
                 title = f"{cell.row} > {cell.column}"
                 yield image, f"{title}\n{word}, frame {frame - cell.skip}, {presence:+.1f}"
-    except SamexpError:  # a video that has gone; the numbers are still there
+    except SamexpError:  # the video is gone; the numbers remain
         return
 
 
 def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return whole numbers around all values and 0, where lost begins."""
+    """Return whole numbers around all values and 0, below which an object is lost."""
     known = [0.0, 1.0, *values[np.isfinite(values)].tolist()]
     return float(math.floor(min(known))), float(math.ceil(max(known)))
 

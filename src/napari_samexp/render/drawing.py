@@ -1,4 +1,4 @@
-"""Labels and words drawn onto images. No torch."""
+"""Draw labels and text onto images. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DARK", "colour_of", "draw_legend", "font", "paint", "text_width"]
 RgbImage = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
 
-# Okabe and Ito (2008): eight colours that people with any kind of colour vision tell apart; without black
+# Okabe and Ito (2008), without black: distinguishable with any kind of colour vision
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -27,18 +27,18 @@ PALETTE = (
     (204, 121, 167),
 )
 DARK = (30, 30, 34)
-_HALO = 0.45  # what is left of the ground's brightness around an outline
+_HALO = 0.45  # factor of brightness around an outline
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """Return a label's colour, RGB, the same in every video; from label 8 on, darker ones follow."""
+    """Return the RGB colour of a label, the same in every video; from label 8 on they get darker."""
     turn, place = divmod(label - 1, len(PALETTE))
     red, green, blue = (round(c * 0.65 ** min(turn, 3)) for c in PALETTE[place])
     return red, green, blue
 
 
 def paint(frame: RgbImage, labels: Labels, *, alpha: float = 0.5, line: int | None = None) -> RgbImage:
-    """Return a frame with its labels tinted and outlined.
+    """Return a copy of a frame with its labels tinted and outlined.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def paint(frame: RgbImage, labels: Labels, *, alpha: float = 0.5, line: int | No
     colours = _table()[ids[inside]]
     view[inside] = (view[inside] * (1 - alpha) + colours * np.float32(alpha)).round().astype(np.uint8)
     view[inside & edge] = _table()[ids[inside & edge]]
-    halo = edge & ~inside  # keeps the outline visible on a ground of its own colour
+    halo = edge & ~inside  # keeps the outline visible on a background of its colour
     view[halo] = (view[halo] * np.float32(_HALO)).astype(np.uint8)
     return out
 
 
 def draw_legend(image: RgbImage, index: int, names: Mapping[int, str], lost: Sequence[int]) -> None:
-    """Draw the frame's number and a line for each label into the corner, as far as there is room."""
+    """Draw the frame's index and a line for each label into the corner of `image`, as far as there is room."""
     size = max(10, round(min(image.shape[:2]) / 28))
     if 6 * size > image.shape[0]:
         return
@@ -91,7 +91,7 @@ def _row_text(label: int, name: str, lost: bool) -> str:
 
 @lru_cache(512)
 def _tag(text: str, size: int, colour: tuple[int, int, int] | None, hollow: bool) -> RgbImage:
-    """Return words on a dark ground as (h, w, 4), with a square of `colour` before them."""
+    """Return text on a dark background, (h, w, 4) uint8 RGBA, after a square of `colour`."""
     pad, square = max(2, size // 3), 0 if colour is None else size
     width, height = text_width(text, size) + 2 * pad + square, round(size * 1.5)
     image = Image.new("RGBA", (width, height), (*DARK, 170))
@@ -120,7 +120,7 @@ def _table() -> RgbImage:
 
 
 def _extent(labels: Labels, margin: int) -> tuple[slice, slice] | None:
-    """Return the part of the frame that has labels, with a margin; what lies outside costs no time then."""
+    """Return the part of the frame that has labels, with a margin, so that the rest costs no time."""
     rows, columns = (np.flatnonzero(labels.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None

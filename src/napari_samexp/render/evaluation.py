@@ -1,4 +1,4 @@
-"""The curves of an evaluation. No torch."""
+"""A chart of an evaluation. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_CURVES = 8
 
 
 def evaluation_chart(evaluation: Evaluation) -> npt.NDArray[np.uint8]:
-    """Return J and F over time, (H, W, 3) uint8: of one label both, of several J&F each."""
+    """Return a chart over time, (H, W, 3) uint8: J and F of a single label, or J&F of each of several."""
     scores = evaluation.labels
     if len(scores) == 1:
         frames = evaluation.of_label(scores[0].label)

@@ -1,6 +1,6 @@
-"""The bundled sample: an image that shows an object, and a clip in which it turns up elsewhere. No torch.
+"""The bundled sample: an image of an object, and a clip of another scene with the same object. No torch.
 
-The files were drawn by ``training/make_sample.py``, from a scene that the starter was not trained on.
+The files were drawn by ``training/make_sample.py``, as a scene that the starter was not trained on.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Sample:
     labels : array, shape (N,), int64
         1 where a click is on the object, 0 on background.
     clip_path : Path
-        The clip, a real MP4.
+        The clip, an MP4 file.
     ground_truth : array, shape (T, H, W), bool
-        The visible part of the object in each frame; nothing where it is hidden.
+        The visible part of the object in each frame.
     """
 
     prior: npt.NDArray[np.uint8]
@@ -51,7 +51,7 @@ def load_sample() -> Sample:
     folder = Path(str(resources.files(__name__)))
     facts = json.loads((folder / "sample.json").read_text("utf-8"))
     prior_mask = read_image(folder / "prior_mask.png").astype(bool)
-    # the masks of all frames lie below one another in one black and white image
+    # one black and white image with the masks of all frames below one another
     ground_truth = read_image(folder / "truth.png").astype(bool)
     return Sample(
         prior=read_image(folder / "prior.png"),
