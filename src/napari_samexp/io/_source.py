@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_samexp.errors import ImageError, VideoError
+from napari_samexp.errors import VideoError
 from napari_samexp.io._indexing import OnWay
 from napari_samexp.io._paths import existing_path, readable_file
 from napari_samexp.io._stack import StackSource, folder_stack, image_stack, tiff_stack
 from napari_samexp.io._tiff import is_tiff
-from napari_samexp.io.image import IMAGE_SUFFIXES, image_size
+from napari_samexp.io.image import IMAGE_SUFFIXES
 
 __all__ = ["EXPECTED", "FrameSource", "source_at"]
 
@@ -70,19 +69,7 @@ def source_at(path: str | os.PathLike[str], cache_bytes: int, limits: Limits | N
         return StackSource(tiff_stack(found), cache_bytes=cache_bytes, limits=limits)
     if found.suffix.lower() in IMAGE_SUFFIXES:
         return StackSource(image_stack(found.name, [found]), cache_bytes=cache_bytes, limits=limits)
-    _require_usable_gif(found)
     # imported late: it takes a third of the time in which the dock opens, and few sessions begin with a video
     from napari_samexp.io._av import AvSource
 
     return AvSource(found, cache_bytes=cache_bytes, limits=limits)
-
-
-def _require_usable_gif(path: Path) -> None:
-    """Raise `VideoError` for a GIF that claims more pixels than its bytes make likely: FFmpeg would believe it."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GIF8":
-            return
-    try:
-        image_size(path)
-    except ImageError as error:
-        raise VideoError(str(error)) from error
