@@ -1,23 +1,17 @@
-"""What the benchmarks rest on: turns, ratios, and modes that reduce nothing when they are told to reduce nothing."""
+"""What the benchmarks rest on: peers that take turns, and ratios."""
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import gpu_speed, optional_modes, turns
-from napari_samexp.tracking import Tracker, TrackSettings
-from napari_samexp.types import Prompt
-from tests import tiny_run
+from benchmarks.speed import gpu_speed, turns
 
 PEER = """
 import sys
@@ -131,37 +125,3 @@ def test_a_report_says_where_it_comes_from(tmp_path: Path) -> None:
 
 def test_spread_is_the_median_and_the_quartiles() -> None:
     assert turns.spread([1, 2, 3, 4, 5], 1) == "3.0 (2.0 to 4.0)"
-
-
-@pytest.mark.parametrize("mode", [{"pool": 1, "keep": 1.0}, {"pool": 2}, {"keep": 0.25}])
-def test_reduced_memory_is_exact_where_nothing_is_left_out(models: dict[str, Any], mode: Any) -> None:
-    plain = models["SAM 2.1"]
-    prior = tiny_run.prior_of(plain, [(1, Prompt.from_lists(objects=[(32, 24)]))])
-    video = tiny_run.ArrayVideo(tiny_run.drawn_frames(4))
-    settings = TrackSettings(side=tiny_run.SIDE, keep_lost=True)
-
-    def presence(model: Any) -> list[float]:
-        return [result.scores[1].presence for result in Tracker(model, prior, settings).run(video)]
-
-    expected = presence(plain)
-    model = copy.deepcopy(plain)
-    optional_modes.Reduced(model, **mode)
-    found = presence(model)
-    same = np.allclose(expected, found, atol=1e-5)
-    assert same == (mode == {"pool": 1, "keep": 1.0})
-
-
-def test_sparse_modes_encode_and_remember_what_they_say(models: dict[str, Any]) -> None:
-    plain = models["SAM 2.1"]
-    prior = tiny_run.prior_of(plain, [(1, Prompt.from_lists(objects=[(32, 24)]))])
-    still = np.repeat(tiny_run.drawn_frames(1), 5, axis=0)
-    for mode, encoded, remembered in (
-        ("exact", 5, {0, 1, 2, 3, 4}),
-        ("still", 1, {0, 1, 2, 3, 4}),
-        ("every_3", 5, {0, 3}),
-    ):
-        tracker = optional_modes.make_tracker(
-            mode, copy.deepcopy(plain), prior, tiny_run.SIDE, keep_lost=True
-        )
-        list(tracker.run(tiny_run.ArrayVideo(still)))
-        assert (tracker.encoded, tracker.remembered) == (encoded, remembered)

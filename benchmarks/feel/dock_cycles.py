@@ -3,7 +3,7 @@
     python -m benchmarks.feel.dock_cycles [--cycles 200] [--whole 10]     (with a screen, or under xvfb-run)
 
 Every time, a worker process is started and ended; every tenth time (--whole), the model is loaded and a click is
-previewed first, so that shared memory is in use. With --picture there is a layer to click on, and every dock makes
+previewed first, so that shared memory is in use. With --image there is a layer to click on, and every dock makes
 and removes a points layer: where the screen is drawn by software, some 2.5 MB each stay with the driver, since
 letting go of them would end napari there. A line each ten cycles: resident memory, threads, open files, child
 processes, blocks of shared memory, temporary files, folders of sessions, widgets that Python still knows, and
@@ -105,7 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--whole", type=int, default=10, help="a whole cycle each so many")
-    parser.add_argument("--picture", action="store_true", help="with a layer to click on")
+    parser.add_argument("--image", action="store_true", help="with a layer to click on")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)

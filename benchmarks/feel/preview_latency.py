@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.feel.feel_tools import disc
 from napari_samexp.engine import EngineClient, WorkerOptions
 from napari_samexp.engine.messages.base import Reply
 from napari_samexp.engine.messages.model import Loaded, LoadModel, Ready
@@ -25,7 +26,6 @@ from napari_samexp.engine.messages.prompts import ChosenMask, Preview, Previewed
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.types import Prompt
 
-HEIGHT, WIDTH = 1080, 1920
 WARM_UP = 3  # clicks, the first of which encodes the image
 
 
@@ -33,13 +33,6 @@ def wait_for(replies: queue.SimpleQueue[Reply], kind: type[Reply]) -> Any:
     while not isinstance(reply := replies.get(timeout=600), kind):
         pass
     return reply
-
-
-def disc() -> np.ndarray:
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    pixels = np.random.default_rng(0).integers(0, 60, (HEIGHT, WIDTH, 3), np.uint8)
-    pixels[(y - 500) ** 2 + (x - 900) ** 2 < 250**2] = (230, 120, 40)
-    return pixels
 
 
 def milliseconds(values: list[float]) -> dict[str, float]:

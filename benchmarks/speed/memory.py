@@ -5,7 +5,7 @@
 Each implementation is a process of its own with SAM 2.1 tiny in float32. Meta's and transformers' loaders take a
 whole video before the first frame, which is what their users have; ours decodes as it goes. So each runs once for
 every length, with as many frames as that. Printed are peaks, ratios at equal length, and what a frame more costs.
-`flat_memory.py` is the same of ours alone with real files and 2,000 frames.
+`benchmarks/feel/soak.py` is the same of ours alone with real files and 20,000 frames.
 """
 
 from __future__ import annotations

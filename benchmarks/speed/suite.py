@@ -3,7 +3,7 @@
     python -m benchmarks.speed.suite --peers PYTHON [--meta DIR] [--sam1 DIR] [--only frame memory ...] [--quick]
 
 Each part is a script of its own, run in its own process; its JSON goes to `--out`, and the charts of all to
-`--plots`. Parts: frame, frame512, labels, memory, image, load, scaling, modes, gpu (where there is one).
+`--plots`. Parts: frame, frame512, labels, memory, image, load, scaling, gpu (where there is one).
 `--quick` takes small sides and few turns: a try of the program, whose figures mean nothing.
 """
 
@@ -21,74 +21,33 @@ import torch
 from benchmarks.speed.turns import ROOT
 
 OUT = ROOT / "benchmarks" / "out"
-PARTS = ("frame", "frame512", "labels", "memory", "image", "load", "scaling", "modes", "gpu")
+PARTS = ("frame", "frame512", "labels", "memory", "image", "load", "scaling", "gpu")
 
 
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """Return the command line of each part, without Python and the output."""
-    threads = ["--threads", str(args.threads)]
+
+    def options(text: str, quick: str = "") -> list[str]:
+        return (quick if args.quick and quick else text).split()
+
     meta = ["--meta", str(args.meta)] if args.meta else []
     sam1 = ["--sam1", str(args.sam1)] if args.sam1 else []
     peers = ["--peers", str(args.peers), *meta]
-    turns = ["--turns", "1" if args.quick else str(args.turns)]
-    side = ["--side", "128"] if args.quick else []
     other = [] if args.quick else ["--transformers"]
+    turns = options(f"--threads {args.threads} --turns {1 if args.quick else args.turns}")
+    side = ["--side", "128"] if args.quick else []
     fast = ["--also", "fast=--dtype bfloat16"]
-    plots = ["--plots", str(args.plots)]
+    smaller = options("--ours-side 512", "--ours-side 64")  # than the others' 1024
+    large = options("sam2.1_hiera_large sam_vit_h", "sam2.1_hiera_tiny")
+    curves = options("--turns 3", "--turns 1 --base-side 64 --sides 64 128 --frames 40 --frames-side 64")
     return {
-        "frame": ["frame_speed", *peers, *other, *threads, *turns, *side, *fast],
-        # at 512 here, at 1024 there
-        "frame512": [
-            "frame_speed",
-            *peers,
-            *threads,
-            *turns,
-            *side,
-            "--ours-side",
-            "64" if args.quick else "512",
-            *fast,
-        ],
-        "labels": ["frame_speed", *peers, *threads, *turns, *side, "--labels", "10"],
-        "memory": [
-            "memory",
-            *peers,
-            *other,
-            *side,
-            "--frames",
-            *(("3", "6") if args.quick else ("20", "60")),
-        ],
-        "image": [
-            "image_speed",
-            *peers,
-            *sam1,
-            *other,
-            *threads,
-            *turns,
-            "--only",
-            "work",
-            "--bfloat16",
-            *side,
-        ],
-        "load": [
-            *("image_speed", *peers, *sam1, *threads, *turns, "--only", "load", "--load"),
-            *(("sam2.1_hiera_tiny",) if args.quick else ("sam2.1_hiera_large", "sam_vit_h")),
-        ],
-        "scaling": [
-            *("scaling", "--turns", "1" if args.quick else "3", *plots),
-            *(
-                ("--base-side", "64", "--sides", "64", "128", "--frames", "40", "--frames-side", "64")
-                if args.quick
-                else ()
-            ),
-        ],
-        "modes": [
-            "optional_modes",
-            *(
-                ("--clips", "1", "--frames", "4", "--turns", "1", "--speed-side", "64")
-                if args.quick
-                else ("--clips", "300")
-            ),
-        ],
+        "frame": ["frame_speed", *peers, *other, *turns, *side, *fast],
+        "frame512": ["frame_speed", *peers, *turns, *side, *smaller, *fast],
+        "labels": ["frame_speed", *peers, *turns, *side, "--labels", "10"],
+        "memory": ["memory", *peers, *other, *side, *options("--frames 20 60", "--frames 3 6")],
+        "image": ["image_speed", *peers, *sam1, *other, *turns, *options("--only work --bfloat16"), *side],
+        "load": ["image_speed", *peers, *sam1, *turns, *options("--only load --load"), *large],
+        "scaling": ["scaling", *curves, "--plots", str(args.plots)],
         "gpu": ["gpu_speed", *peers, *other],
     }
 

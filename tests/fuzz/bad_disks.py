@@ -31,7 +31,7 @@ from napari_samexp.io.video import open_video
 from napari_samexp.samples import load_sample
 from napari_samexp.types import Prompt
 from tests.kill.checks import finished, recorded_names, same_labels, whole_files
-from tests.kill.worker import Asker
+from tests.kill.worker import KillableClient
 from tests.sample_files import COMMAND, clicks, cut, sample
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -148,19 +148,19 @@ def full_while_recording_in_the_window(cases: Cases) -> str:
     """The dock's own folder is on the full disk: what was recorded stays, and the next recording says why not."""
     scene = load_sample()
     with disk(cases.work / "small", 2) as place:
-        asker, image = Asker(place / "session"), SharedImage(scene.prior, "prior.png")
+        client, image = KillableClient(place / "session"), SharedImage(scene.prior, "prior.png")
         request = Record(image.ref, Prompt(scene.points_xy, scene.labels), 1, "kept")
-        asker.ask(LoadModel("starter", device="cpu"))
-        assert isinstance(asker.ask(request, image), PriorChanged)
+        client.ask(LoadModel("starter", device="cpu"))
+        assert isinstance(client.ask(request, image), PriorChanged)
         filler = fill(place)
-        failed = asker.ask(request, image)
+        failed = client.ask(request, image)
         assert isinstance(failed, Failed) and not failed.trace, failed
         (newest,) = (place / "session" / "prior").glob("*.safetensors")
         assert recorded_names(newest) == ["kept"]
         filler.unlink()
-        changed = asker.ask(request, image)
+        changed = client.ask(request, image)
         assert [info.name for info in changed.prior.recordings] == ["kept", "kept"]
-        asker.close()
+        client.close()
         image.release()
     return failed.sentence
 

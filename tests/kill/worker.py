@@ -29,15 +29,17 @@ PATIENCE_S = 300.0
 PHASES = ("load", "preview", "record", "save", "track", "resume")
 
 
-class Asker:
-    """A client, what it was told, and a hand that kills its worker."""
+class KillableClient:
+    """An engine client, the replies it has had, and a way to kill its worker."""
 
     def __init__(self, folder: Path) -> None:
         self.replies: list[Reply] = []
         self._changed = threading.Condition()
-        self.client = EngineClient(self._told, folder, WorkerOptions(threads=1, niceness=0, patience_s=60))
+        self.engine = EngineClient(
+            self._received, folder, WorkerOptions(threads=1, niceness=0, patience_s=60)
+        )
 
-    def _told(self, reply: Reply) -> None:
+    def _received(self, reply: Reply) -> None:
         with self._changed:
             self.replies.append(reply)
             self._changed.notify_all()
@@ -54,18 +56,18 @@ class Asker:
         return self.until(lambda reply: reply.id == number and reply.final)
 
     def ask(self, request: Request, *holds: object) -> Any:
-        return self.answer(self.client.submit(request, holds))
+        return self.answer(self.engine.submit(request, holds))
 
     def kill(self) -> None:
         """Kill the worker, and wait until another one has the model; two deaths in a row would be given up."""
-        since, pid = len(self.replies), self.client.pid
+        since, pid = len(self.replies), self.engine.pid
         if pid is not None:
             psutil.Process(pid).kill()
             self.until(lambda reply: isinstance(reply, Ready), since)
             self.until(lambda reply: isinstance(reply, Loaded), since)
 
     def close(self) -> None:
-        self.client.close()
+        self.engine.close()
 
 
 class WorkerRounds:
@@ -76,7 +78,7 @@ class WorkerRounds:
     ) -> None:
         scene = load_sample()
         self.work, self.prior, self.tally, self.rng = work, prior, tally, rng
-        self.asker = Asker(work / "session")
+        self.client = KillableClient(work / "session")
         self.image = SharedImage(scene.prior, "prior.png")
         self.prompt = Prompt(scene.points_xy, scene.labels)
         self.video = reference_at(str(clip))
@@ -89,60 +91,60 @@ class WorkerRounds:
 
     def begin(self) -> None:
         """Do everything once without a kill: how long it takes, and what tracking gives."""
-        self._timed("load", lambda: self.asker.ask(LoadModel("starter", device="cpu")))
-        self._timed("preview", lambda: self.asker.ask(*self._preview()))
+        self._timed("load", lambda: self.client.ask(LoadModel("starter", device="cpu")))
+        self._timed("preview", lambda: self.client.ask(*self._preview()))
         self._take_prior()
-        self._timed("record", lambda: self.asker.ask(*self._record("first")))
+        self._timed("record", lambda: self.client.ask(*self._record("first")))
         self.names.append("first")
-        self._timed("save", lambda: self.asker.ask(SavePrior(str(self.work / "saved.safetensors"))))
+        self._timed("save", lambda: self.client.ask(SavePrior(str(self.work / "saved.safetensors"))))
         self._take_prior()
-        self._timed("track", lambda: self.asker.ask(self._track(self.whole)))
+        self._timed("track", lambda: self.client.ask(self._track(self.whole)))
         self.lasts["resume"] = self.lasts["track"]
 
     def round(self, phase: str) -> None:
         self.number += 1
         getattr(self, f"_{phase}_killed")()
         self.tally.killed("worker", phase)
-        self.tally.check("the client outlives its worker", self.asker.client.pid is not None)
+        self.tally.check("the client outlives its worker", self.client.engine.pid is not None)
 
     def end(self) -> None:
-        self.asker.close()
+        self.client.close()
         self.image.release()
 
     # ---- a round of each kind
 
     def _load_killed(self) -> None:
-        number = self.asker.client.submit(LoadModel("starter", device="cpu"))
+        number = self.client.engine.submit(LoadModel("starter", device="cpu"))
         self._kill_soon("load")
-        self.asker.answer(number)
-        loaded = self.asker.ask(LoadModel("starter", device="cpu"))
+        self.client.answer(number)
+        loaded = self.client.ask(LoadModel("starter", device="cpu"))
         self._names_are(loaded.prior)
 
     def _preview_killed(self) -> None:
         request, image = self._preview()
-        self.asker.client.submit(request, (image,))
+        self.client.engine.submit(request, (image,))
         self._kill_soon("preview")
-        answer = self.asker.ask(*self._preview())
+        answer = self.client.ask(*self._preview())
         self.tally.check("the next preview is answered", isinstance(answer, Previewed), answer)
 
     def _record_killed(self) -> None:
         if len(self.names) > 4:
             self._take_prior()
         name = f"kill {self.number}"
-        number = self.asker.client.submit(*self._held(self._record(name)))
+        number = self.client.engine.submit(*self._held(self._record(name)))
         self._kill_soon("record")
-        changed = self.asker.answer(number)
-        self.names.append(name)  # asked for once, and told of as made
+        changed = self.client.answer(number)
+        self.names.append(name)  # requested once, reported as recorded
         self._names_are(changed.prior)
 
     def _save_killed(self) -> None:
         path = self.work / "saved.safetensors"
         before = recorded_names(path)
-        number = self.asker.client.submit(SavePrior(str(path)))
+        number = self.client.engine.submit(SavePrior(str(path)))
         self._kill_soon("save")
         between = recorded_names(path)
         self.tally.check("a saved prior is the old or the new one", between in (before, self.names), between)
-        self.asker.answer(number)
+        self.client.answer(number)
         self.tally.check("a saved prior is whole in the end", recorded_names(path) == self.names)
 
     def _track_killed(self) -> None:
@@ -156,7 +158,7 @@ class WorkerRounds:
             self._track_killed()
             return
         self._killed_run("resume", self._track(store, resume=True))
-        ended = self.asker.ask(self._track(store, resume=True))
+        ended = self.client.ask(self._track(store, resume=True))
         self.tally.check("a run goes on after kills", ended.how == "finished", ended)
         different = same_labels(store, self.whole, range(self.video.shape[0]))
         self.tally.check("a resumed run equals an uninterrupted one", not different, different)
@@ -164,25 +166,27 @@ class WorkerRounds:
         self.broken_run = None
 
     def _killed_run(self, phase: str, request: Track) -> None:
-        since = len(self.asker.replies)
-        number = self.asker.client.submit(request)
+        since = len(self.client.replies)
+        number = self.client.engine.submit(request)
         self._kill_soon(phase)
-        self.asker.answer(number)
-        told = {r.index for r in self.asker.replies[since:] if isinstance(r, FrameDone) and r.id == number}
+        self.client.answer(number)
+        reported = {
+            r.index for r in self.client.replies[since:] if isinstance(r, FrameDone) and r.id == number
+        }
         store = Path(request.store)
         if store.exists():
-            lost = told - finished(store)
+            lost = reported - finished(store)
             self.tally.check("no finished frame is lost", not lost, lost)
             different = same_labels(store, self.whole, finished(store))
             self.tally.check("finished frames are as they should be", not different, different)
         else:
-            self.tally.check("no finished frame is lost", not told, told)
+            self.tally.check("no finished frame is lost", not reported, reported)
 
     # ---- what rounds share
 
     def _kill_soon(self, phase: str) -> None:
         time.sleep(self.rng.uniform(0, 1.2 * self.lasts[phase]))
-        self.asker.kill()
+        self.client.kill()
 
     def _timed(self, phase: str, call: Callable[[], Any]) -> None:
         began = time.monotonic()
@@ -195,7 +199,7 @@ class WorkerRounds:
         self.tally.check("no recorded prompt is lost or made twice", there == self.names, (there, self.names))
 
     def _take_prior(self) -> None:
-        self.asker.ask(LoadPrior(str(self.prior)))
+        self.client.ask(LoadPrior(str(self.prior)))
         self.names = list(recorded_names(self.prior))
 
     def _preview(self) -> tuple[Preview, SharedImage]:

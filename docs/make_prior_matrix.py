@@ -1,6 +1,6 @@
 """Three priors on four clips, drawn: the matrix of what each finds, with its images.
 
-    python -m benchmarks.speed.prior_matrix --out FOLDER [--frames 16] [--side 256] [--images docs/images]
+    python -m docs.make_prior_matrix --out FOLDER [--frames 16] [--side 256] [--images docs/images]
 
 Each prior is an image with one thing and a click on it. Three clips show one of the three things each, elsewhere
 and among others, and the fourth shows none of them. Scenes are held-out ones of training/scenes, taken in
@@ -18,12 +18,10 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-
-from napari_samexp.render.mp4 import write_mp4  # noqa: E402
-from napari_samexp.render.overlay import write_png  # noqa: E402
-from training import scenes  # noqa: E402
-from training.make_sample import deepest_point  # noqa: E402
+from napari_samexp.render.mp4 import write_mp4
+from napari_samexp.render.overlay import write_png
+from training import scenes
+from training.make_sample import deepest_point
 
 COMMAND = [sys.executable, "-P", "-m", "napari_samexp"]
 
@@ -52,6 +50,7 @@ def draw(out: Path, frames: int, side: int, first_seed: int, priors: int) -> Non
 
 
 def main() -> None:
+    """Draw the scenes, compare, and copy the images."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
