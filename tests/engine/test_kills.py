@@ -20,15 +20,7 @@ from napari_samexp.engine.messages.prompts import Preview, Previewed, Record, Un
 from napari_samexp.engine.messages.tracking import FrameDone, Track, TrackEnded, TrackStarted
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.io.labels import LabelStore
-from tests.engine.engine_tools import (
-    CLICK,
-    OTHER_CLICK,
-    GatedVideo,
-    Line,
-    eventually,
-    frames,
-    shared_blocks,
-)
+from tests.engine.engine_tools import CLICK, OTHER_CLICK, GatedVideo, Line, eventually, frames, shared_blocks
 
 OPTIONS = WorkerOptions(threads=1, niceness=0, patience_s=1)  # of the client that these tests share
 

@@ -36,27 +36,27 @@ class SlowEngine:
 
     def __init__(self, on_reply: Callable[[Reply], None]) -> None:
         self.on_reply = on_reply
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.closed = False
 
     def start(self) -> None:
         pass
 
     def submit(self, request: Request, holds: tuple[object, ...] = ()) -> int:
-        self.asked.append(request)
-        return len(self.asked)
+        self.requests.append(request)
+        return len(self.requests)
 
     def close(self) -> None:
         self.closed = True
 
     def describe(self, name: str = "tiny") -> None:
-        assert isinstance(self.asked[-1], DescribeEncodings)
-        self.on_reply(Encodings(len(self.asked), name, "SAM 2", f"{name}.pt", PARTS))
+        assert isinstance(self.requests[-1], DescribeEncodings)
+        self.on_reply(Encodings(len(self.requests), name, "SAM 2", f"{name}.pt", PARTS))
 
     def compute(self, number: int | None = None) -> None:
         """Answer a map with values that say which grid was asked for."""
-        number = number or len(self.asked)
-        request = self.asked[number - 1]
+        number = number or len(self.requests)
+        request = self.requests[number - 1]
         assert isinstance(request, ComputeEncoding)
         part = next(part for part in PARTS if part.name == request.part)
         shape = part.map_shape(request.grid_hw)
@@ -65,7 +65,7 @@ class SlowEngine:
 
 
 class SessionHarness:
-    """A session, its engine, and what was told."""
+    """A session, its engine, and what was notices."""
 
     def __init__(self, home: Path) -> None:
         self.calls: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -78,9 +78,9 @@ class SessionHarness:
         self.session = EncodingSession(deliver=self.calls.put, home=home, make_engine=make)
         self.engine, self.source = engines[0], self.session.first
         self.maps: list[Any] = []
-        self.told: list[str] = []
+        self.notices: list[str] = []
         self.source.changed.connect(self.maps.append)
-        self.source.failed.connect(self.told.append)
+        self.source.failed.connect(self.notices.append)
 
     def run(self, until: Callable[[], bool] = lambda: True) -> None:
         """Deliver what has come, and what comes until something is so."""
@@ -98,7 +98,7 @@ class SessionHarness:
         self.run()
 
     def maps_asked(self) -> list[tuple[int, int]]:
-        return [asked.grid_hw for asked in self.engine.asked if isinstance(asked, ComputeEncoding)]
+        return [asked.grid_hw for asked in self.engine.requests if isinstance(asked, ComputeEncoding)]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_of_all_wishes_meanwhile_the_newest_wins(session: SessionHarness) -> Non
 def test_a_map_of_the_model_before_comes_too_late(session: SessionHarness) -> None:
     session.open()
     session.source.request(MapRequest(grid_hw=(3, 3)))
-    late = len(session.engine.asked)
+    late = len(session.engine.requests)
     session.open("other")
     session.source.request(MapRequest(grid_hw=(4, 4)))
     session.engine.compute(late)
@@ -183,9 +183,9 @@ def test_a_failure_is_told_and_the_next_wish_goes_on(session: SessionHarness) ->
     session.open()
     session.source.request(MapRequest(grid_hw=(3, 3)))
     session.source.request(MapRequest(grid_hw=(4, 4)))
-    session.engine.on_reply(Failed(len(session.engine.asked), "No room."))
+    session.engine.on_reply(Failed(len(session.engine.requests), "No room."))
     session.run()
-    assert session.told == ["No room."] and session.maps_asked()[-1] == (4, 4)
+    assert session.notices == ["No room."] and session.maps_asked()[-1] == (4, 4)
 
 
 def test_a_download_is_told_and_can_be_cancelled(session: SessionHarness) -> None:
@@ -195,10 +195,10 @@ def test_a_download_is_told_and_can_be_cancelled(session: SessionHarness) -> Non
     assert session.source.opening
     session.engine.on_reply(Progress(1, "bytes", 5, 9))
     session.source.cancel()
-    assert session.engine.asked[-1] == CANCEL
+    assert session.engine.requests[-1] == CANCEL
     session.engine.on_reply(Failed(1, "Cancelled."))
     session.run()
-    assert seen == [(5, 9)] and session.told == ["Cancelled."] and not session.source.opening
+    assert seen == [(5, 9)] and session.notices == ["Cancelled."] and not session.source.opening
 
 
 def test_only_the_newest_question_for_frequencies_is_answered(session: SessionHarness) -> None:
@@ -238,8 +238,8 @@ def test_many_questions_for_frequencies_take_one_thread(session: SessionHarness)
 
 
 def test_the_end_of_the_worker_is_told(session: SessionHarness) -> None:
-    told: list[str] = []
-    session.session.notice.connect(told.append)
+    notices: list[str] = []
+    session.session.notice.connect(notices.append)
     session.engine.on_reply(WorkerDied(0, "It ended.", True))
     session.run()
-    assert told == ["It ended."]
+    assert notices == ["It ended."]

@@ -17,15 +17,7 @@ from typing import Any
 
 from napari_samexp.engine.errors import CANCELLED, exit_error
 from napari_samexp.engine.frames import FrameServer
-from napari_samexp.engine.messages.base import (
-    CANCEL,
-    STOP,
-    Failed,
-    Reply,
-    Request,
-    VideoRef,
-    WorkerDied,
-)
+from napari_samexp.engine.messages.base import CANCEL, STOP, Failed, Reply, Request, VideoRef, WorkerDied
 from napari_samexp.engine.messages.model import Loaded, Ready
 from napari_samexp.engine.messages.prompts import ChosenMask, Preview, Previewed, PriorChanged
 from napari_samexp.engine.messages.tracking import FrameDone, FrameWanted

@@ -46,10 +46,7 @@ from napari_samexp.engine.messages.prompts import (
     SavePrior,
     UndoChange,
 )
-from napari_samexp.engine.messages.tracking import (
-    Keep,
-    Track,
-)
+from napari_samexp.engine.messages.tracking import Keep, Track
 from napari_samexp.engine.recorder import Recorder
 from napari_samexp.engine.track_runner import TrackRunner
 from napari_samexp.errors import SamexpError, StoreError, is_out_of_memory

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_samexp.engine.messages.base import Failed, Reply
+from napari_samexp.engine.messages.base import Failed, Reply, VideoRef
 from napari_samexp.engine.messages.prompts import PriorChanged, RememberFrame
 from napari_samexp.engine.sharing import SharedArray
 from napari_samexp.errors import PromptError, SamexpError, VideoError
@@ -70,9 +70,7 @@ class Corrections:
         SamexpError
             If there is no video, no such frame, or nothing to remember.
         """
-        video = self._tracking.require_video()
-        if not 0 <= index < video.shape[0]:
-            raise VideoError(f"There is no frame {index}; the video has 0 to {video.shape[0] - 1}.")
+        video = self._require_frame(index)
         if prompt is not None and prompt.is_empty:
             raise PromptError("There are no clicks on this frame; click on the object, or paint it.")
         if prompt is None and mask is None:
@@ -92,6 +90,12 @@ class Corrections:
             square=settings.square,
         )
         self._proxy.request(request, partial(self._on_remembered, request, shown), (shared,))
+
+    def _require_frame(self, index: int) -> VideoRef:
+        video = self._tracking.require_video()
+        if not 0 <= index < video.shape[0]:
+            raise VideoError(f"There is no frame {index}; the video has 0 to {video.shape[0] - 1}.")
+        return video
 
     def _on_remembered(
         self, request: RememberFrame, shown: npt.NDArray[np.bool_] | None, reply: Reply

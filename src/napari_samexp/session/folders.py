@@ -13,13 +13,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from napari_samexp._private import (
-    HOME_VARIABLE,
-    chosen_home,
-    own_temporary_folder,
-    private_folder,
-    state_dir,
-)
+from napari_samexp._private import HOME_VARIABLE, chosen_home, own_temporary_folder, private_folder, state_dir
 from napari_samexp.errors import SamexpError
 from napari_samexp.io.atomic import PARTIAL
 from napari_samexp.io.guarded import Folder, kind_at, lock_at, open_folder

@@ -49,7 +49,7 @@ def select_frames(
     Raises
     ------
     SettingsError
-        If there is no such choice, or no such frame.
+        If there is no such choice or frame.
     """
     last = count - 1 if last is None else last
     ends = {

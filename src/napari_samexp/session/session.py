@@ -17,13 +17,7 @@ from napari_samexp.engine.messages.prompts import LoadPrior
 from napari_samexp.engine.messages.tracking import Kept
 from napari_samexp.engine.process import WorkerOptions
 from napari_samexp.session.corrections import Corrections
-from napari_samexp.session.folders import (
-    LeftSession,
-    left_sessions,
-    new_folder,
-    sessions_dir,
-    settings_file,
-)
+from napari_samexp.session.folders import LeftSession, left_sessions, new_folder, sessions_dir, settings_file
 from napari_samexp.session.jobs import JobState
 from napari_samexp.session.models import Models, ModelState
 from napari_samexp.session.preferences import LastRun, Preferences, load_preferences, save_preferences
