@@ -165,7 +165,7 @@ def test_the_dock_of_prior_tracking(
     dock.panel.reopen.setText(button_text(name))
     dock.notify(name)
     assert {"hint", "scores_line", "tooltip"} <= assert_letter_by_letter(dock)
-    dock.notify(f"The label store {name} is damaged")  # with a link to the page of help
+    dock.notify(f"The label store {name} is damaged", "labels-of-another-run")  # with a link to help
     assert dock.panel.hint.textFormat() == Qt.TextFormat.RichText
     assert "hint" in assert_letter_by_letter(dock)
     assert_layers_can_be_shown(viewer)

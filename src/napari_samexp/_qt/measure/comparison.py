@@ -38,8 +38,8 @@ from napari_samexp.render.charts import shade
 __all__ = ["ComparisonDock"]
 
 _OTHER_COMPUTER = (
-    "The comparison names files on the computer {host}. Opening them tells it who you are, on Windows with your "
-    "login. Open them?"
+    "The comparison names files on the computer {host}. Opening them contacts it, on Windows with your "
+    "login name. Open them?"
 )
 _HOW = "Open a comparison.json written by `napari-samexp compare`."
 

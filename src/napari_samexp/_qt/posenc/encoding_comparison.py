@@ -26,7 +26,7 @@ class EncodingComparison:
         self._viewer, self._layers, self._source = viewer, layers, source
         self._grid_before: tuple[bool, Any] | None = None  # enabled, shape
 
-    def part_beside(self, part: EncodingSpec) -> EncodingSpec | None:
+    def counterpart(self, part: EncodingSpec) -> EncodingSpec | None:
         """Return the second model's counterpart of an encoding of the first; None without a second model.
 
         Raises
@@ -47,7 +47,7 @@ class EncodingComparison:
         SamexpError
             If the second model has neither this part nor an absolute one, or the grid would be too large.
         """
-        other = self.part_beside(part)
+        other = self.counterpart(part)
         if other is None:
             return
         grid = None

@@ -74,10 +74,10 @@ class EncodingPanel(QWidget):
         self.progress.setValue(round(1000 * done / total) if total else 0)
         self.progress.setFormat(f"{done / 1e6:.0f} of {(total or 0) / 1e6:.0f} MB")
 
-    def show_second(self, wanted: bool) -> None:
+    def show_second(self, shown: bool) -> None:
         """Show or hide the controls of the second model."""
-        self.compare_dtype.setVisible(wanted)
-        self._compare_dtype_label.setVisible(wanted)
+        self.compare_dtype.setVisible(shown)
+        self._compare_dtype_label.setVisible(shown)
 
     def show_pointer(self, lines: Sequence[str]) -> None:
         """Show what is under the pointer, one line per map, each elided to the dock's width."""

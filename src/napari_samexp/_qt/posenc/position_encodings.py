@@ -194,7 +194,7 @@ class PositionEncodings(Dock):
 
     def _allow_tile(self, part: EncodingSpec) -> None:
         """Enable the window tile if either model has one."""
-        other = self.comparison.part_beside(part)
+        other = self.comparison.counterpart(part)
         self.panel.window_tile.setEnabled(part.tiled or (other is not None and other.tiled))
 
     # ---- replies
