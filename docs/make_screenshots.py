@@ -51,8 +51,7 @@ class Studio:
 
         The film gets it too, for `film` times as long as other frames.
         """
-        if dock._message:
-            dock.clear_message()
+        dock.clear_message()
         for theme in self._themes():
             shot = self._shot()
             shot.save(self.out / f"{name}-{theme}.webp", quality=IMAGE_QUALITY)
