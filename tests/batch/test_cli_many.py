@@ -15,6 +15,7 @@ from napari_samexp.cli.options import normalized
 from napari_samexp.cli.progress_line import ProgressLine
 from napari_samexp.io.labels import LabelStore
 from tests import hostile_archive
+from tests.tiny_files import content
 
 
 class InThisProcess(InProcess):
@@ -33,10 +34,6 @@ def shell(place, capsys, monkeypatch):
         return status, out, err
 
     return call
-
-
-def _content(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 BATCH = "batch cat.safetensors --model tiny.safetensors --videos a.mp4 b.mp4 --out many"
@@ -71,12 +68,12 @@ BAD_INPUT = [
 @pytest.mark.parametrize(("line", "phrase"), BAD_INPUT, ids=[line[-50:] for line, _ in BAD_INPUT])
 def test_bad_input_is_one_sentence_and_changes_nothing(shell, place, line, phrase):
     (place / "empty").mkdir()
-    before = _content(place)
+    before = content(place)
     status, out, err = shell(line)
     assert (status, out) == (2, "")
     assert err.startswith("napari-samexp: ") and err.count("\n") == 1
     assert phrase in err
-    assert _content(place) == before and not (place / "many").exists()
+    assert content(place) == before and not (place / "many").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from napari_samexp.cli import run
 from napari_samexp.errors import SettingsError
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.render.mp4 import write_mp4
+from tests.tiny_files import disc_frames
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 LONG = 240
@@ -34,20 +35,12 @@ LONG = 240
 @pytest.fixture
 def jobs(job, place):
     """Two short jobs and one of seconds."""
-    with_long = np.tile(_drawn(), (LONG // 12, 1, 1, 1))
+    with_long = np.tile(disc_frames(12), (LONG // 12, 1, 1, 1))
     write_mp4(place / "long.mp4", with_long, 10)
     return [
         replace(job, name=name, video=str(place / f"{name}.mp4"), store=str(place / "out" / f"{name}.zarr"))
         for name in ("long", "a", "b")
     ]
-
-
-def _drawn():
-    y, x = np.mgrid[:48, :64]
-    frames = np.random.default_rng(1).integers(0, 90, (12, 48, 64, 3), np.uint8)
-    for i, frame in enumerate(frames):
-        frame[(y - 24) ** 2 + (x - 15 - 3 * i) ** 2 < 81] = (230, 140, 40)
-    return frames
 
 
 def test_a_killed_worker_costs_no_finished_frame(jobs, place):

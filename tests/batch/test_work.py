@@ -12,11 +12,7 @@ from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings
-
-
-def labels_of(path):
-    with LabelStore.open(path, mode="r") as store:
-        return np.stack([store.frame(t) for t in range(store.shape[0])]), store.done
+from tests.tiny_files import labels_of
 
 
 def tracked(job, frames=None, model=None, prior=None):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_samexp.cli import run
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.io.video import open_video
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.types import FrameResult, ObjectScore, RunIdentity
 from tests import hostile_archive
+from tests.tiny_files import content
 
 FRAMES, HEIGHT, WIDTH = 6, 40, 56
 
@@ -47,20 +47,6 @@ def place(tmp_path, monkeypatch, capsys):
     return tmp_path
 
 
-@pytest.fixture
-def shell(place, capsys):
-    def call(line):
-        status = run(line.split())
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
-
-
-def _content(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-
-
 EVALUATE = "evaluate found.zarr --ground-truth truth.tif"
 
 BAD_INPUT = [
@@ -91,12 +77,12 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("line", "phrase"), BAD_INPUT, ids=[line[-50:] for line, _ in BAD_INPUT])
 def test_bad_input_is_one_sentence_and_changes_nothing(shell, place, line, phrase):
-    before = _content(place)
+    before = content(place)
     status, out, err = shell(line)
     assert (status, out) == (2, "")
     assert err.startswith("napari-samexp: ") and err.count("\n") == 1
     assert phrase in err
-    assert _content(place) == before
+    assert content(place) == before
 
 
 def test_evaluate_counts_what_is_finished(shell, place):
