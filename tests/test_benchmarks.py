@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.speed import gpu_speed, turns
+from tests import ROOT
 
 PEER = """
 import sys
@@ -125,3 +128,12 @@ def test_a_report_says_where_it_comes_from(tmp_path: Path) -> None:
 
 def test_spread_is_the_median_and_the_quartiles() -> None:
     assert turns.spread([1, 2, 3, 4, 5], 1) == "3.0 (2.0 to 4.0)"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they fork and limit processes, which Windows cannot")
+@pytest.mark.parametrize("folder", ["benchmarks", "tests/fuzz", "tests/kill", "tests/parity"])
+def test_scripts_that_no_other_test_runs_still_find_what_they_import(folder: str) -> None:
+    pytest.importorskip("qtpy")
+    for path in (ROOT / folder).rglob("*.py"):
+        if not path.name.startswith("test_"):
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
