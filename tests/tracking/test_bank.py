@@ -112,12 +112,12 @@ def test_adding_a_prior_leaves_the_callers_list() -> None:
     assert len(given) == 1
 
 
-def test_a_layout_is_what_a_batch_has_in_common() -> None:
+def test_objects_of_equal_shapes_share_a_batch() -> None:
     one = bank_of(prior=1, stored=[0, 1]).recall(2, 2)
     other = bank_of(prior=2, stored=[1]).recall(2, 2)
-    assert one.shapes == other.layout
+    assert one.shapes == other.shapes
     assert one.slots != other.slots
-    assert one.shapes != bank_of(stored=[0]).recall(2, 2).layout
-    assert one.shapes != bank_of(stored=[0, 1], pointers=1).recall(2, 2).layout
+    assert one.shapes != bank_of(stored=[0]).recall(2, 2).shapes
+    assert one.shapes != bank_of(stored=[0, 1], pointers=1).recall(2, 2).shapes
     larger = MemoryBank([memory(-1, (4, 4))], TrackSettings())
-    assert larger.recall(0, 0).shapes != bank_of().recall(0, 0).layout
+    assert larger.recall(0, 0).shapes != bank_of().recall(0, 0).shapes
