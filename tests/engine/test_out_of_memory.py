@@ -229,7 +229,7 @@ def test_a_job_of_a_batch_without_room_says_the_same(
     def loaded(job: Any) -> Any:
         raise SHORTAGES[2]
 
-    monkeypatch.setattr(work, "_loaded", loaded)
+    monkeypatch.setattr(work, "_cached_model", loaded)
     job = work.Job("a", "p", "v", str(tmp_path / "s"), str(tiny_file))
     (result,) = work.run_job(job)
     assert (result.status, result.error) == ("failed", NO_MEMORY)  # type: ignore[union-attr]
