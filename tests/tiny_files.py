@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.build import new_model
 from napari_samexp.sam.variants import Sam2Variant
 from napari_samexp.sam.weights.loading import metadata_for
 
@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 def write_tiny(path, seed, presence=5.0):
     """Write random weights whose presence scores are near a value."""
     torch.manual_seed(seed)
-    model = Sam2(TINY)
+    model = new_model(TINY)
     with torch.no_grad():
         model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(presence)
     save_file(model.state_dict(), path, metadata_for(TINY))

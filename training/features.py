@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.build import new_model
+from napari_samexp.sam.sam2 import Sam2
 from training.losses import Losses
 from training.model import STARTER, Starter, load_weights, memory_projection
 
@@ -143,7 +144,7 @@ class Anchor:
     """
 
     def __init__(self, weights: Path, device: torch.device) -> None:
-        self.sam = Sam2(STARTER)
+        self.sam = new_model(STARTER)
         load_weights(self.sam, weights)
         self.sam.requires_grad_(False).to(device)
         self.basis = torch.linalg.qr(memory_projection(self.sam).T)[0]

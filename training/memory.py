@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from napari_samexp.sam.features import mean_and_deviation
 from napari_samexp.sam.mask_decoder import Decoded
-from napari_samexp.sam.models import PRIOR_SLOT, Sam2
 from napari_samexp.sam.prompt_encoder import NO_POINT
-from napari_samexp.sam.variants import MAX_POINTERS
+from napari_samexp.sam.sam2 import Sam2
+from napari_samexp.sam.variants import MAX_POINTERS, PRIOR_SLOT
 from training.losses import Losses, decoded_loss, mask_loss
 from training.model import Starter
 from training.prompts import COARSE, FINE, Groups, corrective_click, covered_shares

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.build import new_model
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.variants import Sam2Variant
 from training.scenes import KINDS
 
@@ -47,7 +48,7 @@ class Starter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         kinds, width = len(KINDS), STARTER.d_model
-        self.sam = Sam2(STARTER)
+        self.sam = new_model(STARTER)
         self.readout = nn.Linear(width, 1)
         self.token_scale = nn.Parameter(torch.tensor([8.0, -3.0]))
         self.by_token = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, kinds))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_samexp.sam import load_model
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.sam2 import Sam2
 from training import scenes
 from training.features import memory_tokens, shares
 from training.memory import to_pixels

@@ -31,7 +31,7 @@ def measure(name: str, side: int, threads: int) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from napari_samexp.sam.models import Sam1
+    from napari_samexp.sam.sam1 import Sam1
 
     torch.set_num_threads(threads)
     model = random_model(name)
@@ -67,16 +67,16 @@ def random_model(name: str) -> Any:
     """Return an official model with random weights."""
     import torch
 
+    from napari_samexp.sam.base import Provenance
     from napari_samexp.sam.variants import VARIANTS
     from napari_samexp.sam.weights.loading import build
 
     torch.manual_seed(0)
-    model = build(VARIANTS[name]).to_empty(device="cpu")
+    model = build(VARIANTS[name], Provenance("random", lambda: "0" * 64)).to_empty(device="cpu")
     for key, tensor in model.state_dict().items():
         scale = "norm" in key and key.endswith("weight")
         tensor.normal_(1.0 if scale else 0.0, 0.02) if tensor.is_floating_point() else tensor.zero_()
     model.requires_grad_(False).eval()
-    model.weights, model.hash_weights = "random", lambda: "0" * 64
     return model
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from napari_samexp.cli import run
 from napari_samexp.render.mp4 import write_mp4
 from napari_samexp.render.overlay import write_png
-from napari_samexp.sam.models import Sam1
+from napari_samexp.sam.build import new_model
 from napari_samexp.sam.variants import Sam1Variant
 from napari_samexp.sam.weights.loading import metadata_for
 from tests.tiny_files import FRAMES, disc_frames, write_tiny
@@ -21,7 +21,7 @@ def originals(tmp_path_factory):
     write_tiny(folder / "tiny.safetensors", 3)
     write_tiny(folder / "other.safetensors", 4)
     write_tiny(folder / "blind.safetensors", 3, presence=-5.0)
-    save_file(Sam1(TINY_SAM1).state_dict(), folder / "sam1.safetensors", metadata_for(TINY_SAM1))
+    save_file(new_model(TINY_SAM1).state_dict(), folder / "sam1.safetensors", metadata_for(TINY_SAM1))
     frames = disc_frames(FRAMES)
     write_mp4(folder / "clip.mp4", frames, 10, quality=12)
     write_mp4(folder / "clip2.mp4", frames[::-1], 10, quality=12)

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from napari_samexp import __version__
 from napari_samexp.cli.options import TrackingOptions
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.build import new_model
 from napari_samexp.sam.weights.catalogue import OFFICIAL, OfficialFile
 from napari_samexp.sam.weights.hashes import sha256_of
 from napari_samexp.tracking import TrackSettings
@@ -70,7 +70,7 @@ def test_info_says_what_a_file_is(shell, place):
     facts = json.loads(out)
     assert (status, err) == (0, "")
     assert facts["variant"] == "tiny-random" and facts["family"] == "SAM 2.1" and facts["image_size"] == 64
-    assert facts["parameters"] == sum(p.numel() for p in Sam2(TINY).parameters())
+    assert facts["parameters"] == sum(p.numel() for p in new_model(TINY).parameters())
     assert facts["sha256"] == sha256_of(place / "tiny.safetensors")
     assert facts["memory"] and not facts["verified"] and facts["official"] is None
     text = shell("info tiny.safetensors")[1]

@@ -54,12 +54,12 @@ def save_tiny_model(path: Path, seed: int = 0, **changes: Any) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.build import new_model
     from napari_samexp.sam.weights.loading import metadata_for
 
     variant = replace(TINY, **changes)
     torch.manual_seed(seed)
-    state = {name: value.detach().clone() for name, value in Sam2(variant).state_dict().items()}
+    state = {name: value.detach().clone() for name, value in new_model(variant).state_dict().items()}
     for value in state.values():
         if not value.any():
             torch.nn.init.normal_(value, std=0.5)

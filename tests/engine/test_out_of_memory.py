@@ -27,7 +27,7 @@ from napari_samexp.engine.recorder import Recorder
 from napari_samexp.engine.sharing import SharedImage
 from napari_samexp.engine.worker import Worker
 from napari_samexp.errors import NO_MEMORY
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.tracking.settings import TrackSettings
 from tests.engine.engine_tools import CLICK, Line, frames
 

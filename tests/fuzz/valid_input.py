@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from napari_samexp.io.labels import LabelStore
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.build import new_model
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.variants import Sam2Variant
 from napari_samexp.sam.weights.loading import load_model, metadata_for
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record, record_mask
@@ -91,7 +92,7 @@ def write_video(
 def tiny_state(seed: int = 0) -> dict[str, torch.Tensor]:
     """Return weights of a tiny model that always sees an object."""
     torch.manual_seed(seed)
-    state = {name: value.detach().clone() for name, value in Sam2(TINY).state_dict().items()}
+    state = {name: value.detach().clone() for name, value in new_model(TINY).state_dict().items()}
     for value in state.values():
         if not value.any():
             torch.nn.init.normal_(value, std=0.5)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from napari_samexp.posenc.tables import read_tables
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.weights.loading import identify_file, load_model
 from napari_samexp.tracking import PriorMemory, Tracker
 from napari_samexp.types import Prompt

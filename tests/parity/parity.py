@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_samexp.sam import fast
 from tests import ROOT
 from tests.parity.golden import FAMILIES, Golden, load, load_reference
 from tests.parity.reproduce import PARTS, Run, end_to_end
@@ -56,9 +57,13 @@ reference = lru_cache(maxsize=8)(load_reference)  # to be left as it is
 load_cached = lru_cache(maxsize=64)(load)
 
 
-@lru_cache(maxsize=64)
 def reproduced(folder: Path, family: str, part: str) -> dict[str, Tensor]:
-    """Return our tensors under the golden names."""
+    """Return our tensors under the golden names, by the fast paths or the reference as the switch is."""
+    return _reproduced(folder, family, part, fast.is_enabled())
+
+
+@lru_cache(maxsize=64)
+def _reproduced(folder: Path, family: str, part: str, by_fast_paths: bool) -> dict[str, Tensor]:
     golden = load_cached(folder, f"{FAMILIES[family]}_{part}")
     with torch.inference_mode():
         model = None if part == "hiera_pos_embed" else reference(folder, family)
@@ -67,9 +72,13 @@ def reproduced(folder: Path, family: str, part: str) -> dict[str, Tensor]:
         return dict(PARTS[family][part](model, golden))
 
 
-@lru_cache(maxsize=64)
 def tracked(folder: Path, family: str, case: str) -> Run:
-    """Return one of our end-to-end runs."""
+    """Return one of our end-to-end runs, by the fast paths or the reference as the switch is."""
+    return _tracked(folder, family, case, fast.is_enabled())
+
+
+@lru_cache(maxsize=64)
+def _tracked(folder: Path, family: str, case: str, by_fast_paths: bool) -> Run:
     stem = FAMILIES[family]
     frames = load_cached(folder, f"{stem}_e2e_long").get("frames_resized_u8")
     if frames is None:  # of a selection, in which EdgeTAM tracks the frames of SAM 2.1

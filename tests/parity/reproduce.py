@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from napari_samexp.sam import EdgeTam, ImageFeatures, MaskPrediction, Memory, Sam1, Sam2
 from napari_samexp.sam.features import MEAN_255, STD_255, ImageTransform, prepare
-from napari_samexp.sam.models import ABSENT, PRIOR_SLOT
 from napari_samexp.sam.position_encoding import hiera_map, sine_map
-from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT
+from napari_samexp.sam.sam2 import ABSENT
+from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT, PRIOR_SLOT
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import Prompt
 from tests.parity.golden import Golden, inputs_of, last_score_bias, outputs_of, prompt_of, results_of
@@ -287,7 +287,7 @@ def end_to_end(model: Sam2, golden: Golden, frames: np.ndarray, case: str) -> Ru
 
 def _places(model: Sam2, golden: Golden) -> Tensor:
     if isinstance(model, EdgeTam):
-        return model.spatial_perceiver.places()
+        return model.spatial_perceiver.encoding()
     return sine(golden["maskmem_pos_enc"].shape)
 
 

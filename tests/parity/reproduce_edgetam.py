@@ -45,8 +45,8 @@ def image_encoder(model: EdgeTam, golden: Golden) -> Named:
 def perceiver(model: EdgeTam, golden: Golden) -> Named:
     packer = model.spatial_perceiver
     yield "in.pos", sine(golden["in.pos"].shape)
-    yield "out_pos", packer.places()[None]
-    yield "pos_2d", packer.places()[None, model.variant.num_latents :]
+    yield "out_pos", packer.encoding()[None]
+    yield "pos_2d", packer.encoding()[None, model.variant.num_latents :]
     yield from ((f"random.{name}", tensor) for name, tensor in _packed(model, golden["random.in.features"]))
     features, logits = golden["in.pix_feat"], golden["in.mask_logits_high_res"]
     for case, presence, binary in (
@@ -95,7 +95,7 @@ def memory_attention(model: EdgeTam, golden: Golden) -> Named:
     grid = tuple(golden["init_frame.output"].shape[2:])
     features = features.permute(1, 2, 0).unflatten(2, grid)
     yield "in.current_vision_pos_embed", sine(features.shape).flatten(2).permute(2, 0, 1)
-    yield "in.maskmem_pos_enc", model.spatial_perceiver.places()[None]
+    yield "in.maskmem_pos_enc", model.spatial_perceiver.encoding()[None]
     yield "init_frame.output", features + model.no_mem_embed.transpose(1, 2)[..., None]
     yield from _ropes(model, grid)
     attention = model.memory_attention
@@ -123,7 +123,7 @@ def _ropes(model: EdgeTam, grid: tuple[int, int]) -> Named:
     windows = model.variant.windows
     cross = model.memory_attention.layers[0].cross_attn_image
     tables = {
-        "q": cross.rope_of_frame(grid, CPU),
+        "q": cross.frame_rope(grid, CPU),
         "k": axial_rope(model.variant.d_model, (windows, windows), CPU),
         "self": axial_rope(model.variant.d_model, grid, CPU),
     }
@@ -135,7 +135,7 @@ def _ropes(model: EdgeTam, grid: tuple[int, int]) -> Named:
 def _cross(cross: RotaryAttention, q: Tensor, keys: Tensor, memory: Tensor, grids: list[Any]) -> Named:
     """Queries, keys and values of a cross attention on its native grid."""
     yield "q_before_rope", q
-    yield "q_after_rope", rotate(q, cross.rope_of_frame((cross.native, cross.native), CPU))
+    yield "q_after_rope", rotate(q, cross.frame_rope((cross.native, cross.native), CPU))
     yield "k_before_rope", cross.k_proj(keys)
     yield "k_after_rope", cross.rotated_keys(keys, grids)
     yield "v", cross.v_proj(memory)

@@ -317,7 +317,7 @@ def test_edgetams_queries_are_spread_over_its_own_grid(models: dict[str, Any], t
     own = tables.part("rotary").grid_hw
     attention = models["EdgeTAM"].memory_attention.layers[0].cross_attn_image
     for grid in (own, (own[0] // 2, own[1] * 2)):
-        cos, sin = attention.rope_of_frame(grid, torch.device("cpu"))
+        cos, sin = attention.frame_rope(grid, torch.device("cpu"))
         made = tables.values("rotary", grid).reshape(-1, grid[0] * grid[1])
         np.testing.assert_allclose(made[0::2], cos.T, atol=1e-6)
         np.testing.assert_allclose(made[1::2], sin.T, atol=1e-6)

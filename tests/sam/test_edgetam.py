@@ -22,11 +22,11 @@ from torch.nn import functional
 from napari_samexp.errors import CheckpointError, SamexpError
 from napari_samexp.sam import VARIANTS, EdgeTam, EdgeTamVariant, Memory, load_model
 from napari_samexp.sam.identify import identify
-from napari_samexp.sam.models import PRIOR_SLOT
 from napari_samexp.sam.perceiver import split_windows
 from napari_samexp.sam.position_encoding import axial_rope
 from napari_samexp.sam.repvit import ConvNorm
 from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
+from napari_samexp.sam.variants import PRIOR_SLOT
 from napari_samexp.sam.weights.checkpoint import read_state
 from napari_samexp.sam.weights.loading import metadata_for
 from napari_samexp.types import Prompt
@@ -176,7 +176,7 @@ def test_a_latent_of_a_window_sees_nothing_but_its_window(edgetam: EdgeTam) -> N
 def test_a_frame_of_another_size_is_spread_over_the_native_places(edgetam: EdgeTam) -> None:
     cross = edgetam.memory_attention.layers[0].cross_attn_image
     native, half, wide = (
-        torch.stack(cross.rope_of_frame(hw, torch.device("cpu"))).view(2, *hw, -1)
+        torch.stack(cross.frame_rope(hw, torch.device("cpu"))).view(2, *hw, -1)
         for hw in ((8, 8), (4, 4), (4, 8))
     )
     assert torch.equal(native.flatten(1, 2), torch.stack(axial_rope(32, (8, 8), torch.device("cpu"))))

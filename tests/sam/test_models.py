@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
-from napari_samexp.errors import ImageError, PriorError, PromptError, SettingsError
+from napari_samexp.errors import ImageError, PromptError, SettingsError
 from napari_samexp.images import to_rgb8
-from napari_samexp.sam import Memory, load_model
+from napari_samexp.sam import Memory, fast, load_model
 from napari_samexp.sam.features import place
 from napari_samexp.types import Prompt
 from tests import tiny_run
@@ -279,12 +278,6 @@ def test_a_prompt_outside_the_image_is_refused(any_model: Any, prompt: Prompt) -
 # ---- remember
 
 
-def test_sam_1_has_no_memory(sam1: Any) -> None:
-    features = sam1.encode(RGB, side=64)
-    with pytest.raises(PriorError, match=r"SAM 1.*no memory.*SAM 2"):
-        sam1.remember(features, sam1.segment(features, CLICK))
-
-
 @pytest.mark.parametrize("index", [None, 0, 1, 2, 3])
 def test_a_memory_is_of_the_chosen_mask(memory_model: Any, index: int | None) -> None:
     features = memory_model.encode(RGB, side=64, square=False)
@@ -343,8 +336,7 @@ def added_by_encoder(model: Any, side: int, square: bool) -> torch.Tensor:
     """Return what the encoder adds between its patch embedding and its first block, (C, h, w)."""
     encoder = model.image_encoder if model.variant.family == "SAM 1" else model.image_encoder.trunk
     with (
-        # the whole grid at once; that rows of windows give the same is tested in test_exact_paths.py
-        mock.patch("napari_samexp.sam.hiera.nested", lambda _: (8, 0)),
+        fast.reference(),  # which does not take the grid apart
         golden.outputs_of({"patches": encoder.patch_embed}) as out,
         golden.inputs_of({"tokens": encoder.blocks[0]}) as given,
     ):

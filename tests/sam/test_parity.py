@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from napari_samexp.sam import fast
 from tests.parity import golden, parity, reproduce
 
 POINTS = {"point1", "points3", "box", "boxpoint", "mask"}
@@ -66,6 +69,14 @@ CASES = [
 ]
 
 
+@pytest.fixture(params=[False, True], ids=["fast", "reference"])
+def _both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with the fast paths, and with the reference alone."""
+    with fast.reference(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize(("family", "part", "names"), CASES)
 def test_every_tensor_is_that_of_the_reference(family: str, part: str, names: list[str]) -> None:
     rows = [parity.compared(parity.SELECTION, family, part, name) for name in names]

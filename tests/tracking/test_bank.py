@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_samexp.sam import Memory
-from napari_samexp.sam.models import PRIOR_SLOT
+from napari_samexp.sam.variants import PRIOR_SLOT
 from napari_samexp.tracking import TrackSettings
 from napari_samexp.tracking.bank import MemoryBank, Recall
 

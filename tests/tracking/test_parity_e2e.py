@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from napari_samexp.sam import MaskPrediction
+from napari_samexp.sam import MaskPrediction, fast
 from napari_samexp.sam.features import ImageTransform
 from tests.parity import golden, parity, reproduce
 
@@ -40,12 +42,21 @@ CASES = [
 ]
 
 
+@pytest.fixture(params=[False, True], ids=["fast", "reference"])
+def _both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with the fast paths, and with the reference alone."""
+    with fast.reference(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize(("family", "case", "names"), CASES)
 def test_every_tensor_is_that_of_the_reference(family: str, case: str, names: list[str]) -> None:
     rows = [parity.compared(parity.SELECTION, family, f"e2e_{case}", name) for name in names]
     assert [row for row in rows if not row.error <= row.allowed] == []
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize(("family", "case"), RUNS)
 def test_painted_labels_are_the_masks_of_the_reference(family: str, case: str) -> None:
     wrong = parity.painted_wrongly(parity.SELECTION, family, case)

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional
 
 from napari_samexp.sam.mask_decoder import Decoded
-from napari_samexp.sam.models import PRIOR_SLOT
-from napari_samexp.sam.variants import MAX_POINTERS
+from napari_samexp.sam.variants import MAX_POINTERS, PRIOR_SLOT
 from training import features
 from training.losses import Losses, decoded_loss
 from training.memory import Remembered

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from napari_samexp.batch.jobs import Event, Job, JobProgress, JobResult
-from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory
+from napari_samexp.errors import NO_MEMORY, SamexpError, is_out_of_memory, sam1_has_no_memory
 from napari_samexp.io.video import open_video, read_frame
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.recording import image_hash
@@ -101,8 +102,7 @@ def _cached_model(job: Job) -> Sam2:
         _prior.clear()
         model = load_model(job.model, device=job.device, dtype=job.dtype, graphs=job.graphs)
         if isinstance(model, Sam1):
-            model.remember()  # raises
-            raise AssertionError
+            raise sam1_has_no_memory(model.variant.name)
         _model[key] = model
     return _model[key]
 

@@ -26,7 +26,7 @@ from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
-    from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.sam2 import Sam2
     from napari_samexp.samples import Sample
     from napari_samexp.tracking.prior import PriorMemory
     from napari_samexp.types import VideoSource

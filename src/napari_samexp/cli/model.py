@@ -9,13 +9,13 @@ from napari_samexp._urls import redacted_url
 from napari_samexp.cli.arguments import require_memory
 from napari_samexp.cli.options import DeviceOptions
 from napari_samexp.cli.progress import progress
-from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch
+from napari_samexp.errors import CheckpointError, PriorError, PriorMismatch, sam1_has_no_memory
 from napari_samexp.sam.weights.cache import fetch, locate, may_have_made
 from napari_samexp.sam.weights.catalogue import HASH_MARK, OFFICIAL, STARTER
 from napari_samexp.sam.weights.hashes import sha256_of
 
 if TYPE_CHECKING:
-    from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.sam2 import Sam2
     from napari_samexp.tracking.prior import PriorMemory
 
 __all__ = ["load", "name_for", "pinned"]
@@ -31,7 +31,7 @@ def load(name: str, hardware: DeviceOptions, *, quiet: bool) -> Sam2:
     CheckpointError, SettingsError
         As `load_model`.
     """
-    from napari_samexp.sam.models import Sam1
+    from napari_samexp.sam.sam1 import Sam1
     from napari_samexp.sam.weights.loading import choose_device, choose_dtype, load_model
 
     require_memory(name)
@@ -40,8 +40,7 @@ def load(name: str, hardware: DeviceOptions, *, quiet: bool) -> Sam2:
         fetch(name, progress=update)
     model = load_model(name, device=hardware.device, dtype=hardware.dtype, graphs=hardware.graphs)
     if isinstance(model, Sam1):
-        model.remember()  # raises
-        raise AssertionError
+        raise sam1_has_no_memory(model.variant.name)
     return model
 
 

@@ -21,7 +21,7 @@ from napari_samexp.sam.weights.catalogue import STARTER
 
 if TYPE_CHECKING:
     from napari_samexp.sam.features import MaskPrediction, Memory
-    from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.sam2 import Sam2
     from napari_samexp.tracking.prior import PriorMemory
     from napari_samexp.tracking.recording import Recording
     from napari_samexp.types import Prompt

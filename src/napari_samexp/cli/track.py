@@ -34,7 +34,7 @@ from napari_samexp.tracking.forecast import ENOUGH, Forecast, Work, proposed_sid
 if TYPE_CHECKING:
     from napari_samexp.io.labels import LabelStore
     from napari_samexp.io.video import LazyVideo
-    from napari_samexp.sam.models import Sam2
+    from napari_samexp.sam.sam2 import Sam2
     from napari_samexp.tracking.prior import PriorMemory
     from napari_samexp.tracking.settings import TrackSettings
     from napari_samexp.tracking.tracker import Tracker

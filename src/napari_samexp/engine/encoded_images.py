@@ -12,7 +12,8 @@ from napari_samexp.engine.messages.base import ImageRef
 from napari_samexp.engine.sharing import read_shared
 from napari_samexp.images import to_rgb8
 from napari_samexp.sam.features import ImageFeatures
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.tracking.recording import image_hash
 
 __all__ = ["EncodedImages", "pixels_of"]

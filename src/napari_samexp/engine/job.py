@@ -14,7 +14,7 @@ from napari_samexp.engine.messages.tracking import FrameReady, Track
 from napari_samexp.engine.sharing import read_shared
 from napari_samexp.errors import VideoError
 from napari_samexp.io.video import LazyVideo, open_video
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.run import Run, open_store, run_prior
 from napari_samexp.tracking.tracker import Tracker

@@ -30,7 +30,8 @@ from napari_samexp.engine.messages.prompts import (
 from napari_samexp.engine.sharing import read_shared, write_shared
 from napari_samexp.errors import PriorError, PriorMismatch, SamexpError, SettingsError, sam1_has_no_memory
 from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.weights.download import Progress
 from napari_samexp.sam.weights.loading import load_model
 from napari_samexp.tracking.prior import PriorMemory

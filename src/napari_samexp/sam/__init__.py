@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from napari_samexp._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from napari_samexp.sam.build import new_model
     from napari_samexp.sam.edgetam import EdgeTam
     from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
-    from napari_samexp.sam.models import Sam1, Sam2
+    from napari_samexp.sam.sam1 import Sam1
+    from napari_samexp.sam.sam2 import Sam2
     from napari_samexp.sam.variants import VARIANTS, EdgeTamVariant, Sam1Variant, Sam2Variant, Variant
     from napari_samexp.sam.weights.loading import load_model
 
@@ -26,6 +28,7 @@ __all__ = [
     "Sam2Variant",
     "Variant",
     "load_model",
+    "new_model",
 ]
 
 # a process without torch may read the tables of sizes and files
@@ -38,11 +41,12 @@ __getattr__ = lazy_names(
         "ImageFeatures": "features",
         "MaskPrediction": "features",
         "Memory": "features",
-        "Sam1": "models",
+        "Sam1": "sam1",
         "Sam1Variant": "variants",
-        "Sam2": "models",
+        "Sam2": "sam2",
         "Sam2Variant": "variants",
         "Variant": "variants",
         "load_model": "weights.loading",
+        "new_model": "build",
     },
 )

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_samexp.errors import SettingsError
+from napari_samexp.sam.base import UNKNOWN, Provenance
 from napari_samexp.sam.features import Memory
 from napari_samexp.sam.memory import MemoryAttention, RotaryAttention
-from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.perceiver import SpatialPerceiver
 from napari_samexp.sam.position_encoding import Rope, axial_rope
 from napari_samexp.sam.repvit import RepVitEncoder
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.variants import EdgeTamVariant
 
 __all__ = ["EdgeTam"]
@@ -24,27 +24,21 @@ GridHW = tuple[int, int]
 class EdgeTam(Sam2):
     """EdgeTAM (2025): all that `Sam2` does, in a third of the time of its smallest size.
 
-    A spatial memory is (mem_dim, 1, L) whatever the size of the frame: tokens of all of it, then of its windows.
+    A spatial memory is (mem_dim, 1, L) whatever the size of the frame: tokens of the whole frame, then of its windows.
 
     Source: `sam2_base.py` of EdgeTAM.
     """
 
     variant: EdgeTamVariant
 
-    def __init__(self, variant: EdgeTamVariant) -> None:
+    def __init__(self, variant: EdgeTamVariant, provenance: Provenance = UNKNOWN) -> None:
         super().__init__(
             variant,
             RepVitEncoder(variant),
             MemoryAttention(variant, lambda: PackedAttention(variant)),
+            provenance,
         )
         self.spatial_perceiver = SpatialPerceiver(variant)
-
-    def position_encoding(self, grid_hw: GridHW, *, window_tile: bool = True, **_: object) -> Tensor:
-        """Raise `SettingsError`: convolutions see where a pixel is by what is around it."""
-        raise SettingsError(
-            f"{self.variant.name} has no position encoding of the absolute kind: its image encoder consists of "
-            "convolutions alone and adds none to its features; choose a SAM 1, SAM 2 or SAM 2.1 model."
-        )
 
     def takes(self, memory: Memory) -> bool:
         """Whether a memory has the sizes of this model's memories."""
@@ -56,7 +50,7 @@ class EdgeTam(Sam2):
     def encode_memory(self, embedding: Tensor, logits: Tensor, presence: Tensor, *, binary: bool) -> Tensor:
         """Return the spatial memories of N masks, (N, mem_dim, 1, L); see `Sam2.encode_memory`."""
         spatial = super().encode_memory(embedding, logits, presence, binary=binary)
-        packed: Tensor = self.spatial_perceiver(spatial)
+        packed: Tensor = self.spatial_perceiver(spatial)  # (N, L, mem_dim)
         return packed.transpose(1, 2)[:, :, None]
 
     def recall(
@@ -73,13 +67,15 @@ class EdgeTam(Sam2):
         `times` is not used: pointers have no time here.
         """
         learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
-        tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
-        places = (self.spatial_perceiver.places() + learned).flatten(1, 2)
-        split = pointers.unflatten(2, (-1, self.variant.mem_dim)).flatten(1, 2)
+        tokens = [memory.flatten(2).transpose(1, 2) for memory in spatial]  # each (N, L, mem_dim)
+        encoding = (self.spatial_perceiver.encoding() + learned).flatten(1, 2)  # (N, M x L, mem_dim)
+        split = pointers.unflatten(2, (-1, self.variant.mem_dim)).flatten(
+            1, 2
+        )  # (N, P x D / mem_dim, mem_dim)
         out: Tensor = self.memory_attention(
             embedding,
             torch.cat((*tokens, split), 1),
-            torch.cat((places, torch.zeros_like(split)), 1),
+            torch.cat((encoding, torch.zeros_like(split)), 1),
             [(self.variant.windows, self.variant.windows)] * len(tokens),
             started,
         )
@@ -87,24 +83,24 @@ class EdgeTam(Sam2):
 
 
 class PackedAttention(RotaryAttention):
-    """Attention to packed memories, in which only the windows' tokens are turned by their places.
+    """Attention to packed memories, in which only the tokens of windows are rotated.
 
-    Source: `RoPEAttentionv2` in `transformer.py` of EdgeTAM. Windows count from 0 whatever the frame's grid,
-    so on another grid than the native one, for which the reference has no code, queries are spread over
-    the native one's places.
+    Source: `RoPEAttentionv2` in `transformer.py` of EdgeTAM. Windows count from 0 whatever the frame's grid, so
+    on another grid than the native one, for which the reference has no code, the queries' positions are
+    scaled to the native grid.
     """
 
     def __init__(self, variant: EdgeTamVariant) -> None:
         super().__init__(variant.d_model, 1, source=variant.mem_dim)
-        self.unplaced = variant.num_latents
+        self.num_latents = variant.num_latents
         self.native = variant.image_size // variant.patch
 
-    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> Rope:
-        """Return by what the queries of a frame are turned."""
+    def frame_rope(self, grid_hw: GridHW, device: torch.device) -> Rope:
+        """Return the rotary encoding of a frame's queries."""
         return axial_rope(self.q_proj.out_features, grid_hw, device, (self.native, self.native))
 
-    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> Rope:
-        """Return by what the keys of one memory are turned: tokens of the whole frame by nothing."""
+    def memory_rope(self, grid_hw: GridHW, device: torch.device) -> Rope:
+        """Return the rotary encoding of the keys of one memory; tokens of the whole frame are not rotated."""
         cos, sin = axial_rope(self.q_proj.out_features, grid_hw, device)
-        none = cos.new_zeros(self.unplaced, cos.shape[1])
-        return Rope((torch.cat((none + 1, cos)), torch.cat((none, sin))))
+        zero = cos.new_zeros(self.num_latents, cos.shape[1])
+        return Rope((torch.cat((zero + 1, cos)), torch.cat((zero, sin))))

@@ -1,4 +1,4 @@
-"""SAM 2's memory: a frame and its mask become tokens, and later features look at them."""
+"""SAM 2's memory: a frame and its mask become tokens, and the features of later frames attend to them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_samexp.sam.fast import is_enabled, on_cpu
+from napari_samexp.sam.fast import memory as fast_memory
 from napari_samexp.sam.fast.attention import attend, attend_to_memory
-from napari_samexp.sam.layers import Attention, LayerNorm2d, add_in_chunks, is_chunked
-from napari_samexp.sam.position_encoding import Rope, axial_rope, rotate, rotate_, sine_map
+from napari_samexp.sam.layers import Attention, LayerNorm2d, residual
+from napari_samexp.sam.position_encoding import Rope, axial_rope, rotate, sine_map
 from napari_samexp.sam.variants import MemoryVariant
 
-__all__ = ["MemoryAttention", "MemoryEncoder", "RotaryAttention"]
+__all__ = ["MemoryAttention", "MemoryEncoder", "MemoryLayer", "RotaryAttention"]
 
 GridHW = tuple[int, int]
 
 
 class MemoryEncoder(nn.Module):
-    """Source: `memory_encoder.py` of sam2."""
+    """Image features and a mask to a spatial memory. Source: `memory_encoder.py` of sam2."""
 
     def __init__(self, variant: MemoryVariant) -> None:
         super().__init__()
@@ -33,8 +35,8 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """(N or 1, D, h, w) features and (N, 1, 16 h, 16 w) scaled masks to (N, mem_dim, h, w)."""
-        x = self.pix_feat_proj(features) + self.mask_downsampler(mask)
-        out: Tensor = self.out_proj(self.fuser(x))
+        x = self.pix_feat_proj(features) + self.mask_downsampler(mask)  # (N, D, h, w)
+        out: Tensor = self.out_proj(self.fuser(x))  # (N, mem_dim, h, w)
         return out
 
 
@@ -42,7 +44,7 @@ class _MaskDownSampler(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         parts: list[nn.Module] = []
-        for i in range(4):
+        for i in range(4):  # each halves the mask and has four times the channels
             parts += [
                 nn.Conv2d(4**i, 4 ** (i + 1), 3, stride=2, padding=1),
                 LayerNorm2d(4 ** (i + 1)),
@@ -76,25 +78,27 @@ class _ConvNextBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # (N, h, w, C)
         y = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(y)))
         out: Tensor = x + y.permute(0, 3, 1, 2)
         return out
 
 
 class MemoryAttention(nn.Module):
-    """Source: `memory_attention.py` of sam2.
+    """Image features attend to themselves and to memory tokens, layer by layer.
+
+    Source: `memory_attention.py` of sam2.
 
     Parameters
     ----------
     cross : callable, optional
-        Makes a layer's attention to memories; by default that of SAM 2.
+        Makes a layer's cross-attention to memory; by default that of SAM 2.
     """
 
     def __init__(self, variant: MemoryVariant, cross: Callable[[], RotaryAttention] | None = None) -> None:
         super().__init__()
         cross = cross or partial(RotaryAttention, variant.d_model, 1, source=variant.mem_dim)
-        self.layers = nn.ModuleList(_MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))
+        self.layers = nn.ModuleList(MemoryLayer(variant, cross()) for _ in range(variant.mem_layers))
         self.norm = nn.LayerNorm(variant.d_model)
 
     def forward(
@@ -105,7 +109,7 @@ class MemoryAttention(nn.Module):
         grids: list[GridHW],
         started: Tensor | None = None,
     ) -> Tensor:
-        """Let features look at memory.
+        """Condition features on memory.
 
         Parameters
         ----------
@@ -113,46 +117,43 @@ class MemoryAttention(nn.Module):
         memory, memory_pos : Tensor, shape (N, L, mem_dim)
             Spatial tokens of one memory after the other, then pointer tokens.
         grids : list of (h, w)
-            The grid of each spatial memory; tokens beyond their sum are pointers and have no place.
+            The grid of each spatial memory; tokens beyond their sum are pointers, which are not rotated.
         started : Tensor, optional
-            What `start` returned of the features, where it is needed more than once.
+            What `start` returned for the features, where it is needed more than once.
 
         Returns
         -------
         Tensor, shape (N, D, h, w)
         """
         grid_hw = (features.shape[2], features.shape[3])
-        x = self.start(features) if started is None else started
-        keys = memory + memory_pos
-        if (
-            is_chunked(x) and len(memory) > 1
-        ):  # one object after the other: keys take 4 times a memory's place
-            each = zip(x.expand(len(memory), -1, -1).split(1), keys.split(1), memory.split(1))
-            x = torch.cat([self._recalled(*one, grid_hw, grids) for one in each])
-        else:
-            x = self._recalled(x, keys, memory, grid_hw, grids)
-        out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, grid_hw)
+        x = self.start(features) if started is None else started  # (N or 1, h w, D)
+        run = partial(self._run_layers, grid_hw=grid_hw, grids=grids)
+        keys = memory + memory_pos  # (N, L, mem_dim)
+        x = fast_memory.one_by_one(run, x, keys, memory) if on_cpu(x) else run(x, keys, memory)
+        out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, grid_hw)  # (N, D, h, w)
         return out
 
     def start(self, features: Tensor) -> Tensor:
-        """Return what features (N or 1, D, h, w) are before they look at any memory, (N or 1, h w, D).
+        """Return features (N or 1, D, h, w) after the first layer's self-attention, (N or 1, h w, D).
 
-        It is the same for all objects of a frame.
+        It comes before any attention to memory, so it is the same for all objects of a frame.
         """
         grid_hw = (features.shape[2], features.shape[3])
-        placed = features + 0.1 * sine_map(features.shape[1], grid_hw, features.device, features.dtype)
-        tokens = placed.flatten(2).transpose(1, 2).contiguous()
-        return cast(_MemoryLayer, self.layers[0]).attend_within(tokens, grid_hw)
+        encoding = sine_map(features.shape[1], grid_hw, features.device, features.dtype)
+        tokens = (features + 0.1 * encoding).flatten(2).transpose(1, 2).contiguous()  # (N or 1, h w, D)
+        return cast(MemoryLayer, self.layers[0]).attend_to_self(tokens, grid_hw)
 
-    def _recalled(
+    def _run_layers(
         self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
     ) -> Tensor:
         for i, layer in enumerate(self.layers):
-            x = layer(x, keys, memory, grid_hw, grids, looked=i == 0)
+            x = layer(x, keys, memory, grid_hw, grids, started=i == 0)
         return x
 
 
-class _MemoryLayer(nn.Module):
+class MemoryLayer(nn.Module):
+    """Self-attention, cross-attention to memory, and an MLP."""
+
     def __init__(self, variant: MemoryVariant, cross: RotaryAttention) -> None:
         super().__init__()
         dim = variant.d_model
@@ -164,9 +165,9 @@ class _MemoryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def attend_within(self, x: Tensor, grid_hw: GridHW) -> Tensor:
-        """Let tokens (N or 1, h w, C) look at each other."""
-        return x + self.self_attn.on_grid(self.norm1(x), grid_hw)
+    def attend_to_self(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+        """Return tokens (N or 1, h w, C) plus their self-attention."""
+        return x + self.self_attn.attend_to_self(self.norm1(x), grid_hw)
 
     def forward(
         self,
@@ -175,60 +176,58 @@ class _MemoryLayer(nn.Module):
         memory: Tensor,
         grid_hw: GridHW,
         grids: list[GridHW],
-        looked: bool = False,
+        started: bool = False,
     ) -> Tensor:
-        """Let tokens (N or 1, h w, C) look at each other, unless they have, and at memory (N, L, S): (N, h w, C)."""
-        x = x if looked else self.attend_within(x, grid_hw)
-        x = x + self.cross_attn_image.on_memory(self.norm2(x), keys, memory, grid_hw, grids)
-        return add_in_chunks(x, lambda part: self._fed_forward(self.norm3(part)))
+        """Take tokens (N or 1, h w, C) and memory (N, L, S) to tokens (N, h w, C).
 
-    def _fed_forward(self, x: Tensor) -> Tensor:
+        With `started` the tokens come from `MemoryAttention.start`, and the self-attention is done.
+        """
+        x = x if started else self.attend_to_self(x, grid_hw)
+        x = x + self.cross_attn_image.attend_to_memory(self.norm2(x), keys, memory, grid_hw, grids)
+        return residual(x, lambda tokens: self._mlp(self.norm3(tokens)))
+
+    def _mlp(self, x: Tensor) -> Tensor:
         out: Tensor = self.linear2(functional.relu(self.linear1(x), inplace=True))
         return out
 
 
 class RotaryAttention(Attention):
-    """Queries and keys are turned by their places."""
+    """Attention whose queries and keys are rotated by their positions (RoPE)."""
 
-    short = False  # whether looking at memory rounds what it multiplies; see `mixed.mix`
+    low_precision = False  # whether products with memories round to bfloat16; see `fast.mixed_precision`
 
-    def on_grid(self, x: Tensor, grid_hw: GridHW) -> Tensor:
-        """Let tokens (N, h w, C) of one grid look at each other."""
+    def attend_to_self(self, x: Tensor, grid_hw: GridHW) -> Tensor:
+        """Return the self-attention of the tokens of one grid, (N, h w, C) to the same."""
         rope = axial_rope(self.q_proj.out_features, grid_hw, x.device)
         q, k = rotate(self.q_proj(x), rope), rotate(self.k_proj(x), rope)
-        out: Tensor = self.out_proj(attend(q[:, None], k[:, None], self.v_proj(x)[:, None])[:, 0])
+        mixed = attend(q[:, None], k[:, None], self.v_proj(x)[:, None])[:, 0]  # one head
+        out: Tensor = self.out_proj(mixed)
         return out
 
-    def on_memory(self, q: Tensor, k: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]) -> Tensor:
-        """Let tokens (N, h w, C) look at memory (N, L, S) through its keys, whose places are on `grids`."""
-        q = rotate(self.q_proj(q), self.rope_of_frame(grid_hw, q.device))
-        k = self.rotated_keys(k, grids)
-        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj, self.short))
+    def attend_to_memory(
+        self, x: Tensor, keys: Tensor, memory: Tensor, grid_hw: GridHW, grids: list[GridHW]
+    ) -> Tensor:
+        """Return the attention of tokens (N or 1, h w, C) to memory (N, L, S) by its keys: (N, h w, C)."""
+        q = rotate(self.q_proj(x), self.frame_rope(grid_hw, x.device))  # (N or 1, h w, C)
+        k = self.rotated_keys(keys, grids)  # (N, L, C)
+        out: Tensor = self.out_proj(attend_to_memory(q, k, memory, self.v_proj, self.low_precision))
         return out
 
     def rotated_keys(self, k: Tensor, grids: list[GridHW]) -> Tensor:
-        """Return the keys of memory tokens (N, L, S), those of memories turned by their places, (N, L, C)."""
+        """Return the keys (N, L, C) of memory tokens (N, L, S), each spatial memory rotated by its grid."""
         k = self.k_proj(k)
-        if len(set(grids)) == 1 and not is_chunked(k):  # one after the other would be many launches for a GPU
-            rope = self.rope_of_memory(grids[0], k.device)
-            spatial, pointers = k.tensor_split([len(grids) * len(rope[0])], dim=1)
-            each = rotate(spatial.unflatten(1, (len(grids), -1)), rope)
-            return torch.cat((each.flatten(1, 2), pointers), dim=1)
-        ropes = [self.rope_of_memory(grid, k.device) for grid in grids]
+        by_grid = {grid: self.memory_rope(grid, k.device) for grid in dict.fromkeys(grids)}
+        ropes = [by_grid[grid] for grid in grids]
+        if is_enabled():
+            return fast_memory.rotated(k, ropes)
         lengths = [len(cos) for cos, _ in ropes]
-        if torch.is_grad_enabled():
-            *spatial, pointers = k.split([*lengths, k.shape[1] - sum(lengths)], dim=1)
-            turned = [rotate(part, rope) for part, rope in zip(spatial, ropes)]
-            return torch.cat((*turned, pointers), dim=1)
-        for part, rope in zip(k[:, : sum(lengths)].split(lengths, dim=1), ropes):
-            rotate_(part, rope)
-        out: Tensor = k
-        return out
+        *spatial, pointers = k.split([*lengths, k.shape[1] - sum(lengths)], dim=1)
+        return torch.cat([*(rotate(part, rope) for part, rope in zip(spatial, ropes)), pointers], dim=1)
 
-    def rope_of_frame(self, grid_hw: GridHW, device: torch.device) -> Rope:
-        """Return by what the queries of a frame are turned; see `axial_rope`."""
+    def frame_rope(self, grid_hw: GridHW, device: torch.device) -> Rope:
+        """Return the rotary encoding of a frame's queries; see `axial_rope`."""
         return axial_rope(self.q_proj.out_features, grid_hw, device)
 
-    def rope_of_memory(self, grid_hw: GridHW, device: torch.device) -> Rope:
-        """Return by what the keys of one memory are turned; see `axial_rope`."""
+    def memory_rope(self, grid_hw: GridHW, device: torch.device) -> Rope:
+        """Return the rotary encoding of the keys of one memory; see `axial_rope`."""
         return axial_rope(self.q_proj.out_features, grid_hw, device)

@@ -1,4 +1,4 @@
-"""EdgeTAM's spatial perceiver: the memory of a frame packed into few tokens."""
+"""EdgeTAM's spatial perceiver: the memory of a frame in few tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SpatialPerceiver"]
 
 
 class SpatialPerceiver(nn.Module):
-    """Learned latents that look at a frame's memory: some at all of it, the others at one window each.
+    """Learned latents that attend to a frame's memory: some to all of it, the others to one window each.
 
     Source: `perceiver.py` of EdgeTAM, which takes one memory at a time, on its native grid.
     """
@@ -29,28 +29,30 @@ class SpatialPerceiver(nn.Module):
 
     def forward(self, memory: Tensor) -> Tensor:
         """(N, C, h, w) memories to (N, L, C): tokens of the whole frame, then of its windows, row by row."""
-        out: Tensor = self.norm(torch.cat((self._of_all(memory), self._of_windows(memory)), dim=1))
+        out: Tensor = self.norm(
+            torch.cat((self._attend_to_frame(memory), self._attend_to_windows(memory)), dim=1)
+        )
         return out
 
-    def places(self) -> Tensor:
-        """Return the encoding of the tokens' places, (L, C): none of the first, the windows' grid of the others."""
+    def encoding(self) -> Tensor:
+        """Return the tokens' position encoding, (L, C): zeros for the whole frame's, the windows' grid for the others."""
         weight = self.latents_2d
         grid = sine_map(weight.shape[1], (self.windows, self.windows), weight.device, weight.dtype)
         return torch.cat((torch.zeros_like(self.latents), grid[0].flatten(1).T))
 
-    def _of_all(self, memory: Tensor) -> Tensor:
+    def _attend_to_frame(self, memory: Tensor) -> Tensor:
         grid_hw = (memory.shape[2], memory.shape[3])
-        tokens = memory.flatten(2).transpose(1, 2)
-        place = sine_map(memory.shape[1], grid_hw, memory.device, memory.dtype).flatten(2).transpose(1, 2)
-        x = self.latents.expand(len(memory), -1, -1)
+        tokens = memory.flatten(2).transpose(1, 2)  # (N, h w, C)
+        encoding = sine_map(memory.shape[1], grid_hw, memory.device, memory.dtype).flatten(2).transpose(1, 2)
+        x = self.latents.expand(len(memory), -1, -1)  # (N, latents, C)
         for layer in self.layers:
-            x = layer(x, tokens, place)
+            x = layer(x, tokens, encoding)
         return x
 
-    def _of_windows(self, memory: Tensor) -> Tensor:
-        windows = split_windows(memory, self.windows)
-        # a batch of single latents: they never look at each other
-        x = self.latents_2d[:, None].repeat(len(memory), 1, 1)
+    def _attend_to_windows(self, memory: Tensor) -> Tensor:
+        windows = split_windows(memory, self.windows)  # (N x windows, tokens, C)
+        # a batch of single latents: they do not attend to each other
+        x = self.latents_2d[:, None].repeat(len(memory), 1, 1)  # (N x windows, 1, C)
         for layer in self.layers:
             x = layer(x, windows, None)
         return x.view(len(memory), -1, x.shape[2])
@@ -88,8 +90,8 @@ class _Layer(nn.Module):
         self.self_attn = _SelfAttention(dim)
         self.self_ff = _feed_forward(dim)
 
-    def forward(self, latents: Tensor, tokens: Tensor, place: Tensor | None) -> Tensor:
-        x = latents + self.attn(latents, tokens, place)
+    def forward(self, latents: Tensor, tokens: Tensor, encoding: Tensor | None) -> Tensor:
+        x = latents + self.attn(latents, tokens, encoding)
         x = x + self.ff(x)
         x = x + self.self_attn(x)
         out: Tensor = x + self.self_ff(x)
@@ -105,10 +107,10 @@ class _Attention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim, bias=False)
 
-    def attend(self, latents: Tensor, tokens: Tensor, place: Tensor | None) -> Tensor:
+    def attend(self, latents: Tensor, tokens: Tensor, encoding: Tensor | None) -> Tensor:
         k, v = self.to_kv(tokens).chunk(2, dim=-1)
-        if place is not None:  # of the values as well, so that a latent learns where it looked
-            k, v = k + place, v + place
+        if encoding is not None:  # added to the values too, so that a latent learns where it attended to
+            k, v = k + encoding, v + encoding
         q = self.to_q(latents)
         out: Tensor = self.to_out(
             functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
@@ -122,8 +124,8 @@ class _CrossAttention(_Attention):
         self.norm_x = nn.LayerNorm(dim)
         self.norm_latents = nn.LayerNorm(dim)
 
-    def forward(self, latents: Tensor, tokens: Tensor, place: Tensor | None) -> Tensor:
-        return self.attend(self.norm_latents(latents), self.norm_x(tokens), place)
+    def forward(self, latents: Tensor, tokens: Tensor, encoding: Tensor | None) -> Tensor:
+        return self.attend(self.norm_latents(latents), self.norm_x(tokens), encoding)
 
 
 class _SelfAttention(_Attention):

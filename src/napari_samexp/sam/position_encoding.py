@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_samexp.sam.fast import is_enabled, on_cpu
+
 __all__ = [
     "Rope",
     "axial_rope",
@@ -48,16 +50,16 @@ def hiera_map(background: Tensor, window: Tensor, grid_hw: GridHW, window_tile: 
 
 
 def tile_map(window: Tensor, grid_hw: GridHW) -> Tensor:
-    """Return Hiera's window table (1, C, h, w), tiled over a grid and cut there: (1, C, H, W)."""
+    """Return Hiera's window table (1, C, h, w), tiled and cropped to a grid: (1, C, H, W)."""
     repeats = [-(-size // tile) for size, tile in zip(grid_hw, window.shape[-2:])]
     return window.tile(repeats)[..., : grid_hw[0], : grid_hw[1]]
 
 
 def vit_map(table: Tensor, grid_hw: GridHW) -> Tensor:
-    """Return what SAM 1's ViT adds to its patch tokens: its table, resized where the grid is another.
+    """Return what SAM 1's ViT adds to its patch tokens: its table, resized for other grids.
 
-    Meta's encoder takes its native grid only; other grids use the bicubic resize that ViTs are
-    usually moved to other sizes with.
+    Meta's encoder takes its native grid only; on other grids the table is resized bicubically, as is usual
+    for ViTs.
 
     Parameters
     ----------
@@ -77,18 +79,17 @@ def offset_table(table: Tensor, size: int) -> Tensor:
 
     Row ``i`` belongs to queries that come ``i - (size - 1)`` tokens after their keys.
     """
-    wanted = 2 * size - 1
-    if table.shape[0] == wanted:
+    length = 2 * size - 1
+    if table.shape[0] == length:
         return table
-    return functional.interpolate(table.T[None], size=wanted, mode="linear")[0].T
+    return functional.interpolate(table.T[None], size=length, mode="linear")[0].T
 
 
 def relative_map(rows: Tensor, columns: Tensor, grid_hw: GridHW) -> Tensor:
     """Return the vectors whose product with a query is added to its attention logits, in SAM 1's blocks.
 
-    The place in the map is where the key lies, seen from the query in the middle: right is right of it,
-    down is below it. The encoder adds two products instead, of the query with `rows` and with `columns`,
-    which is the same but for rounding.
+    A position in the map is a key's offset from the query, which is in the middle. The encoder adds two
+    products instead, of the query with `rows` and with `columns`, which is the same but for rounding.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def sine_times(times: Tensor, channels: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rates(count: int, device: torch.device) -> Tensor:
-    """Kept, since a GPU would wait for each copy, and its work could not be recorded."""
+    """Cached, since a GPU would wait for each copy, which cannot be captured in a CUDA graph."""
     with torch.inference_mode(False):
         index = torch.arange(count, dtype=torch.float32, device="cpu")
         rates: Tensor = 10000.0 ** (2 * (index // 2) / count)
@@ -161,8 +162,8 @@ class Rope(tuple[Tensor, Tensor]):
     """Cosines and sines of a rotary encoding, each of shape (N, channels / 2)."""
 
     @cached_property
-    def turns(self) -> Tensor:
-        """The same as complex numbers, which are made once."""
+    def complex(self) -> Tensor:
+        """The same as complex numbers."""
         with torch.inference_mode(False):
             return torch.complex(*self)
 
@@ -174,7 +175,7 @@ def axial_rope(channels: int, grid_hw: GridHW, device: torch.device, spread_hw: 
     Parameters
     ----------
     spread_hw : (int, int), optional
-        Another grid, over whose places this one is spread evenly.
+        Another grid, to whose positions those of this one are scaled.
 
     Returns
     -------
@@ -192,13 +193,13 @@ def axial_rope(channels: int, grid_hw: GridHW, device: torch.device, spread_hw: 
 
 
 def rotary_map(channels: int, grid_hw: GridHW, dtype: torch.dtype, spread_hw: GridHW | None = None) -> Tensor:
-    """Return what the rotary encoding makes of the pair (1, 0) everywhere, (channels, H, W).
+    """Return the pair (1, 0) rotated by the rotary encoding everywhere, (channels, H, W).
 
-    Even channels are cosines and odd ones sines of the angle by which a pair is turned, so the product
-    of two tokens here is what turning does to the product of two vectors that were equal.
+    Even channels are cosines and odd ones sines of the angle by which a pair is rotated, so the product
+    of two tokens here is the product of two equal vectors after rotation.
     """
-    turned = torch.stack(axial_rope(channels, grid_hw, torch.device("cpu"), spread_hw), dim=-1).flatten(-2)
-    return turned.T.reshape(channels, *grid_hw).to(dtype)
+    rotated = torch.stack(axial_rope(channels, grid_hw, torch.device("cpu"), spread_hw), dim=-1).flatten(-2)
+    return rotated.T.reshape(channels, *grid_hw).to(dtype)
 
 
 def memory_map(time: Tensor, grid_hw: GridHW) -> Tensor:
@@ -207,18 +208,18 @@ def memory_map(time: Tensor, grid_hw: GridHW) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """Turn neighbouring channel pairs of (..., N, C) tokens by a rotary encoding of N positions."""
-    if x.device.type == "cpu":  # one pass: to turn is to multiply complex numbers
+    """Rotate neighbouring channel pairs of (..., N, C) tokens by a rotary encoding of N positions."""
+    if is_enabled() and x.device.type == "cpu":  # one pass: a rotation is a product of complex numbers
         pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * rope.turns).flatten(-2).to(x.dtype)
-    cos, sin = rope
+        return torch.view_as_real(pairs * rope.complex).flatten(-2).to(x.dtype)
+    cos, sin = rope  # each (N, C / 2)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
 def rotate_(x: Tensor, rope: Rope) -> Tensor:
-    """Do what `rotate` does in the place of x, where no gradients are kept and x allows it."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
+    """Do what `rotate` does, in place."""
+    if x.dtype != torch.float32 or not on_cpu(x):
         return x.copy_(rotate(x, rope))
-    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rope.turns)
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rope.complex)
     return x

@@ -1,4 +1,4 @@
-"""EdgeTAM's image encoder: the RepViT trunk, convolutions alone, and the feature pyramid neck.
+"""EdgeTAM's image encoder: the RepViT trunk, which has convolutions alone, and the feature pyramid neck.
 
 Maps are (B, C, H, W), in memory with the channels last: most of the work is 1 x 1 convolutions.
 """
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.fast.folding import Kept, Kernel, is_trained, kernel, on_pixels
-from napari_samexp.sam.hiera import Neck
+from napari_samexp.sam import fast
+from napari_samexp.sam.fast import hiera as fast_hiera
+from napari_samexp.sam.fast import repvit as fast_repvit
+from napari_samexp.sam.fast.folding import Cached, Kernel, folds
+from napari_samexp.sam.hiera import Levels, Neck
 from napari_samexp.sam.variants import EdgeTamVariant
 
-__all__ = ["ConvNorm", "RepVit", "RepVitEncoder"]
+__all__ = ["ChannelMixer", "ConvNorm", "RepVit", "RepVitEncoder", "TokenMixer"]
 
 STAGES = 4
-EXPANSION = 2  # of the channels, in the middle of a channel mixer
-PIECE = 4096  # pixels that a processor's cache holds with all their channels
+EXPANSION = 2  # of the channels, within a channel mixer
 
 
 class RepVitEncoder(nn.Module):
@@ -33,14 +35,17 @@ class RepVitEncoder(nn.Module):
         self.trunk = _Trunk(variant)
         self.neck = Neck(variant.embed_dim, variant.d_model)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> Levels:
         """(B, 3, H, W) to three (B, d_model, h, w), fine to coarse."""
-        out: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(pixels))
+        out: Levels = self.neck(self.trunk(pixels))
         return out
 
-    def through(self, pixels: Tensor, then: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `forward` does, the two finer levels after one more 1 x 1 convolution each."""
-        return self.neck.through(self.trunk(pixels), then)
+    def decoder_features(self, pixels: Tensor, convs: Sequence[nn.Conv2d]) -> Levels:
+        """Return the levels, the first two after the mask decoder's 1 x 1 convolutions, one each."""
+        if fast.is_enabled():
+            return fast_hiera.neck_features(self.neck, self.trunk(pixels), convs)
+        s4, s8, s16 = self(pixels)
+        return convs[0](s4), convs[1](s8), s16
 
 
 class _Trunk(nn.Module):
@@ -76,48 +81,28 @@ class RepVit(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias and a BatchNorm, computed as one convolution where nothing is trained.
+    """A convolution without bias and a BatchNorm.
 
     Parameters
     ----------
     kernel : int
         Side of the kernel; the map is padded so that only the stride makes it smaller.
     groups : int
-        1, or as many as channels where each is convolved alone.
+        1, or as many as channels for a depthwise convolution.
     """
 
     def __init__(self, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out)
-        self._kept: Kept[Kernel] = Kept()
+        self.folded: Cached[Kernel] = Cached()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, out, h, w)."""
-        if is_trained(self, x):
-            trained: Tensor = self.bn(self.c(x))
-            return trained
-        conv, folded = self.c, self.folded()
-        if conv.kernel_size == (1, 1) and conv.groups == 1:
-            return on_pixels(x.permute(0, 2, 3, 1), folded).permute(0, 3, 1, 2)
-        return functional.conv2d(x, *folded, conv.stride, conv.padding, groups=conv.groups)
-
-    @property
-    def made_of(self) -> list[Tensor]:
-        """The tensors that the result depends on, the convolution's first."""
-        norm = self.bn
-        assert norm.running_mean is not None and norm.running_var is not None
-        return [self.c.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
-
-    def folded(self) -> Kernel:
-        """Return weight and bias of the one convolution, in the type of the parameters."""
-        return self._kept.of(self.made_of, lambda: kernel(*self.fold(), self.c.weight.dtype))
-
-    def fold(self) -> Kernel:
-        """Compute weight and bias of the one convolution, float64."""
-        conv, gain, bias, mean, variance = (tensor.double() for tensor in self.made_of)
-        scale = gain / (variance + self.bn.eps).sqrt()
-        return conv * scale[:, None, None, None], bias - mean * scale
+        if folds(self, x):
+            return fast_repvit.conv_norm(self, x)
+        out: Tensor = self.bn(self.c(x))
+        return out
 
 
 class _Stem(nn.Module):
@@ -148,7 +133,7 @@ class _Downsample(nn.Module):
         self.pre_block = _Block(channels, excited=False)
         self.spatial_downsample = ConvNorm(channels, channels, 3, stride=2, groups=channels)
         self.channel_downsample = ConvNorm(channels, out)
-        self.ffn = _ChannelMixer(out)
+        self.ffn = ChannelMixer(out)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ffn(self.channel_downsample(self.spatial_downsample(self.pre_block(x))))
@@ -158,39 +143,34 @@ class _Downsample(nn.Module):
 class _Block(nn.Module):
     def __init__(self, channels: int, excited: bool) -> None:
         super().__init__()
-        self.token_mixer = _TokenMixer(channels)
+        self.token_mixer = TokenMixer(channels)
         self.se = _SqueezeExcite(channels) if excited else nn.Identity()
-        self.channel_mixer = _ChannelMixer(channels)
+        self.channel_mixer = ChannelMixer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.channel_mixer(self.se(self.token_mixer(x)))
         return out
 
 
-class _TokenMixer(nn.Module):
-    """Every channel alone: a 3 x 3 and a 1 x 1 convolution and the map itself, which are one convolution."""
+class TokenMixer(nn.Module):
+    """A depthwise 3 x 3 and a depthwise 1 x 1 convolution beside the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = ConvNorm(channels, channels, 3, groups=channels)
         self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
-        self._kept: Kept[Kernel] = Kept()
+        self.folded: Cached[Kernel] = Cached()
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_trained(self, x):
-            trained: Tensor = self.conv(x) + self.conv1(x) + x
-            return trained
-        weight, bias = self._kept.of(self.conv.made_of + self.conv1.made_of, self._fold)
-        return functional.conv2d(x, weight, bias, padding=1, groups=len(weight))
-
-    def _fold(self) -> Kernel:
-        (wide, bias), (point, point_bias) = self.conv.fold(), self.conv1.fold()
-        wide[:, :, 1:2, 1:2] += point + 1
-        return kernel(wide, bias + point_bias, self.conv.c.weight.dtype)
+        """(B, C, H, W) to the same."""
+        if folds(self, x):
+            return fast_repvit.token_mixer(self, x)
+        out: Tensor = self.conv(x) + self.conv1(x) + x
+        return out
 
 
-class _ChannelMixer(nn.Module):
-    """Every pixel alone: two layers and the map itself."""
+class ChannelMixer(nn.Module):
+    """Two 1 x 1 convolutions beside the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,20 +178,15 @@ class _ChannelMixer(nn.Module):
         self.conv2 = ConvNorm(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_trained(self, x):
-            trained: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
-            return trained
-        pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
-        mixed = torch.empty_like(pixels)
-        piece = PIECE if x.device.type == "cpu" else len(pixels)
-        for part, into in zip(pixels.split(piece), mixed.split(piece)):
-            hidden = functional.gelu(on_pixels(part, self.conv1.folded()))
-            torch.add(part, on_pixels(hidden, self.conv2.folded()), out=into)
-        return mixed.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        """(B, C, H, W) to the same."""
+        if folds(self, x):
+            return fast_repvit.channel_mixer(self, x)
+        out: Tensor = x + self.conv2(functional.gelu(self.conv1(x)))
+        return out
 
 
 class _SqueezeExcite(nn.Module):
-    """Each channel is weighed by what the whole map holds of all channels."""
+    """Each channel is scaled by a function of the channels' means over the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -220,5 +195,5 @@ class _SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights: Tensor = self.fc2(functional.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        weights: Tensor = self.fc2(functional.relu(self.fc1(x.mean((2, 3), keepdim=True))))  # (B, C, 1, 1)
         return x * weights.sigmoid()

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam.fast.attention import attend_on_grid
-from napari_samexp.sam.layers import LayerNorm2d, Mlp, add_in_chunks, in_windows
+from napari_samexp.sam import fast
+from napari_samexp.sam.fast import vit as fast_vit
+from napari_samexp.sam.layers import LayerNorm2d, Mlp, window_partition, window_unpartition
 from napari_samexp.sam.position_encoding import offset_table, vit_map
 from napari_samexp.sam.variants import Sam1Variant
 
-__all__ = ["ImageEncoderViT"]
-
-SMALL = 256  # tokens of a window
+__all__ = ["Block", "ImageEncoderViT", "RelativeAttention"]
 
 
 class ImageEncoderViT(nn.Module):
@@ -28,7 +27,7 @@ class ImageEncoderViT(nn.Module):
         self.patch_embed = _PatchEmbed(variant.embed_dim, variant.patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, variant.embed_dim))
         self.blocks = nn.ModuleList(
-            _Block(variant, grid, 0 if i in variant.global_blocks else variant.window_size)
+            Block(variant, grid, 0 if i in variant.global_blocks else variant.window_size)
             for i in range(variant.depth)
         )
         self.neck = nn.Sequential(
@@ -40,15 +39,15 @@ class ImageEncoderViT(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, d_model, H / 16, W / 16)."""
-        x = self.patch_embed(pixels)
+        x = self.patch_embed(pixels)  # (B, h, w, C)
         x = x + self.position_map((x.shape[1], x.shape[2]))
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.neck(x.permute(0, 3, 1, 2))
+        out: Tensor = self.neck(x.permute(0, 3, 1, 2))  # (B, d_model, h, w)
         return out
 
     def position_map(self, grid_hw: tuple[int, int]) -> Tensor:
-        """Return what is added to the patch tokens of a grid, (1, H, W, C)."""
+        """Return what is added to the patch tokens of a grid, (1, h, w, C)."""
         return vit_map(self.pos_embed, grid_hw)
 
 
@@ -58,31 +57,39 @@ class _PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, channels, patch, stride=patch)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        out: Tensor = self.proj(pixels).permute(0, 2, 3, 1)
+        out: Tensor = self.proj(pixels).permute(0, 2, 3, 1)  # (B, h, w, C)
         return out
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """A transformer block; `window` is the side of its windows in tokens, 0 for global attention."""
+
     def __init__(self, variant: Sam1Variant, grid: int, window: int) -> None:
         super().__init__()
         dim = variant.embed_dim
         self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = _RelativeAttention(dim, variant.num_heads, window or grid)
+        self.attn = RelativeAttention(dim, variant.num_heads, window or grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp((dim, 4 * dim, dim), functional.gelu)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_windows(self._inside, x, self.window) if self.window else self._inside(x, 0)
+        """(B, h, w, C) to the same."""
+        if fast.is_enabled():
+            return fast_vit.block(self, x)
+        y = self.norm1(x)
+        if self.window:
+            windows = self.attn(window_partition(y, self.window))  # (B x rows x columns, window, window, C)
+            y = window_unpartition(windows, (x.shape[1], x.shape[2]))
+        else:
+            y = self.attn(y)
+        x = x + y
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
-    def _inside(self, x: Tensor, absent: int) -> Tensor:
-        """Take whole windows (n, h, w, C) through the block, each padded with `absent` tokens."""
-        x = x + self.attn(self.attn.qkv(self.norm1(x)), self.window if absent else 0)
-        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
-
-class _RelativeAttention(nn.Module):
-    """Self attention on a grid whose logits get a learned term for the row and column distance."""
+class RelativeAttention(nn.Module):
+    """Self-attention on a grid whose logits get a learned term for the distance in rows and in columns."""
 
     def __init__(self, dim: int, num_heads: int, side: int) -> None:
         super().__init__()
@@ -92,38 +99,26 @@ class _RelativeAttention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
 
-    def forward(self, qkv: Tensor, window: int) -> Tensor:
-        """(n, h, w, 3 C) queries, keys and values to (n, h, w, C); keys are padded to a window unless it is 0."""
-        q, kv = qkv.tensor_split([qkv.shape[-1] // 3], dim=-1)
-        if window:
-            # windows are padded after the norm: with zeros that still enter the attention through its bias
-            padded = self.qkv.bias[q.shape[-1] :].expand(len(kv), window, window, -1).clone()
-            padded[:, : kv.shape[1], : kv.shape[2]] = kv
-            kv = padded
-        rows = _distances(self.rel_pos_h, kv.shape[1])[: q.shape[1]]
-        columns = _distances(self.rel_pos_w, kv.shape[2])[: q.shape[2]]
-        rows, columns = rows.to(q.dtype), columns.to(q.dtype)
-        q = q.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
-        k, v = kv.flatten(1, 2).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # one head at a time where windows are large: all heads' logits of a 64 x 64 grid take a gigabyte
-        step = self.num_heads if k.shape[2] <= SMALL else 1
-        parts = [
-            _attend(*some, rows, columns)
-            for some in zip(q.split(step, 1), k.split(step, 1), v.split(step, 1))
-        ]
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*qkv.shape[:3], -1))
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, h, w, C) to the same."""
+        height, width = x.shape[1:3]
+        qkv = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1))  # (n, h w, 3, heads, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, h w, D)
+        rows, columns = self.distances(height, width)
+        grid = q.unflatten(2, (height, width))  # (n, heads, h, w, D)
+        down = torch.einsum("nahwc,hkc->nahwk", grid, rows.to(q.dtype))  # (n, heads, h, w, h)
+        right = torch.einsum("nahwc,wkc->nahwk", grid, columns.to(q.dtype))  # (n, heads, h, w, w)
+        bias = (down[..., :, None] + right[..., None, :]).flatten(4).flatten(2, 3)  # (n, heads, h w, h w)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(*x.shape))
         return out
 
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(n, heads, h, w, D), twice (n, heads, H W, D), (h, H, D), (w, W, D) to (n, heads, h w, D)."""
-    down = torch.einsum("nahwc,hkc->nahwk", q, rows).flatten(2, 3)
-    right = torch.einsum("nahwc,wkc->nahwk", q, columns).flatten(2, 3)
-    return attend_on_grid(q.flatten(2, 3), k, v, down, right)
+    def distances(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the terms of rows (h, h, D) and of columns (w, w, D), by query and key position."""
+        return _distances(self.rel_pos_h, height), _distances(self.rel_pos_w, width)
 
 
 def _distances(table: Tensor, size: int) -> Tensor:
-    """(2 s - 1, C) to (size, size, C): the entry for each query and key position, resized for other sizes."""
+    """(2 s - 1, D) to (size, size, D): the entry for each query and key position, resized for other sizes."""
     index = torch.arange(size, device=table.device)
     return offset_table(table, size)[index[:, None] - index[None, :] + size - 1]

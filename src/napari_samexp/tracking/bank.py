@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_samexp.sam.features import Memory
-from napari_samexp.sam.models import PRIOR_SLOT
-from napari_samexp.sam.variants import MAX_POINTERS
+from napari_samexp.sam.variants import MAX_POINTERS, PRIOR_SLOT
 from napari_samexp.tracking.settings import TrackSettings
 
 __all__ = ["MemoryBank", "Recall"]

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from napari_samexp.errors import PriorError, PriorMismatch, sam1_has_no_memory
 from napari_samexp.io.atomic import write_atomic
 from napari_samexp.sam.features import Memory
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.tracking.prior_file import read_prior, to_bytes
 from napari_samexp.tracking.recording import Recording, record_again
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_samexp._text import plain
-from napari_samexp.errors import PriorError, PriorMismatch
+from napari_samexp.errors import PriorError, PriorMismatch, sam1_has_no_memory
 from napari_samexp.images import to_rgb8
 from napari_samexp.sam.features import ImageFeatures, MaskPrediction, Memory
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.types import Prompt
 
 __all__ = ["MAX_LABEL", "Recording", "image_hash", "record", "record_again", "record_mask"]
@@ -147,6 +148,8 @@ def record(
     SettingsError
         If there is no such mask.
     """
+    if isinstance(model, Sam1):
+        raise sam1_has_no_memory(model.variant.name)
     chosen = prediction.require_choice(mask_index)
     memory = model.remember(features, prediction, mask_index)
     rgb = to_rgb8(image)

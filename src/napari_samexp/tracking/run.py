@@ -18,7 +18,7 @@ from napari_samexp.io.atomic import os_errors_as_store_errors
 from napari_samexp.io.guarded import require_ordinary
 from napari_samexp.io.labels import LabelStore
 from napari_samexp.sam.features import Memory
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.tracking.prefetch import Prefetcher
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.recording import Recording

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.sam import hiera, layers, mask_decoder, prompt_encoder
-from napari_samexp.sam.fast import attention
+from napari_samexp.sam import hiera, prompt_encoder
+from napari_samexp.sam.fast import attention, chunks, decoder, reference
+from napari_samexp.sam.fast import hiera as fast_hiera
 from napari_samexp.sam.fast.attention import attend_on_grid, attend_to_memory
-from napari_samexp.sam.fast.folding import Kept
-from napari_samexp.sam.layers import add_in_chunks, in_windows
+from napari_samexp.sam.fast.chunks import add_in_chunks, in_windows
+from napari_samexp.sam.fast.folding import Cached
 from napari_samexp.sam.mask_decoder import MaskDecoder
-from napari_samexp.sam.models import Sam2
 from napari_samexp.sam.position_encoding import axial_rope, rotate, rotate_
 from napari_samexp.sam.prompt_encoder import PromptEncoder
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.variants import VARIANTS
 from napari_samexp.sam.weights.loading import build
 
@@ -33,12 +34,12 @@ def _no_gradients() -> object:
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut everything that can be cut, although it is small, at odd places."""
-    monkeypatch.setattr(layers, "PART", 90)
-    monkeypatch.setattr(hiera, "FIRST", 200)
-    monkeypatch.setattr(attention, "MANY", 23)
+    monkeypatch.setattr(chunks, "CHUNK", 90)
+    monkeypatch.setattr(fast_hiera, "CHUNK", 200)
+    monkeypatch.setattr(attention, "MANY_KEYS", 23)
     monkeypatch.setattr(attention, "BLOCK", 23)
     monkeypatch.setattr(attention, "CHUNK", 7)
-    monkeypatch.setattr(attention, "AT_ONCE", 17)
+    monkeypatch.setattr(attention, "LOW_PRECISION_CHUNK", 17)
 
 
 def _close(found: Tensor, wanted: Tensor) -> None:
@@ -75,14 +76,14 @@ def test_any_number_of_queries_looks_at_memories(queries: int) -> None:
     scores = q.double() @ k.double().transpose(1, 2) / 2
     wanted = project(_softmax(scores, memory))
     _close(attend_to_memory(q, k, memory, project), wanted)
-    short = attend_to_memory(q, k, memory, project, short=True)
+    short = attend_to_memory(q, k, memory, project, low_precision=True)
     assert float((short - wanted).abs().max()) <= 0.02 * float(wanted.abs().max())
 
 
 def test_scores_beyond_the_range_are_computed_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    usual = attention._chunked
-    monkeypatch.setattr(attention, "_chunked", lambda *some: asked.append(1) or usual(*some))
+    usual = attention._softmax_chunks
+    monkeypatch.setattr(attention, "_softmax_chunks", lambda *some: asked.append(1) or usual(*some))
     q, k, memory, project = torch.randn(1, 8, 4), torch.randn(1, 9, 4), torch.randn(1, 9, 3), nn.Linear(3, 4)
     attend_to_memory(q, k, memory, project)
     assert not asked
@@ -122,13 +123,13 @@ def test_no_weight_is_in_the_range_that_slows_a_processor() -> None:
 
 def _seen_precision(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    weighed = attention._weighed
+    weighed = attention._unshifted
 
     def spy(*some: Any) -> Tensor:
         seen.append(torch.get_float32_matmul_precision())
         return weighed(*some)
 
-    monkeypatch.setattr(attention, "_weighed", spy)
+    monkeypatch.setattr(attention, "_unshifted", spy)
     return seen
 
 
@@ -139,7 +140,7 @@ def test_short_products_are_nearly_the_same_and_leave_torch_as_it_was(
     project = nn.Linear(6, 32)
     wanted = attend_to_memory(q, k, memory, project)
     seen = _seen_precision(monkeypatch)
-    found = attend_to_memory(q, k, memory, project, short=True)
+    found = attend_to_memory(q, k, memory, project, low_precision=True)
     assert seen == ["medium", "medium"]
     assert torch.get_float32_matmul_precision() == "highest"
     assert found.dtype == torch.float32
@@ -153,7 +154,7 @@ def test_short_products_are_nearly_the_same_and_leave_torch_as_it_was(
 def test_short_products_that_fail_leave_torch_as_it_was() -> None:
     q, k, memory, project = torch.randn(1, 8, 4), torch.randn(1, 9, 4), torch.randn(1, 8, 3), nn.Linear(3, 4)
     with pytest.raises(RuntimeError):
-        attend_to_memory(q, k, memory, project, short=True)
+        attend_to_memory(q, k, memory, project, low_precision=True)
     assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -166,7 +167,7 @@ def test_a_program_that_chose_its_precision_keeps_it(monkeypatch: pytest.MonkeyP
     wanted = attend_to_memory(q, k, memory, project)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
-    _close(attend_to_memory(q, k, memory, project, short=True), wanted)
+    _close(attend_to_memory(q, k, memory, project, low_precision=True), wanted)
     assert chosen == []
 
 
@@ -243,7 +244,7 @@ def trunk() -> hiera.Hiera:
     return out
 
 
-def _padded_formula(block: hiera._Block, x: Tensor) -> Tensor:
+def _padded_formula(block: hiera.Block, x: Tensor) -> Tensor:
     """A windowed block as Meta has it: norm, pad with zeros, attend in whole windows, cut the padding off."""
     size, window = x.shape[1:3], block.window
     y = functional.pad(block.norm1(x), (0, 0, 0, -size[1] % window, 0, -size[0] % window))
@@ -278,7 +279,9 @@ def test_windows_filled_up_are_windows_of_several_sizes(
     """What a GPU computes is what a CPU does."""
     block = next(b for b in trunk.blocks if b.window == 14 and b.pool == pool)
     x = torch.randn(2, *grid_hw, block.norm1.normalized_shape[0])
-    _close(block.padded(x), block(x))
+    with reference():
+        padded = block(x)
+    _close(padded, block(x))
 
 
 @pytest.mark.usefixtures("_small_pieces")
@@ -286,9 +289,9 @@ def test_the_first_blocks_by_rows_of_windows_are_the_blocks_one_by_one(
     trunk: hiera.Hiera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = torch.randn(2, 3, 96, 160)
-    assert hiera.nested(trunk.blocks) == (8, 4)
+    assert fast_hiera.nested_blocks(trunk.blocks) == (8, 4)
     found = trunk(pixels)
-    monkeypatch.setattr(hiera, "nested", lambda _: (8, 0))
+    monkeypatch.setattr(fast_hiera, "nested_blocks", lambda _: (8, 0))
     for one, other in zip(found, trunk(pixels)):
         _close(one, other)
 
@@ -299,16 +302,19 @@ def test_all_sizes_have_blocks_that_are_nested() -> None:
             model = build(variant)
             assert isinstance(model, Sam2)
             stages = variant.stages
-            assert hiera.nested(model.image_encoder.trunk.blocks) == (8, stages[0] + stages[1] + 1)
+            assert fast_hiera.nested_blocks(model.image_encoder.trunk.blocks) == (
+                8,
+                stages[0] + stages[1] + 1,
+            )
 
 
 def test_a_kept_position_map_follows_its_tables_and_the_grid(trunk: hiera.Hiera) -> None:
-    first = trunk._position_of((8, 8))
-    assert trunk._position_of((8, 8)) is first
-    assert trunk._position_of((8, 16)).shape[1:3] == (8, 16)
+    first = fast_hiera.cached_position_map(trunk, (8, 8))
+    assert fast_hiera.cached_position_map(trunk, (8, 8)) is first
+    assert fast_hiera.cached_position_map(trunk, (8, 16)).shape[1:3] == (8, 16)
     with torch.inference_mode(False), torch.no_grad():
         trunk.pos_embed_window += 1
-    changed = trunk._position_of((8, 8))
+    changed = fast_hiera.cached_position_map(trunk, (8, 8))
     assert torch.equal(changed, trunk.position_map((8, 8)))
     assert not torch.equal(changed, first)
 
@@ -316,13 +322,13 @@ def test_a_kept_position_map_follows_its_tables_and_the_grid(trunk: hiera.Hiera)
 def test_what_is_kept_is_made_anew_when_something_of_it_changes() -> None:
     with torch.inference_mode(False):
         table, calls = torch.zeros(2), []
-        kept: Kept[int] = Kept()
+        cached: Cached[int] = Cached()
         make = lambda: calls.append(1) or len(calls)  # noqa: E731
-        assert [kept.of([table], make, 1), kept.of([table], make, 1)] == [1, 1]
-        assert kept.of([table], make, 2) == 2
+        assert [cached.get([table], make, 1), cached.get([table], make, 1)] == [1, 1]
+        assert cached.get([table], make, 2) == 2
         table += 1
-        assert kept.of([table], make, 2) == 3
-        assert kept.of([table.clone()], make, 2) == 4
+        assert cached.get([table], make, 2) == 3
+        assert cached.get([table.clone()], make, 2) == 4
 
 
 def _decoder(high_res: bool) -> MaskDecoder:
@@ -339,18 +345,19 @@ def _decoder(high_res: bool) -> MaskDecoder:
 def test_decoder_on_the_tokens_side_and_in_bands(
     high_res: bool, count: int, points: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask_decoder, "BAND", 20)
-    decoder, (height, width) = _decoder(high_res), (5, 7)
+    monkeypatch.setattr(decoder, "BAND", 20)
+    model, (height, width) = _decoder(high_res), (5, 7)
     features, grid = torch.randn(count, 256, height, width), torch.randn(1, 256, height, width)
     sparse, dense = torch.randn(count, points, 256), torch.randn(1, 256, 1, 1)
     high_res_features = (torch.randn(1, 32, 4 * height, 4 * width), torch.randn(1, 64, 2 * height, 2 * width))
     projected = []
-    decoder.transformer.final_attn_token_to_image.k_proj.register_forward_hook(lambda *_: projected.append(1))
+    model.transformer.final_attn_token_to_image.k_proj.register_forward_hook(lambda *_: projected.append(1))
     given = (features, grid, sparse, dense, high_res_features if high_res else None)
-    found = decoder(*given)
+    found = model(*given)
     assert bool(projected) == (points == 40)  # with many points the usual way is less work
-    monkeypatch.setattr(mask_decoder, "is_chunked", lambda _: False)
-    for one, other in zip(found, decoder(*given)):
+    with reference():
+        expected = model(*given)
+    for one, other in zip(found, expected):
         assert (one is None) == (other is None)
         if one is not None:
             _close(one, other)
@@ -383,7 +390,7 @@ def test_keys_of_memories_turned_together(name: str, grids: list[tuple[int, int]
     cross = build(VARIANTS[name]).memory_attention.layers[0].cross_attn_image.to_empty(device="cpu")
     for parameter in cross.parameters():
         nn.init.normal_(parameter, std=0.1)
-    length = sum(len(cross.rope_of_memory(grid, torch.device("cpu"))[0]) for grid in grids)
+    length = sum(len(cross.memory_rope(grid, torch.device("cpu"))[0]) for grid in grids)
     keys = torch.randn(2, length + 8, cross.k_proj.in_features)
     apart = cross.rotated_keys(keys, grids)
     with torch.inference_mode(False), torch.enable_grad():

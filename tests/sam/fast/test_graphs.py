@@ -1,4 +1,4 @@
-"""Parts that are compiled once shapes settle: the same results, and few compilations."""
+"""Parts that are compiled once their shapes repeat: the same results, and few compilations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from safetensors.torch import save_file
 from torch.utils._pytree import tree_leaves
 
 from napari_samexp.errors import SettingsError
-from napari_samexp.sam.fast import graphs as compiled
 from napari_samexp.sam.fast.graphs import (
-    MOST_SHAPES,
+    MAX_SHAPES,
+    MIN_CALLS,
     PARTS,
-    SETTLED,
-    Recorded,
+    CapturedFunction,
     ShapeCache,
-    _record_graph,
+    _capture_graph,
     compile_model,
     fuse,
 )
@@ -46,7 +45,7 @@ def results(model: Any, recorded: PriorMemory) -> list[Any]:
     return list(Tracker(model, recorded, SETTINGS).run(tiny_run.ArrayVideo(tiny_run.drawn_frames(COUNT))))
 
 
-def test_a_part_is_compiled_when_its_shapes_come_back() -> None:
+def test_a_part_is_compiled_when_its_shapes_repeat() -> None:
     compiled: list[Any] = []
 
     def compile(function: Any) -> Any:
@@ -54,21 +53,21 @@ def test_a_part_is_compiled_when_its_shapes_come_back() -> None:
         return function
 
     part = ShapeCache(lambda x, scale=1.0: (x * scale,), compile)
-    for _ in range(SETTLED - 1):
+    for _ in range(MIN_CALLS - 1):
         part(torch.ones(2, 3))
     assert not compiled
     part(torch.ones(3, 3))  # another shape does not count
     assert not compiled
     out = part(torch.ones(2, 3))
     assert len(compiled) == 1 and torch.equal(out[0], torch.ones(2, 3))
-    for _ in range(SETTLED):
+    for _ in range(MIN_CALLS):
         part(torch.ones(2, 3), scale=2.0)  # a compiled function knows its plain values, too
     assert len(compiled) == 2
     for size in range(10, 30):
-        for _ in range(SETTLED):
+        for _ in range(MIN_CALLS):
             part(torch.ones(size))
-    assert len(compiled) == MOST_SHAPES
-    assert len(part._seen) <= 65
+    assert len(compiled) == MAX_SHAPES
+    assert len(part._calls) <= 65
 
 
 def test_what_a_compiled_part_returns_is_not_overwritten() -> None:
@@ -79,7 +78,7 @@ def test_what_a_compiled_part_returns_is_not_overwritten() -> None:
         return (room,)
 
     part = ShapeCache(into_the_same_room, lambda function: function)
-    for _ in range(SETTLED):
+    for _ in range(MIN_CALLS):
         part(torch.zeros(3))
     first, second = part(torch.ones(3)), part(torch.full((3,), 2.0))
     assert first[0].tolist() == [1.0] * 3 and second[0].tolist() == [2.0] * 3
@@ -105,7 +104,7 @@ def replayed(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """What a CUDA graph does, on a CPU: the same work again, from and into the same memory."""
     out = run()
 
-    @torch.inference_mode()  # a graph does not mind in which mode it was recorded
+    @torch.inference_mode()  # a graph does not mind in which mode it was captured
     def start() -> None:
         for old, new in zip(tree_leaves(out), tree_leaves(run())):
             old.copy_(new)
@@ -113,13 +112,13 @@ def replayed(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     return start, out
 
 
-def not_recorded(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+def not_captured(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     raise RuntimeError("no room")
 
 
-def test_recorded_work_reads_what_it_is_given_and_leaves_that_as_it_is() -> None:
+def test_captured_work_reads_its_arguments_and_leaves_them_unchanged() -> None:
     weight = torch.full((3,), 2.0)
-    part = Recorded(lambda x, pair, more=0: (x * weight + pair[0], pair[1] + more), CPU, replayed)
+    part = CapturedFunction(lambda x, pair, more=0: (x * weight + pair[0], pair[1] + more), CPU, replayed)
     with torch.no_grad():
         for value in (1.0, 5.0):
             x, pair = torch.full((3,), value), [torch.ones(3), torch.zeros(2)]
@@ -131,24 +130,24 @@ def test_recorded_work_reads_what_it_is_given_and_leaves_that_as_it_is() -> None
     assert part(torch.ones(3, requires_grad=True), pair)[0].requires_grad
 
 
-def test_recorded_work_may_be_started_in_and_out_of_inference_mode() -> None:
-    part = Recorded(lambda x: x + 1, CPU, replayed)
+def test_captured_work_is_replayed_in_and_out_of_inference_mode() -> None:
+    part = CapturedFunction(lambda x: x + 1, CPU, replayed)
     with torch.inference_mode():
         assert part(torch.ones(2)).tolist() == [2.0, 2.0]
     with torch.no_grad():
         assert part(torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
-def test_memory_that_recorded_work_reads_is_kept() -> None:
+def test_memory_that_captured_work_reads_is_held() -> None:
     tables = {"now": torch.ones(4)}
     held = tables["now"].untyped_storage()
-    part = Recorded(lambda x: (x * 2 + tables["now"][:2]).relu(), CPU, replayed)
+    part = CapturedFunction(lambda x: (x * 2 + tables["now"][:2]).relu(), CPU, replayed)
     with torch.no_grad():
         part(torch.ones(2))
-    assert part._used is not None
-    kept = [memory.data_ptr() for memory in part._used.kept]
+    assert part._storages is not None
+    kept = [memory.data_ptr() for memory in part._storages.held]
     # the table and what is given; nothing of what is made on the way
-    assert sorted(kept) == sorted([held.data_ptr(), part._rooms[0].untyped_storage().data_ptr()])
+    assert sorted(kept) == sorted([held.data_ptr(), part._inputs[0].untyped_storage().data_ptr()])
 
 
 def moved(x: torch.Tensor) -> torch.Tensor:
@@ -160,15 +159,15 @@ def read(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("function", "device", "record", "why"),
+    ("function", "device", "capture", "why"),
     [
-        (torch.relu, CPU, not_recorded, "no room"),
+        (torch.relu, CPU, not_captured, "no room"),
         (moved, META, replayed, "not on the device"),
         (read, CPU, replayed, "reads a number"),
     ],
 )
-def test_what_cannot_be_recorded_is_computed_as_it_is(
-    function: Any, device: torch.device, record: Any, why: str
+def test_what_cannot_be_captured_runs_eagerly(
+    function: Any, device: torch.device, capture: Any, why: str
 ) -> None:
     calls: list[torch.Tensor] = []
 
@@ -176,7 +175,7 @@ def test_what_cannot_be_recorded_is_computed_as_it_is(
         calls.append(x)
         return function(x)
 
-    part = Recorded(watched, device, record)
+    part = CapturedFunction(watched, device, capture)
     x = torch.ones(2, device=device)
     with torch.no_grad(), pytest.warns(RuntimeWarning, match=why):
         found = part(x)
@@ -188,19 +187,23 @@ def test_what_cannot_be_recorded_is_computed_as_it_is(
     assert len(calls) == 3
 
 
-def test_recorded_parts_give_the_same_run(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_parts_give_the_same_run(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # attention as a GPU has it: a CPU's own looks at its sums
-    monkeypatch.setattr("napari_samexp.sam.fast.attention._is_plain", lambda q: False)
+    monkeypatch.setattr("napari_samexp.sam.fast.attention._is_chunked", lambda q: False)
     plain = models["SAM 2.1"]
     recorded = prior(plain)
     expected = results(plain, recorded)
     model = copy.deepcopy(plain)
     for name in PARTS:
-        setattr(model, name, ShapeCache(getattr(model, name), partial(Recorded, device=CPU, record=replayed)))
+        setattr(
+            model,
+            name,
+            ShapeCache(getattr(model, name), partial(CapturedFunction, device=CPU, capture=replayed)),
+        )
     found = results(model, recorded)
     for name in PARTS:
         (part,) = getattr(model, name).compiled.values()
-        assert part._start is not None  # it was recorded
+        assert part._replay is not None  # it was captured
     for one, other in zip(expected, found):
         np.testing.assert_array_equal(one.labels, other.labels)
         for label, score in one.scores.items():
@@ -209,10 +212,10 @@ def test_recorded_parts_give_the_same_run(models: dict[str, Any], monkeypatch: p
             assert (found_one.presence, found_one.iou) == pytest.approx((score.presence, score.iou), abs=1e-5)
 
 
-def test_fused_blocks_give_the_same_run_and_are_what_is_recorded(
+def test_fused_blocks_give_the_same_run_and_are_what_is_captured(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_samexp.sam.fast.attention._is_plain", lambda q: False)
+    monkeypatch.setattr("napari_samexp.sam.fast.attention._is_chunked", lambda q: False)
     plain = models["SAM 2.1"]
     recorded = prior(plain)
     expected = results(plain, recorded)
@@ -228,23 +231,27 @@ def test_fused_blocks_give_the_same_run_and_are_what_is_recorded(
     def counted(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         before = len(fused)
         made = replayed(run)
-        recorded_of.append(len(fused) - before)
+        fused_in.append(len(fused) - before)
         return made
 
-    recorded_of: list[int] = []
+    fused_in: list[int] = []
     fuse(model, partial(torch.compile, dynamic=False, backend=backend))
     for name in PARTS:
-        setattr(model, name, ShapeCache(getattr(model, name), partial(Recorded, device=CPU, record=counted)))
+        setattr(
+            model,
+            name,
+            ShapeCache(getattr(model, name), partial(CapturedFunction, device=CPU, capture=counted)),
+        )
     found = results(model, recorded)
     # encoder, before recall, recall, decoder and memory encoder, in their order
     blocks = len(model.image_encoder.trunk.blocks)
-    assert sorted(recorded_of) == [0, 0, 1, 1, blocks]
+    assert sorted(fused_in) == [0, 0, 1, 1, blocks]
     for one, other in zip(expected, found):
         np.testing.assert_array_equal(one.labels, other.labels)
         assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-4)
 
 
-def test_a_cpu_records_no_graphs(models: dict[str, Any]) -> None:
+def test_a_cpu_has_no_graphs(models: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="CUDA device"):
         compile_model(copy.deepcopy(models["SAM 2.1"]), graphs_only=True)
 
@@ -259,7 +266,7 @@ def test_graphs_on_a_gpu_give_the_same_run(models: dict[str, Any], graphs_only: 
     model = compile_model(copy.deepcopy(plain), graphs_only=graphs_only)
     found = results(model, recorded)
     for name in PARTS:
-        assert [part._start is not None for part in getattr(model, name).compiled.values()] == [True], name
+        assert [part._replay is not None for part in getattr(model, name).compiled.values()] == [True], name
     for one, other in zip(expected, found):
         assert (one.labels != other.labels).mean() < 1e-3
         assert one.scores[1].presence == pytest.approx(other.scores[1].presence, abs=1e-2)
@@ -271,7 +278,7 @@ def test_a_model_is_loaded_for_graphs_where_there_is_a_device_for_them(
 ) -> None:
     path, asked = tmp_path / "tiny.safetensors", []
     save_file(models["SAM 2.1"].state_dict(), path, metadata_for(models["SAM 2.1"].variant))
-    monkeypatch.setattr(compiled, "compile_model", lambda model, **options: asked.append(options))
+    monkeypatch.setattr(graphs, "compile_model", lambda model, **options: asked.append(options))
     load_model(path, device="cpu", graphs=graphs)
     assert asked == []
     # as on a machine with such a device, which this one may not have
@@ -290,7 +297,7 @@ def test_graphs_outlive_the_tables_of_another_grid(models: dict[str, Any]) -> No
     image = tiny_run.drawn_frames(1)[0]
     expected = plain.encode(image, side=tiny_run.SIDE).embedding
     for side in (tiny_run.SIDE, 2 * tiny_run.SIDE):
-        for _ in range(SETTLED + 1):
+        for _ in range(MIN_CALLS + 1):
             model.encode(image, side=side)
     found = model.encode(image, side=tiny_run.SIDE).embedding
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -298,16 +305,16 @@ def test_graphs_outlive_the_tables_of_another_grid(models: dict[str, Any]) -> No
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_recording_that_breaks_off_harms_nothing() -> None:
+def test_a_capture_that_fails_harms_nothing() -> None:
     device = torch.device("cuda")
-    record = partial(_record_graph, device, torch.cuda.graph_pool_handle())
-    part = ShapeCache(lambda x: x[x > 0], partial(Recorded, device=device, record=record))
+    capture = partial(_capture_graph, device, torch.cuda.graph_pool_handle())
+    part = ShapeCache(lambda x: x[x > 0], partial(CapturedFunction, device=device, capture=capture))
     ones = torch.ones(3, device=device)
     with torch.no_grad():
-        for _ in range(SETTLED - 1):
+        for _ in range(MIN_CALLS - 1):
             part(ones)
-        with pytest.warns(RuntimeWarning, match="could not be recorded"):
+        with pytest.warns(RuntimeWarning, match="could not be captured"):
             assert part(ones).tolist() == [1.0] * 3
         assert part(-ones).tolist() == []
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    assert len(torch.rand(3, device=device)) == 3  # a generator can be left as if it were still recorded
+    assert len(torch.rand(3, device=device)) == 3  # a generator can be left as if it were still captured

@@ -58,7 +58,7 @@ def test_only_linear_layers_of_the_large_parts_are_rounded(fast: Sam2, exact: Sa
     assert not any("norm" in name for name in rounded)
     for model, short in ((fast, True), (exact, False)):
         for layer in model.memory_attention.layers:
-            assert (layer.cross_attn_image.short, layer.self_attn.short) == (short, False)
+            assert (layer.cross_attn_image.low_precision, layer.self_attn.low_precision) == (short, False)
     assert fast.state_dict().keys() == exact.state_dict().keys()
     features = fast.encode(np.zeros((40, 50, 3), np.uint8))
     assert {features.embedding.dtype, *(part.dtype for part in features.high_res_features or ())} == {

@@ -779,9 +779,9 @@ def unpinned(server: Server) -> OfficialFile:
 def test_a_git_blob_id_is_what_git_says(tmp_path: Path) -> None:
     file = tmp_path / "hello"
     file.write_bytes(b"hello\n")
-    assert download_module.git_blob_of(file) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert hashes.git_blob_of(file) == "ce013625030ba8dba906f756967f9e9ca394464a"
     file.write_bytes(b"")
-    assert download_module.git_blob_of(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert hashes.git_blob_of(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
 
 def test_a_file_without_a_sha256_is_verified_by_its_blob(

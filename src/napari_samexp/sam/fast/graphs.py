@@ -1,11 +1,11 @@
-"""A model whose heavy parts become faster once their inputs' shapes have settled: compiled, or recorded on a GPU.
+"""torch.compile and CUDA graphs for the parts of a SAM 2, once the shapes of their inputs repeat.
 
-While a run's memory fills, every frame looks at more tokens than the one before; compiling for each length would
-take far longer than it saves. So a part is computed as it is until shapes come back, and is then compiled or
-recorded for just these shapes. At most a few shapes of a part are.
+While the memory of a run fills up, every frame attends to more tokens than the one before, and compiling for
+each length would take far longer than it saves. So a part runs eagerly until a shape has come back a few times;
+it is then compiled, or captured in a CUDA graph, for that shape alone, and at most for a few shapes.
 
-A CUDA graph is recorded of each part on a GPU: to start a frame's two thousand small pieces of work one by one
-takes a processor several times as long as they take the GPU.
+A CUDA graph spares the CPU the launch of a frame's two thousand kernels, which takes it several times as long as
+the GPU takes to run them.
 """
 
 from __future__ import annotations
@@ -22,127 +22,126 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_samexp.errors import SettingsError
-from napari_samexp.sam.hiera import ImageEncoder, nested
-from napari_samexp.sam.models import Sam2
+from napari_samexp.sam.hiera import ImageEncoder
+from napari_samexp.sam.sam2 import Sam2
 
-__all__ = ["Recorded", "ShapeCache", "compile_model"]
+__all__ = ["CapturedFunction", "ShapeCache", "compile_model"]
 
 Model = TypeVar("Model", bound=Sam2)
-Start = Callable[[], object]
-Record = Callable[[Callable[[], Any]], tuple[Start, Any]]
+Replay = Callable[[], object]
+Capture = Callable[[Callable[[], Any]], tuple[Replay, Any]]
 PARTS = ("image_features", "before_recall", "recall", "track", "encode_memory")
-SETTLED = 3  # calls with the same shapes before they are compiled for
-MOST_SHAPES = 4  # of one part that are compiled
+MIN_CALLS = 3  # with the same shapes before they are compiled for
+MAX_SHAPES = 4  # of one part that are compiled for
+MAX_COUNTED = 64  # shapes whose calls are counted
 
 
 class ShapeCache:
-    """A function of tensors that is compiled for shapes that come back.
+    """A function of tensors that is compiled for shapes that repeat.
 
     Parameters
     ----------
     function : callable
-        Its arguments, and what it returns, are tensors, sequences of them, and plain values.
+        Its arguments and results are tensors, sequences of them, and plain values.
     compile : callable
         Returns a faster function, which is only called with one layout of arguments; `torch.compile` with its
-        options, or `Recorded`.
+        options, or `CapturedFunction`.
     """
 
     def __init__(self, function: Callable[..., Any], compile: Callable[[Any], Any]) -> None:
         self._function, self._compile = function, compile
-        self._seen: dict[Any, int] = {}
+        self._calls: dict[Any, int] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the function returns, in memory of its own."""
-        key = _layout((given, named))
-        fast = self.compiled.get(key)
+        key = _layout((args, kwargs))
+        fast = self.compiled.get(key) or self._compile_if_due(key)
         if fast is None:
-            fast = self._settle(key)
-        if fast is None:
-            return self._function(*given, **named)
+            return self._function(*args, **kwargs)
         with warnings.catch_warnings():
-            # it remarks that tables which we keep are computed in the compiled part instead
+            # Dynamo traces through the caches of our tables and warns of each
             warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
-            return _each(Tensor.clone, fast(*given, **named))  # a graph's next start would overwrite it
+            return _map(Tensor.clone, fast(*args, **kwargs))  # a graph's next replay would overwrite it
 
-    def _settle(self, key: Any) -> Callable[..., Any] | None:
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] < SETTLED or len(self.compiled) >= MOST_SHAPES:
-            if len(self._seen) > 64:  # shapes that never come back are no reason to remember them
-                self._seen.clear()
+    def _compile_if_due(self, key: Any) -> Callable[..., Any] | None:
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] < MIN_CALLS or len(self.compiled) >= MAX_SHAPES:
+            if len(self._calls) > MAX_COUNTED:  # shapes that never repeat must not fill the memory
+                self._calls.clear()
             return None
         self.compiled[key] = self._compile(self._function)
         return self.compiled[key]
 
 
-class Recorded:
-    """A function whose work on a GPU is recorded at its first call, and started as one piece from then on.
+class CapturedFunction:
+    """A function whose GPU work is captured at the first call and replayed from then on.
 
-    Where it cannot be recorded it is called as it is, and a warning says why.
+    Where it cannot be captured it runs eagerly, and a warning says why.
 
     Parameters
     ----------
     function : callable
-        As that of `ShapeCache`, called with one layout of arguments. It was called before, so that tables which it
-        keeps are there; and what it does follows from that layout alone, not from the numbers in the tensors.
+        As that of `ShapeCache`, called with one layout of arguments. It has run before, so that the tables which
+        it caches are there; and what it does follows from that layout alone, not from the values of the tensors.
     device : torch.device
         Where all its tensors are.
-    record : callable
-        Takes a function without arguments, calls it, and returns what does its work again and what it returned.
+    capture : callable
+        Takes a function without arguments, calls it, and returns a function that replays its work, and the result.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device, record: Record) -> None:
-        self._function, self._device, self._record = function, device, record
+    def __init__(self, function: Callable[..., Any], device: torch.device, capture: Capture) -> None:
+        self._function, self._device, self._capture = function, device, capture
         self._tried = False
-        self._start: Start | None = None
-        self._rooms: list[Tensor] = []  # where the recorded work reads its arguments
+        self._replay: Replay | None = None
+        self._inputs: list[Tensor] = []  # which the captured work reads
         self._out: Any = None
-        self._used: _Used | None = None
+        self._storages: _Storages | None = None
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the function returns, in memory that the next call overwrites."""
-        if torch.is_grad_enabled():  # recorded work keeps no gradients
-            return self._function(*given, **named)
+        if torch.is_grad_enabled():  # a graph records no gradients
+            return self._function(*args, **kwargs)
         if not self._tried:
             self._tried = True
             try:
-                self._prepare(given, named)
+                self._prepare(args, kwargs)
             except RuntimeError as error:  # also all that CUDA and torch's compiler raise
-                said = f"A part of the model stays slower, since its work could not be recorded: {error}"
-                warnings.warn(said, RuntimeWarning, stacklevel=3)
-        if self._start is None:
-            return self._function(*given, **named)
-        for room, tensor in zip(self._rooms, _tensors((given, named))):
-            room.copy_(tensor)
-        self._start()
+                message = f"A part of the model stays slower, since it could not be captured in a CUDA graph: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+        if self._replay is None:
+            return self._function(*args, **kwargs)
+        for own, tensor in zip(self._inputs, _tensors((args, kwargs))):
+            own.copy_(tensor)
+        self._replay()
         return self._out
 
-    def _prepare(self, given: Any, named: Any) -> None:
-        with torch.inference_mode(False):  # rooms that may be written to in every mode
-            given, named = _each(torch.empty_like, (given, named))
-        self._rooms = list(_tensors((given, named)))
-        for room in self._rooms:
-            room.zero_()  # numbers left in memory might be none
-        run = partial(self._function, *given, **named)
-        self._used = _Used(self._device)
-        with self._used:
+    def _prepare(self, args: Any, kwargs: Any) -> None:
+        with torch.inference_mode(False):  # tensors that may be written to in every mode
+            args, kwargs = _map(torch.empty_like, (args, kwargs))
+        self._inputs = list(_tensors((args, kwargs)))
+        for own in self._inputs:
+            own.zero_()  # whatever was in the memory might be NaN
+        run = partial(self._function, *args, **kwargs)
+        self._storages = _Storages(self._device)
+        with self._storages:
             run()
-        self._used.keep()
-        self._start, self._out = self._record(run)
+        self._storages.hold()
+        self._replay, self._out = self._capture(run)
 
 
-class _Used(TorchDispatchMode):
-    """Sees which memory work uses, and keeps what is still there after it: recorded work goes on reading that.
+class _Storages(TorchDispatchMode):
+    """The storages that work uses. Those that outlive it are held, since the captured work goes on reading them.
 
-    A table that the model keeps for the grid of the last image is replaced when an image has another grid.
-    Raises `RuntimeError` where work goes between devices or numbers are read: a recording cannot wait for that.
+    A table that the model caches for the grid of the last image is replaced when an image has another grid.
+    Raises `RuntimeError` where work moves between devices or reads a value, for which a graph cannot wait.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
-        self._seen: dict[int, StorageWeakRef] = {}
-        self.kept: list[UntypedStorage] = []
+        self._used: dict[int, StorageWeakRef] = {}
+        self.held: list[UntypedStorage] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -152,37 +151,37 @@ class _Used(TorchDispatchMode):
         if any(tensor.device.type != self._device.type for tensor in _tensors((args, kwargs, out))):
             raise RuntimeError(f"{operation} has tensors that are not on the device {self._device}.")
         for tensor in _tensors((args, kwargs)):
-            memory = tensor.untyped_storage()
-            self._seen.setdefault(memory._cdata, StorageWeakRef(memory))
+            storage = tensor.untyped_storage()
+            self._used.setdefault(storage._cdata, StorageWeakRef(storage))
         return out
 
-    def keep(self) -> None:
-        """Keep what was seen and is still there."""
-        there = [UntypedStorage._new_with_weak_ptr(seen.cdata) for seen in self._seen.values()]
-        self.kept = [memory for memory in there if memory is not None]
-        self._seen.clear()
+    def hold(self) -> None:
+        """Hold the storages that are still alive."""
+        alive = [UntypedStorage._new_with_weak_ptr(used.cdata) for used in self._used.values()]
+        self.held = [storage for storage in alive if storage is not None]
+        self._used.clear()
 
 
 def compile_model(model: Model, *, graphs_only: bool = False, **options: Any) -> Model:
-    """Let the encoder, memory attention, mask decoder and memory encoder of a model become faster as they settle.
+    """Compile the encoder, memory attention, mask decoder and memory encoder of a model.
 
     On a CUDA device torch fuses the small operations of blocks, which takes it seconds at the first frame, and
-    a CUDA graph is recorded of each part. On a CPU each part is compiled as a whole.
+    each part is captured in a CUDA graph. On a CPU each part is compiled as a whole.
 
     Parameters
     ----------
     model : Sam2
         Is changed, and returned. Results differ from before by rounding only. Its weights may be changed in
-        their places, but not moved.
+        place, but not moved.
     graphs_only : bool
-        Record CUDA graphs of the model as it is, for which nothing is compiled.
+        Capture CUDA graphs of the model as it is, without compiling anything.
     **options
-        For `torch.compile`, in the place of ``dynamic=False``.
+        For `torch.compile`, instead of ``dynamic=False``.
 
     Raises
     ------
     SettingsError
-        If only graphs are wanted and the model is on no CUDA device.
+        If `graphs_only` and the model is on no CUDA device.
 
     Notes
     -----
@@ -197,8 +196,8 @@ def compile_model(model: Model, *, graphs_only: bool = False, **options: Any) ->
     if on_gpu:
         if not graphs_only:
             fuse(model, compile)
-        record = partial(_record_graph, device, torch.cuda.graph_pool_handle())
-        compile = partial(Recorded, device=device, record=record)
+        capture = partial(_capture_graph, device, torch.cuda.graph_pool_handle())
+        compile = partial(CapturedFunction, device=device, capture=capture)
     for name in PARTS:
         setattr(model, name, ShapeCache(getattr(model, name), compile))
     return model
@@ -207,57 +206,52 @@ def compile_model(model: Model, *, graphs_only: bool = False, **options: Any) ->
 def fuse(model: Sam2, compile: Callable[[Any], Any]) -> None:
     """Compile the blocks of a model one by one: equal ones are compiled once, and small ones in seconds.
 
-    Attention to memories is not among them: what is compiled computes its tables of places anew, on the CPU.
+    Memory attention is not among them: compiled code computes its rotary encodings anew, on the CPU.
     """
-    parts: list[tuple[nn.Module, str]] = [
-        (model.sam_mask_decoder, "forward"),
-        (model.memory_encoder, "forward"),
-    ]
+    parts: list[nn.Module] = [model.sam_mask_decoder, model.memory_encoder]
     if isinstance(model.image_encoder, ImageEncoder):
-        blocks = list(model.image_encoder.trunk.blocks)
-        _, count = nested(blocks)
-        parts += [(block, "inside" if i < count else "forward") for i, block in enumerate(blocks)]
-    for part, name in parts:
-        plain = getattr(part, name)
-        setattr(part, name, _unless_watched(compile(plain), plain))
+        parts += model.image_encoder.trunk.blocks
+    for part in parts:
+        eager = part.forward
+        setattr(part, "forward", _eager_in_dispatch_mode(compile(eager), eager))  # noqa: B010
 
 
-def _unless_watched(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that is plain under a dispatch mode: what torch was asked to compile there stays slow."""
+def _eager_in_dispatch_mode(compiled: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is eager under a dispatch mode, where torch would compile once more, in vain."""
 
-    def call(*given: Any, **named: Any) -> Any:
-        function = plain if torch._C._len_torch_dispatch_stack() else fast
-        return function(*given, **named)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        function = eager if torch._C._len_torch_dispatch_stack() else compiled
+        return function(*args, **kwargs)
 
     return call
 
 
-def _record_graph(device: torch.device, pool: Any, run: Callable[[], Any]) -> tuple[Start, Any]:
-    """Record a CUDA graph of what a function does.
+def _capture_graph(device: torch.device, pool: Any, run: Callable[[], Any]) -> tuple[Replay, Any]:
+    """Capture what a function does in a CUDA graph.
 
     Graphs may share the memory of `pool`, since no two run at a time and results are copied at once.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
-        current, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         try:
-            beside.wait_stream(current)
-            with torch.cuda.stream(beside):
-                run()  # libraries prepare themselves for each stream
-            current.wait_stream(beside)
-            # other threads may go on working
-            with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                run()  # libraries initialise themselves for each stream
+            current.wait_stream(side)
+            # other threads may go on using the device
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 out = run()
         except BaseException:
-            _end_recording(device)
+            _end_capture(device)
             raise
         finally:
-            torch.cuda.set_stream(current)  # a recording that fails leaves the other one
+            torch.cuda.set_stream(current)  # a capture that fails leaves the other one set
     return graph.replay, out
 
 
-def _end_recording(device: torch.device) -> None:
-    """Let random numbers be drawn on a device again, which takes a recording that failed for one that goes on."""
+def _end_capture(device: torch.device) -> None:
+    """Let random numbers be drawn on a device again after a capture failed: its generator takes it as going on."""
     index = torch.cuda.current_device() if device.index is None else device.index
     generator = torch.cuda.default_generators[index]
     with suppress(AttributeError, RuntimeError):  # earlier releases of torch have no such states
@@ -265,7 +259,7 @@ def _end_recording(device: torch.device) -> None:
 
 
 def _layout(value: Any) -> Any:
-    """Return what a compiled function depends on: the shapes and types of tensors, and all other values."""
+    """Return what a compiled function depends on: the layouts of tensors, and all other values."""
     if isinstance(value, Tensor):
         return (tuple(value.shape), value.stride(), value.dtype, value.device)
     if isinstance(value, tuple | list):
@@ -275,20 +269,20 @@ def _layout(value: Any) -> Any:
     return value
 
 
-def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Return a value with each tensor in it changed."""
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return a nested value with each tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {key: _each(change, part) for key, part in value.items()}
+        return {key: _map(change, part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        parts = [_each(change, part) for part in value]
+        parts = [_map(change, part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value, those of a mapping in the order of its keys."""
+    """Yield the tensors in a nested value, those of a mapping in the order of its keys."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list | dict):

@@ -107,7 +107,12 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def load_strict(
-    module: Module, state: Mapping[str, Tensor], *, source: str | Path, dtype: torch.dtype | None = None
+    module: Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str | Path,
+    dtype: torch.dtype | None = None,
+    exact: str | None = None,
 ) -> Module:
     """Put a state dict into a module that was built on the meta device.
 
@@ -120,7 +125,9 @@ def load_strict(
     source : str or Path
         What the error calls the state.
     dtype : torch.dtype, optional
-        The floating type to convert to; by default that of each parameter in the module.
+        The floating dtype to convert to; by default that of each parameter in the module.
+    exact : str, optional
+        Name of a tensor that is float32 whatever `dtype` is.
 
     Returns
     -------
@@ -141,6 +148,7 @@ def load_strict(
             code="weights-refused",
         )
     kinds = {key: dtype if dtype and t.is_floating_point() else t.dtype for key, t in expected.items()}
+    kinds |= {key: torch.float32 for key in expected if exact and key.endswith(exact)}
     module.load_state_dict({key: state[key].to(kinds[key]) for key in expected}, strict=True, assign=True)
     return module
 

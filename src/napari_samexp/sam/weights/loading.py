@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from napari_samexp.errors import CheckpointError, SettingsError
-from napari_samexp.sam.edgetam import EdgeTam
+from napari_samexp.sam.base import UNKNOWN, Provenance
+from napari_samexp.sam.build import new_model
 from napari_samexp.sam.fast.mixed_precision import WORTH, gain, mix
 from napari_samexp.sam.identify import identify
-from napari_samexp.sam.models import Sam1, Sam2
+from napari_samexp.sam.sam1 import Sam1
+from napari_samexp.sam.sam2 import Sam2
 from napari_samexp.sam.variant_json import variant_from_json, variant_to_json
 from napari_samexp.sam.variants import EdgeTamVariant, Sam1Variant, Variant
 from napari_samexp.sam.weights.cache import fetch
-from napari_samexp.sam.weights.catalogue import OFFICIAL
+from napari_samexp.sam.weights.catalogue import OFFICIAL, OfficialFile
 from napari_samexp.sam.weights.checkpoint import CheckpointFile, load_strict, read_state, require_finite
 from napari_samexp.sam.weights.download import Progress
 
@@ -34,6 +36,7 @@ __all__ = [
     "convert_state_dict",
 ]
 
+FREQUENCIES = "positional_encoding_gaussian_matrix"  # float32 in every dtype, see its class
 CONFIG_KEY = "napari_samexp_variant"  # in a safetensors file's metadata
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "fast", "bfloat16", "float16")
@@ -61,10 +64,9 @@ def load_model(
     dtype : str
         ``"float32"``, ``"bfloat16"``, ``"float16"``; ``"auto"``: bfloat16 on a GPU that computes in it, else
         float32; ``"fast"``: as auto, and bfloat16 also on a CPU that was measured to multiply in it much
-        faster. On a CPU, bfloat16 multiplies in it and keeps the rest float32; see `mixed.mix`.
+        faster. On a CPU, bfloat16 multiplies in it and keeps the rest float32; see `fast.mixed_precision`.
     graphs : bool
-        On a CUDA device, record CUDA graphs of a SAM 2's parts, which spares most of what a frame costs the
-        processor; see `compiled.compile_model`. Elsewhere nothing changes.
+        On a CUDA device, record CUDA graphs of a SAM 2's parts, which saves most of a frame's launch time; see `fast.graphs.compile_model`. Elsewhere nothing changes.
     variant : Variant or mapping, optional
         The sizes of a model that is no official one, where the file itself does not say.
     progress : callable, optional
@@ -80,55 +82,53 @@ def load_model(
     CheckpointError
         If the weights cannot be had, or are not those of a SAM model.
     SettingsError
-        If there is no such device or type.
+        If there is no such device or dtype.
     """
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
     file = read_state(fetch(name_or_path, progress=progress))
     row = _variant(file, variant)
-    model, state = build(row), convert_state_dict(file.state, row)
-    mixed = _is_mixed(kind, where, model)
-    load_strict(model, state, source=file.path, dtype=torch.float32 if mixed else kind)
     official = OFFICIAL.get(str(name_or_path))
-    if official is None:  # those were verified when they came
+    mixed = _is_mixed(kind, where, row)
+    model = build(row, _provenance(file, official, kind if mixed else None))
+    state = convert_state_dict(file.state, row)
+    load_strict(model, state, source=file.path, dtype=torch.float32 if mixed else kind, exact=FREQUENCIES)
+    if official is None:  # those were verified when they were downloaded
         require_finite(state, source=file.path)
-    encoder = "prompt_encoder" if isinstance(model, Sam1) else "sam_prompt_encoder"
-    frequencies = "positional_encoding_gaussian_matrix"  # float32 in every type, see its class
-    setattr(getattr(model, encoder).pe_layer, frequencies, state[f"{encoder}.pe_layer.{frequencies}"].float())
     if mixed:
         mix(model, kind)
-        model.compute_dtype = str(kind).removeprefix("torch.")
     model.requires_grad_(False).eval().to(where)
-    model.weights = file.path.name
-    # an official file was verified when it came: hashing gigabytes again would only cost time
-    pinned = official.sha256 if official else ""
-    model.hash_weights = lambda: pinned or file.sha256
     if graphs and where.type == "cuda" and isinstance(model, Sam2):
-        from napari_samexp.sam.fast.graphs import (
-            compile_model,
-        )  # a slow module, for those who have such a device
+        from napari_samexp.sam.fast.graphs import compile_model  # slow to import
 
         compile_model(model, graphs_only=True)
     return model
 
 
-def _is_mixed(kind: torch.dtype, device: torch.device, model: Sam1 | Sam2) -> bool:
-    """Whether only the large products are in another type; EdgeTAM's are convolutions, which are not split so."""
-    return kind == torch.bfloat16 and device.type == "cpu" and not isinstance(model, EdgeTam)
+def _provenance(
+    file: CheckpointFile, official: OfficialFile | None, compute_dtype: torch.dtype | None
+) -> Provenance:
+    # an official file was verified when it was downloaded: hashing gigabytes again would only cost time
+    pinned = official.sha256 if official else ""
+    name = str(compute_dtype).removeprefix("torch.") if compute_dtype else ""
+    return Provenance(file.path.name, lambda: pinned or file.sha256, name)
 
 
-def build(variant: Variant) -> Sam1 | Sam2:
-    """Return a model of a variant on the meta device: right keys and shapes, no numbers yet."""
-    with torch.device("meta"), _NoNumbers():
-        if isinstance(variant, EdgeTamVariant):
-            return EdgeTam(variant)
-        return Sam1(variant) if isinstance(variant, Sam1Variant) else Sam2(variant)
+def _is_mixed(kind: torch.dtype, device: torch.device, variant: Variant) -> bool:
+    """Whether only the large products are in another dtype; not for EdgeTAM, which consists of convolutions."""
+    return kind == torch.bfloat16 and device.type == "cpu" and not isinstance(variant, EdgeTamVariant)
 
 
-class _NoNumbers(TorchFunctionMode):
-    """Layers do not draw their first numbers, of which there are none on the meta device.
+def build(variant: Variant, provenance: Provenance = UNKNOWN) -> Sam1 | Sam2:
+    """Return a model of a variant on the meta device: right keys and shapes, no values yet."""
+    with torch.device("meta"), _NoInitialisation():
+        return new_model(variant, provenance)
 
-    To find that out takes torch longer than to read the numbers of a large model: it imports a compiler for it.
+
+class _NoInitialisation(TorchFunctionMode):
+    """Layers do not draw initial values, of which there are none on the meta device.
+
+    To find that out takes torch longer than to read a large model: it imports a compiler for it.
     """
 
     def __torch_function__(
@@ -139,14 +139,14 @@ class _NoNumbers(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a function of torch, unless it is one of `torch.nn.init`."""
-        given = dict(kwargs or {})
+        kwargs = dict(kwargs or {})
         if getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def convert_state_dict(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
-    """Return a state dict under our names, which are Meta's but for SAM 1's two MLP layers."""
+    """Return a state dict with our keys, which are Meta's but for SAM 1's two MLP layers."""
     if not isinstance(variant, Sam1Variant):
         return dict(state)
     return {
@@ -156,7 +156,7 @@ def convert_state_dict(state: Mapping[str, Tensor], variant: Variant) -> dict[st
 
 
 def identify_file(path: str | Path) -> tuple[Variant, CheckpointFile]:
-    """Return the variant of a weights file and its content, checked against each other, without loading numbers."""
+    """Return the variant of a weights file and its content, checked against each other, without reading its values."""
     file = read_state(path)
     row = _variant(file, None)
     load_strict(
@@ -199,7 +199,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the type that a name means on a device; ``"fast"`` on a CPU tries for less than a second."""
+    """Return the dtype that a name means on a device; ``"fast"`` on a CPU measures for less than a second."""
     if name in ("auto", "fast"):
         short = device.type == "cuda" and torch.cuda.is_bf16_supported()
         if device.type == "cpu" and name == "fast":
@@ -207,7 +207,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if short else torch.float32
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in kinds:
-        raise SettingsError(f"The number type {name!r} is unknown; choose {', '.join(DTYPES)}.")
+        raise SettingsError(f"The dtype {name!r} is unknown; choose {', '.join(DTYPES)}.")
     return kinds[name]
 
 

@@ -1,9 +1,9 @@
-"""Sam1 and Sam2: encode an image, segment from prompts, remember, recall."""
+"""SAM 2: encode an image, segment from prompts, remember, and track."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,145 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_samexp.errors import ImageError, SettingsError, sam1_has_no_memory
+from napari_samexp.errors import ImageError, SettingsError
+from napari_samexp.sam.base import UNKNOWN, Provenance, SamModel, pad_points, wants_alternatives
 from napari_samexp.sam.encoding_spec import require_grid
-from napari_samexp.sam.features import ImageFeatures, ImageTransform, MaskPrediction, Memory, prepare_on
+from napari_samexp.sam.features import ImageFeatures, ImageTransform, MaskPrediction, Memory
 from napari_samexp.sam.hiera import ImageEncoder
 from napari_samexp.sam.layers import Mlp
 from napari_samexp.sam.mask_decoder import Decoded, MaskDecoder
 from napari_samexp.sam.memory import MemoryAttention, MemoryEncoder
 from napari_samexp.sam.position_encoding import hiera_map, sine_map, sine_times, tile_map
-from napari_samexp.sam.prompt_encoder import BOX_END, BOX_START, NO_POINT, PromptEncoder
-from napari_samexp.sam.variants import MAX_RECENT, MemoryVariant, Sam1Variant, Sam2Variant, Variant
-from napari_samexp.sam.vit import ImageEncoderViT
+from napari_samexp.sam.prompt_encoder import NO_POINT, PromptEncoder
+from napari_samexp.sam.repvit import RepVitEncoder
+from napari_samexp.sam.variants import MAX_RECENT, MemoryVariant
 from napari_samexp.types import Prompt
 
-__all__ = ["PRIOR_SLOT", "Sam1", "Sam2", "Tracked"]
+__all__ = ["ABSENT", "Sam2", "Tracked"]
 
-PRIOR_SLOT = MAX_RECENT  # row of `maskmem_tpos_enc` for memories without a place in time
 ABSENT = -1024.0  # mask logit where the object is not in the frame
 STABLE_DELTA, STABLE_SHARE = 0.05, 0.98
 
 
-class _Model(nn.Module):
-    """What both generations share: images in, masks out."""
-
-    weights: str = "unnamed"  # file name of the weights
-    hash_weights: Callable[[], str] = staticmethod(lambda: "")
-
-    _compute_dtype: str = ""
-
-    @property
-    def compute_dtype(self) -> str:
-        """Name of the type that the model multiplies in, which may be shorter than the `dtype` of all else."""
-        return self._compute_dtype or str(self.dtype).removeprefix("torch.")
-
-    @compute_dtype.setter
-    def compute_dtype(self, name: str) -> None:
-        self._compute_dtype = name
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights file, which tells whose memories a prior holds."""
-        return self.hash_weights()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type the model computes in."""
-        return next(self.parameters()).dtype
-
-    def _input(
-        self, image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
-    ) -> tuple[Tensor, ImageTransform]:
-        pixels, transform = prepare_on(image, variant, side, square, self.device)
-        return pixels.to(self.dtype), transform
-
-    def _points(self, prompt: Prompt, transform: ImageTransform) -> tuple[Tensor, Tensor]:
-        """A prompt as (1, N, 2) input pixels and (1, N) labels, box corners first."""
-        prompt.require_inside(transform.image_hw)
-        xy, labels = prompt.points_xy, prompt.labels
-        if prompt.box_xyxy is not None:
-            xy = np.concatenate((prompt.box_xyxy.reshape(2, 2), xy))
-            labels = np.concatenate(([BOX_START, BOX_END], labels))
-        points = torch.from_numpy(transform.to_input(xy))[None]
-        return points.to(self.device), torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
-
-    def _mask_input(
-        self, mask_logits: npt.NDArray[np.float32] | None, grid_hw: tuple[int, int]
-    ) -> Tensor | None:
-        if mask_logits is None:
-            return None
-        if mask_logits.ndim != 2 or mask_logits.size == 0:
-            raise ImageError(
-                f"The mask logits have shape {mask_logits.shape}; expected (h, w), as a prediction gives them."
-            )
-        wanted = (4 * grid_hw[0], 4 * grid_hw[1])
-        mask = torch.from_numpy(np.ascontiguousarray(mask_logits, np.float32))[None, None]
-        if mask.shape[2:] != wanted:
-            mask = functional.interpolate(mask, wanted, mode="bilinear", align_corners=False, antialias=True)
-        return mask.to(self.device, self.dtype)
-
-
-class Sam1(_Model):
-    """Segment Anything (2023): masks from prompts on one image. It has no memory."""
-
-    def __init__(self, variant: Sam1Variant) -> None:
-        super().__init__()
-        self.variant = variant
-        self.image_encoder = ImageEncoderViT(variant)
-        self.prompt_encoder = PromptEncoder(variant.d_model)
-        self.mask_decoder = MaskDecoder(variant.d_model, variant.mlp_dim, variant.iou_hidden, high_res=False)
-
-    @torch.inference_mode()
-    def encode(self, image: npt.ArrayLike, *, side: int | None = None, square: bool = True) -> ImageFeatures:
-        """Encode an image; see `Sam2.encode`."""
-        pixels, transform = self._input(image, self.variant, side, square)
-        return ImageFeatures(self.image_encoder(pixels), None, transform)
-
-    @torch.inference_mode()
-    def segment(
-        self,
-        features: ImageFeatures,
-        prompt: Prompt,
-        *,
-        mask_logits: npt.NDArray[np.float32] | None = None,
-        multimask: bool | None = None,
-    ) -> MaskPrediction:
-        """Return the mask choices for a prompt; see `Sam2.segment`."""
-        points, labels = self._points(prompt, features.transform)
-        if len(prompt.points_xy) and prompt.box_xyxy is None:
-            points, labels = _with_padding(points, labels, 1)
-        decoded = self.mask_decoder(
-            features.embedding,
-            self.prompt_encoder.grid(features.grid_hw),
-            self.prompt_encoder.sparse(points, labels, features.transform.input_hw),
-            self.prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
-            None,
-        )
-        iou = decoded.iou[0].float()
-        best = 1 + int(iou[1:].argmax()) if _wants_choices(prompt, multimask) else 0
-        return MaskPrediction(decoded.masks[0].float(), iou.cpu().numpy(), None, best, features.transform)
-
-    def remember(self, *_: object, **__: object) -> Memory:
-        """Raise `PriorError`: SAM 1 has no memory."""
-        raise sam1_has_no_memory(self.variant.name)
-
-    def position_encoding(self, grid_hw: tuple[int, int], *, window_tile: bool = True) -> Tensor:
-        """Return what the encoder adds to its patch tokens, (C, h, w); there is no window tile to leave out.
-
-        It is computed in the model's own type. Raises `SettingsError` if the grid has no tokens or too many.
-        """
-        grid_hw = require_grid(grid_hw, self.variant.embed_dim)
-        return self.image_encoder.position_map(grid_hw)[0].permute(2, 0, 1)
-
-
 class Tracked(NamedTuple):
-    """What a frame shows of N objects.
+    """N objects in one frame.
 
     Parameters
     ----------
@@ -165,15 +48,16 @@ class Tracked(NamedTuple):
     pointers: Tensor
 
 
-class Sam2(_Model):
+class Sam2(SamModel):
     """SAM 2 and SAM 2.1: masks from prompts, and memory of earlier frames.
 
     Parameters
     ----------
-    variant : Sam2Variant
-        Or that of a family which is a SAM 2 but for some parts.
-    image_encoder, memory_attention : nn.Module, optional
-        These parts, where they are not SAM 2's own.
+    variant : Sam2Variant or EdgeTamVariant
+    image_encoder : nn.Module
+    memory_attention : MemoryAttention
+        The parts in which families differ; `sam.build.new_model` has those of each.
+    provenance : Provenance
 
     Notes
     -----
@@ -183,14 +67,15 @@ class Sam2(_Model):
     def __init__(
         self,
         variant: MemoryVariant,
-        image_encoder: nn.Module | None = None,
-        memory_attention: MemoryAttention | None = None,
+        image_encoder: ImageEncoder | RepVitEncoder,
+        memory_attention: MemoryAttention,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
-        super().__init__()
+        super().__init__(provenance)
         dim, mem_dim = variant.d_model, variant.mem_dim
         self.variant = variant
-        self.image_encoder: Any = image_encoder or ImageEncoder(cast(Sam2Variant, variant))
-        self.memory_attention = memory_attention or MemoryAttention(variant)
+        self.image_encoder = image_encoder
+        self.memory_attention = memory_attention
         self.memory_encoder = MemoryEncoder(variant)
         self.sam_prompt_encoder = PromptEncoder(dim)
         self.sam_mask_decoder = MaskDecoder(dim, variant.mlp_dim, variant.iou_hidden, high_res=True)
@@ -213,7 +98,7 @@ class Sam2(_Model):
         Parameters
         ----------
         image : array
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), any number type; see `pixels.to_rgb8`.
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), any dtype; see `images.to_rgb8`.
         side : int, optional
             Longer side of the model's input in pixels; by default the model's own.
         square : bool
@@ -253,14 +138,14 @@ class Sam2(_Model):
             If a point or the box lies outside the image.
         """
         points, labels = self._points(prompt, features.transform)
-        points, labels = _with_padding(points, labels, 1 if points.shape[1] else 2)
+        points, labels = pad_points(points, labels, 1 if points.shape[1] else 2)
         decoded = self.decode(
             features.embedding + self.no_mem_embed.transpose(1, 2)[..., None],
             features.high_res_features,
             self.sam_prompt_encoder.sparse(points, labels, features.transform.input_hw),
             self.sam_prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
         )
-        return self._prediction(decoded, features.transform, _wants_choices(prompt, multimask))
+        return self._prediction(decoded, features.transform, wants_alternatives(prompt, multimask))
 
     def _prediction(self, decoded: Decoded, transform: ImageTransform, ambiguous: bool) -> MaskPrediction:
         masks, iou = decoded.masks[0].float(), decoded.iou[0].float()
@@ -293,7 +178,7 @@ class Sam2(_Model):
             )
         binary = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
         if transform.input_hw != transform.image_hw:
-            # Meta's video code resizes a mask smoothly and cuts it at one half
+            # as Meta's video code: resized with antialiasing, then thresholded at one half
             smooth = functional.interpolate(
                 binary, transform.input_hw, mode="bilinear", align_corners=False, antialias=True
             )
@@ -302,10 +187,7 @@ class Sam2(_Model):
         low = functional.interpolate(
             binary.float() * 20 - 10, scale_factor=0.25, mode="bilinear", align_corners=False, antialias=True
         )
-        nothing = torch.full((1, 2), NO_POINT, device=self.device)
-        sparse = self.sam_prompt_encoder.sparse(
-            torch.zeros(1, 2, 2, device=self.device), nothing, transform.input_hw
-        )
+        sparse = self._no_points(1, transform.input_hw)
         dense = self.sam_prompt_encoder.dense(self.mask_downsample(binary))
         decoded = self.decode(features.embedding, features.high_res_features, sparse, dense)
         present = bool(mask.any())
@@ -335,7 +217,7 @@ class Sam2(_Model):
     def position_encoding(
         self, grid_hw: tuple[int, int], *, window_tile: bool = True, background: bool = True
     ) -> Tensor:
-        """Return what the encoder adds to its patch tokens, or one of its two parts, in the model's own type.
+        """Return what the encoder adds to its patch tokens, or one of its two parts, in the model's dtype.
 
         Parameters
         ----------
@@ -351,15 +233,18 @@ class Sam2(_Model):
         Raises
         ------
         SettingsError
-            If the grid has no tokens or too many, or neither part is wanted.
+            If the grid has no tokens or too many, neither part is asked for, or the family has no such encoding.
         """
         grid_hw = require_grid(grid_hw, self.variant.embed_dim)
+        if not isinstance(self.image_encoder, ImageEncoder):
+            raise SettingsError(
+                f"{self.variant.name} has no position encoding of the absolute kind: its image encoder consists of "
+                "convolutions alone and adds none to its features; choose a SAM 1, SAM 2 or SAM 2.1 model."
+            )
+        if not (background or window_tile):
+            raise SettingsError("Neither background nor window tile was asked for; ask for one or for both.")
         trunk = self.image_encoder.trunk
         if not background:
-            if not window_tile:
-                raise SettingsError(
-                    "Neither background nor window tile was asked for; ask for one or for both."
-                )
             return tile_map(trunk.pos_embed_window, grid_hw)[0]
         return hiera_map(trunk.pos_embed, trunk.pos_embed_window, grid_hw, window_tile)[0]
 
@@ -371,9 +256,9 @@ class Sam2(_Model):
     # ---- parts, for N objects or images at once; also what training uses
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's finer features."""
+        """(B, 3, H, W) to the embedding (B, D, h, w) and the decoder's two high-resolution features."""
         decoder = self.sam_mask_decoder
-        s4, s8, s16 = self.image_encoder.through(pixels, (decoder.conv_s0, decoder.conv_s1))
+        s4, s8, s16 = self.image_encoder.decoder_features(pixels, (decoder.conv_s0, decoder.conv_s1))
         return s16, (s4, s8)
 
     def decode(
@@ -395,7 +280,7 @@ class Sam2(_Model):
         return torch.where(present, self.obj_ptr_proj(decoded.tokens), self.no_obj_ptr)
 
     def before_recall(self, embedding: Tensor) -> Tensor:
-        """Return what features (N or 1, D, h, w) become before they look at memories: the same for all objects."""
+        """Return the part of `recall` that is the same for all objects; see `MemoryAttention.start`."""
         out: Tensor = self.memory_attention.start(embedding)
         return out
 
@@ -421,31 +306,31 @@ class Sam2(_Model):
         times : Tensor, shape (N, P), float32
             Distance of each pointer, already divided by the longest one (15 frames).
         started : Tensor, optional
-            What `before_recall` returned of the embedding, where it is needed more than once.
+            What `before_recall` returned for the embedding, where it is needed more than once.
 
         Returns
         -------
         Tensor, shape (N, D, h, w)
         """
-        grids = [(tokens.shape[2], tokens.shape[3]) for tokens in spatial]
-        learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
-        tokens = [part.flatten(2).transpose(1, 2) for part in spatial]
         mem_dim = self.variant.mem_dim
-        places = [
-            sine_map(mem_dim, grid, embedding.device, embedding.dtype).flatten(2).transpose(1, 2)
-            + learned[:, i]
-            for i, grid in enumerate(grids)
-        ]
-        split = pointers.unflatten(2, (-1, mem_dim))  # a pointer is as many tokens as its channels fill
+        grids = [(memory.shape[2], memory.shape[3]) for memory in spatial]
+        learned = self.maskmem_tpos_enc[slots][:, :, 0]  # (N, M, 1, mem_dim)
+        # spatial tokens: the memories, their positions and times
+        tokens = [memory.flatten(2).transpose(1, 2) for memory in spatial]  # each (N, h' w', mem_dim)
+        maps = [sine_map(mem_dim, grid, embedding.device, embedding.dtype) for grid in grids]
+        encodings = [grid.flatten(2).transpose(1, 2) + learned[:, i] for i, grid in enumerate(maps)]
+        # pointer tokens: each pointer is split into as many as its channels fill
+        split = pointers.unflatten(2, (-1, mem_dim))  # (N, P, D / mem_dim, mem_dim)
         tokens.append(split.flatten(1, 2))
-        places.append(self._pointer_times(times)[:, :, None].expand_as(split).flatten(1, 2))
+        encodings.append(self._pointer_times(times)[:, :, None].expand_as(split).flatten(1, 2))
         out: Tensor = self.memory_attention(
-            embedding, torch.cat(tokens, 1), torch.cat(places, 1), grids, started
+            embedding, torch.cat(tokens, 1), torch.cat(encodings, 1), grids, started
         )
         return out
 
     def _pointer_times(self, times: Tensor) -> Tensor:
-        if self.variant.version == "2.0":  # pointers have no time there
+        """(N, P) to (N, P, mem_dim)."""
+        if self.variant.version == "2.0":  # in which pointers have no time
             return torch.zeros(*times.shape, self.variant.mem_dim, device=self.device, dtype=self.dtype)
         out: Tensor = self.obj_ptr_tpos_proj(sine_times(times, self.variant.d_model).to(self.dtype))
         return out
@@ -453,7 +338,7 @@ class Sam2(_Model):
     def track(
         self, recalled: Tensor, high_res_features: tuple[Tensor, Tensor], input_hw: tuple[int, int]
     ) -> Tracked:
-        """Find N objects in one frame, whose features were conditioned on each object's memories.
+        """Return N objects in one frame, whose features were conditioned on each object's memories.
 
         Parameters
         ----------
@@ -462,10 +347,7 @@ class Sam2(_Model):
             Size of the model's input.
         """
         count = len(recalled)
-        nothing = torch.full((count, 2), NO_POINT, device=recalled.device)
-        sparse = self.sam_prompt_encoder.sparse(
-            torch.zeros(count, 2, 2, device=recalled.device), nothing, input_hw
-        )
+        sparse = self._no_points(count, input_hw)
         decoded = self.decode(recalled, high_res_features, sparse, self.sam_prompt_encoder.dense(None))
         assert decoded.presence is not None
         best = 1 + decoded.iou[:, 1:].argmax(dim=1)
@@ -473,6 +355,11 @@ class Sam2(_Model):
         present = decoded.presence > 0
         logits = torch.where(present[:, None, None], decoded.masks[rows, best], ABSENT)
         return Tracked(logits, decoded.iou[rows, best], decoded.presence, self.pointers(decoded)[rows, best])
+
+    def _no_points(self, count: int, input_hw: tuple[int, int]) -> Tensor:
+        """Return the sparse tokens of `count` empty prompts, (count, 2, D)."""
+        labels = torch.full((count, 2), NO_POINT, device=self.device)
+        return self.sam_prompt_encoder.sparse(torch.zeros(count, 2, 2, device=self.device), labels, input_hw)
 
     def encode_memory(self, embedding: Tensor, logits: Tensor, presence: Tensor, *, binary: bool) -> Tensor:
         """Return the spatial memories of N masks on N or one embedding.
@@ -482,7 +369,7 @@ class Sam2(_Model):
         logits : Tensor, shape (N, 1, 4 h, 4 w)
         presence : Tensor, shape (N,)
         binary : bool
-            Whether the masks are cut at 0, as for prompted frames, or kept soft, as for tracked ones.
+            Whether masks are thresholded at 0, as for prompted frames, or go through a sigmoid, as for tracked ones.
 
         Returns
         -------
@@ -491,27 +378,16 @@ class Sam2(_Model):
         size = (16 * embedding.shape[2], 16 * embedding.shape[3])
         full = functional.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
         mask = (full > 0).float() if binary else full.sigmoid()
-        spatial: Tensor = self.memory_encoder(embedding, (mask * 20 - 10).to(self.dtype))
+        spatial: Tensor = self.memory_encoder(
+            embedding, (mask * 20 - 10).to(self.dtype)
+        )  # (N, mem_dim, h, w)
         if self.variant.version == "2.1":
             absent = (presence <= 0)[:, None, None, None]
             spatial = spatial + torch.where(absent, self.no_obj_embed_spatial[..., None, None], 0)
         return spatial
 
 
-def _wants_choices(prompt: Prompt, multimask: bool | None) -> bool:
-    """Whether the best mask is one of the alternatives: as asked, else for one click or none without a box."""
-    if multimask is not None:
-        return multimask
-    return prompt.box_xyxy is None and len(prompt.points_xy) <= 1
-
-
 def _is_stable(logits: Tensor) -> bool:
-    """Whether a mask hardly changes when its threshold does."""
+    """Whether a mask hardly changes with its threshold (stability score)."""
     union = (logits > -STABLE_DELTA).sum()
     return bool(union == 0 or (logits > STABLE_DELTA).sum() / union >= STABLE_SHARE)
-
-
-def _with_padding(points: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Append `count` points that are none, which the models expect where no box is."""
-    none = torch.full((1, count), NO_POINT, device=labels.device)
-    return torch.cat((points, points.new_zeros(1, count, 2)), 1), torch.cat((labels, none), 1)
