@@ -20,7 +20,7 @@ from torch.nn import functional
 from napari_samexp.sam import EdgeTam, ImageFeatures, MaskPrediction, Memory, Sam1, Sam2
 from napari_samexp.sam.features import MEAN_255, STD_255, ImageTransform, prepare
 from napari_samexp.sam.position_encoding import hiera_map, sine_map
-from napari_samexp.sam.sam2 import ABSENT
+from napari_samexp.sam.sam2_base import ABSENT
 from napari_samexp.sam.variants import MAX_POINTERS, MAX_RECENT, PRIOR_SLOT
 from napari_samexp.tracking import PriorMemory, Tracker, TrackSettings, record
 from napari_samexp.types import Prompt

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from napari_samexp.errors import PriorError, SettingsError
 from napari_samexp.sam.features import ImageFeatures, Memory, check_side
-from napari_samexp.sam.sam2 import Sam2, Tracked
+from napari_samexp.sam.sam2 import Sam2
+from napari_samexp.sam.sam2_base import Tracked
 from napari_samexp.tracking.bank import MemoryBank
 from napari_samexp.tracking.prior import PriorMemory
 from napari_samexp.tracking.settings import TrackSettings

@@ -22,7 +22,7 @@ import pytest
 from napari_samexp.errors import CheckpointError
 from napari_samexp.sam.weights import cache as weights
 from napari_samexp.sam.weights import download as download_module
-from napari_samexp.sam.weights import hashes, verified
+from napari_samexp.sam.weights import hashes, transfer, verified
 from napari_samexp.sam.weights.catalogue import OfficialFile
 from napari_samexp.sam.weights.download import Connection
 
@@ -689,7 +689,7 @@ def test_fetch_url_resumes_and_mends_a_part_that_is_too_long(server: Server, cac
 
 
 def test_fetch_url_cuts_a_body_without_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "MAX_BYTES", 600_000)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 600_000)
     for answer, why in ((endless, "more than the 600000"), (sized(600_001), "offers 600001 bytes, .*600000")):
         server.answers = [answer]
         with pytest.raises(CheckpointError, match=why):

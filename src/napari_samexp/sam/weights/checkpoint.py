@@ -1,11 +1,8 @@
-"""Opening weight files that nobody has vouched for, and putting them into a model with nothing left over."""
+"""State dicts of untrusted weight files, checked, and loaded into a model strictly."""
 
 from __future__ import annotations
 
-import re
-import stat
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from napari_samexp._text import plain
 from napari_samexp.errors import CheckpointError
 from napari_samexp.sam.weights.hashes import sha256_of
-from napari_samexp.sam.weights.pickles import require_shallow
+from napari_samexp.sam.weights.opening import WHAT_TO_DO, content_of, regular_file, unreadable
 
 __all__ = ["CheckpointFile", "load_strict", "read_state", "require_finite"]
 
@@ -73,15 +69,15 @@ def read_state(path: str | Path) -> CheckpointFile:
     """
     path = Path(path)
     try:
-        path, size = _regular_file(path)
+        path, size = regular_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on odd pickles, which are then refused anyway
-            content, metadata = _content(path, size)
+            content, metadata = content_of(path, size)
         return CheckpointFile(path, _plain_state(_unwrapped(content), path, size), metadata)
     except CheckpointError:
         raise
     except Exception as error:  # there is next to nothing that a hostile file cannot make the readers raise
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
@@ -153,107 +149,6 @@ def load_strict(
     return module
 
 
-# Opening
-
-
-def _regular_file(path: Path) -> tuple[Path, int]:
-    try:
-        path = path.expanduser()
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError, RuntimeError, ValueError):  # also ~nobody, and a NUL byte
-        raise CheckpointError(f"There is no file {plain(path, 300)}; check the path.") from None
-    if not stat.S_ISREG(status.st_mode):  # a device or pipe may never end
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
-        raise CheckpointError(f"{path} is {kind}; give the path of a .safetensors, .pt or .pth file.")
-    if status.st_size == 0:
-        raise CheckpointError(f"{path} is empty (0 bytes), so its download may have failed; get it again.")
-    return path, status.st_size
-
-
-def _content(path: Path, size: int) -> tuple[Any, dict[str, str]]:
-    """Return what a file holds, wrapped as it is, and its metadata."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    if head[8:9] == b"{":  # after eight bytes of length, a JSON header
-        return _from_safetensors(path)
-    if head.startswith(b"PK\x03\x04"):
-        _check_archive(path, size)
-        require_shallow(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True), {}
-    if head.startswith(b"\x80"):  # a bare pickle, torch's format before 1.6, which cannot be mapped
-        require_shallow(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=False), {}
-    raise CheckpointError(
-        f"{path} is {_guess(head)}, no weights file; {_WHAT_TO_DO}.", code="weights-refused"
-    )
-
-
-def _from_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt", device="cpu") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-
-
-def _check_archive(path: Path, size: int) -> None:
-    """Refuse archives that torch would not have written, before torch unpacks anything."""
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    if not any(record.header_offset == 0 for record in records):
-        raise zipfile.BadZipFile(
-            "its directory is not of this file"
-        )  # other readers would find other records
-    names = {record.filename.rpartition("/")[2] for record in records}
-    if "constants.pkl" in names:
-        raise CheckpointError(
-            f"{path} is a TorchScript program, not plain weights; save its state_dict() and load that.",
-            code="weights-refused",
-        )
-    if "data.pkl" not in names:
-        raise CheckpointError(
-            f"{path} is a zip archive without weights in it; {_WHAT_TO_DO}.", code="weights-refused"
-        )
-    # torch stores its records as they are: one that unpacks to more than it takes can only be a bomb
-    claimed = sum(record.file_size for record in records)
-    if claimed > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise CheckpointError(
-            f"{path} has compressed records that would unpack to {claimed} bytes from {size}, which no "
-            f"checkpoint of torch has; {_WHAT_TO_DO}.",
-            code="weights-refused",
-        )
-
-
-_WHAT_TO_DO = "download it again, or ask where you got it for a .safetensors file"
-
-
-def _guess(head: bytes) -> str:
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "a web page (often a server's error message saved under the file's name)"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer to the real file"
-    return "of an unknown kind (neither safetensors nor saved by torch)"
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    if isinstance(error, OSError) and error.errno is not None:
-        return CheckpointError(
-            f"{plain(path, 300)} cannot be read ({plain(error.strerror)}); see to that first."
-        )
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    if asked:  # torch's own sentence goes on to say how to switch its protection off
-        return CheckpointError(
-            f"{path} asks to run {plain(asked[1], 60)!r} when it is opened, so it is hostile, damaged, or "
-            f"more than plain weights (nothing was run); {_WHAT_TO_DO}.",
-            code="weights-refused",
-        )
-    own_words = isinstance(error, (SafetensorError, zipfile.BadZipFile))
-    why = plain(error) if own_words else type(error).__name__
-    return CheckpointError(
-        f"{plain(path, 300)} cannot be read as weights ({why}): it is cut short, damaged, or holds more than "
-        f"plain tensors; {_WHAT_TO_DO}.",
-        code="weights-refused",
-    )
-
-
 # Checking
 
 
@@ -273,7 +168,7 @@ def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not len(state):
         found = "an empty dict" if isinstance(state, dict) else f"a {type(state).__name__}"
         raise CheckpointError(
-            f"{path} holds {found}, expected tensors by name; {_WHAT_TO_DO}.", code="weights-refused"
+            f"{path} holds {found}, expected tensors by name; {WHAT_TO_DO}.", code="weights-refused"
         )
     entries = {key: _without_attributes(value) for key, value in dict.items(state)}
     wrong = [
@@ -289,7 +184,7 @@ def _plain_state(state: Any, path: Path, size: int) -> dict[str, Tensor]:
         )
     if _claims_more_than(size, entries.values()):
         raise CheckpointError(
-            f"{path} claims more values than its {size} bytes can hold, so it is damaged; {_WHAT_TO_DO}.",
+            f"{path} claims more values than its {size} bytes can hold, so it is damaged; {WHAT_TO_DO}.",
             code="weights-refused",
         )
     return entries
