@@ -35,14 +35,14 @@ LIMIT = 4096  # pixels a side; beyond, attention would take more memory than mac
 # mean and deviation of ImageNet, 0 to 1, as all families use them
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# SAM 1 states the same numbers in 0 to 255, rounded
+# SAM 1 has the same values for 0 to 255, rounded
 MEAN_255 = (123.675, 116.28, 103.53)
 STD_255 = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """How an image lies in the model's input.
+    """How an image is mapped to the model's input.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class ImageTransform:
         Height and width of the image, of the image within the input, and of the input. Content
         and input differ for SAM 1, which pads at right and bottom.
     through_input : bool
-        Whether masks are enlarged to the input before they are cut and resized to the image, as
+        Whether masks are enlarged to the input before they are cropped and resized to the image, as
         SAM 1 does; SAM 2 resizes once.
     """
 
@@ -60,13 +60,13 @@ class ImageTransform:
     through_input: bool = False
 
     def to_input(self, points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Turn (..., 2) image pixels into pixels of the model's input, both (x, y)."""
+        """Return (..., 2) image pixels as pixels of the model's input, both (x, y)."""
         scale = np.array(self.content_hw[::-1], np.float64) / np.array(self.image_hw[::-1], np.float64)
         return (points_xy * scale).astype(np.float32)
 
     def to_image(self, logits: Tensor, image_hw: HW | None = None) -> Tensor:
-        """Turn (N, h, w) mask logits of the whole input into (N, H, W) of the image, float32."""
-        full = logits[:, None].float()
+        """Return (N, h, w) mask logits of the whole input as (N, H, W) of the image, float32."""
+        full = logits[:, None].float()  # (N, 1, h, w)
         if self.through_input:
             full = _resize(full, self.input_hw)[..., : self.content_hw[0], : self.content_hw[1]]
         return _resize(full, image_hw or self.image_hw)[:, 0]
@@ -101,7 +101,7 @@ def check_side(variant: Variant, side: int | None) -> int:
 
 
 def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool = True) -> ImageTransform:
-    """Return how an image of (height, width) is laid into the model's input.
+    """Return how an image of (height, width) is mapped to the model's input.
 
     SAM 1 keeps the aspect and pads to a square; SAM 2 stretches to a square. With ``square=False``
     both keep the aspect, the longer side being `side`, rounded to what the model needs.
@@ -121,7 +121,7 @@ def place(variant: Variant, image_hw: HW, side: int | None = None, square: bool 
 def prepare(
     image: npt.ArrayLike, variant: Variant, side: int | None, square: bool
 ) -> tuple[npt.NDArray[np.float32], ImageTransform]:
-    """Return the model's input (1, 3, H, W), float32, and how the image lies in it.
+    """Return the model's input (1, 3, H, W), float32, and how the image is mapped to it.
 
     Source: SAM 1 resizes 8-bit pixels with PIL's bilinear filter and pads zeros after normalising;
     SAM 2's image predictor resizes floats, bilinear with antialiasing.
@@ -136,7 +136,7 @@ def prepare(
 def prepare_on(
     image: npt.ArrayLike, variant: Variant, side: int | None, square: bool, device: torch.device
 ) -> tuple[Tensor, ImageTransform]:
-    """Return the same as a float32 Tensor on a device.
+    """Return what `prepare` does, as a float32 Tensor on a device.
 
     For a CUDA device and SAM 2, the 8-bit pixels are copied there from pinned memory, without waiting for the
     copy, and resized there.
@@ -158,7 +158,7 @@ def _prepare_sam2(rgb: Tensor, transform: ImageTransform) -> Tensor:
 
 @lru_cache(maxsize=8)
 def mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return `MEAN` and `STD` on a device, each (3, 1, 1); kept, since a GPU would be waited for at each copy."""
+    """Return `MEAN` and `STD` on a device, each (3, 1, 1); cached, since each copy would wait for a GPU."""
     with torch.inference_mode(False):
         mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
         return mean, std
@@ -167,17 +167,17 @@ def mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
 def _resized(rgb: Tensor, transform: ImageTransform) -> Tensor:
     """Return pixels (H, W, 3) of 0 to 255 as 0 to 1 at the model's size, (1, 3, H, W).
 
-    A colour at a time: it gives the same numbers in less than half the time on a CPU, and blocks of memory as
-    large as three planes of floats left ever more holes of that size in a process that tracks for hours.
+    One channel at a time: the values are the same in less than half the time on a CPU, and allocations of three
+    float planes fragmented the memory of processes that track for hours.
     """
     pixels = torch.empty((1, 3, *transform.input_hw), device=rgb.device)
-    for colour in range(3):
-        plane = rgb[..., colour].contiguous()[None, None].float() / 255
+    for channel in range(3):
+        plane = rgb[..., channel].contiguous()[None, None].float() / 255  # (1, 1, H, W)
         if transform.input_hw != transform.image_hw:
             plane = functional.interpolate(
                 plane, transform.input_hw, mode="bilinear", align_corners=False, antialias=True
             )
-        pixels[:, colour] = plane[:, 0]
+        pixels[:, channel] = plane[:, 0]
     return pixels
 
 
@@ -187,7 +187,7 @@ def _prepare_sam1(rgb: npt.NDArray[np.uint8], transform: ImageTransform) -> npt.
     if transform.content_hw != transform.image_hw:
         resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
     values = (resized.astype(np.float32) - np.array(MEAN_255, np.float32)) / np.array(STD_255, np.float32)
-    padded = np.zeros((1, 3, *transform.input_hw), np.float32)
+    padded = np.zeros((1, 3, *transform.input_hw), np.float32)  # zeros after normalising, as Meta pads
     padded[0, :, :height, :width] = values.transpose(2, 0, 1)
     return padded
 
@@ -272,7 +272,7 @@ class MaskPrediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """What is remembered of one object in one frame; both parts always together.
+    """The memory of one object in one frame; its parts belong together.
 
     Parameters
     ----------

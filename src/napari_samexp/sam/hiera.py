@@ -53,6 +53,7 @@ class Hiera(nn.Module):
         super().__init__()
         dim, window = variant.embed_dim, variant.window_spec[0]
         self.patch_embed = _PatchEmbed(dim)
+        # a background table, resized to the grid, and a table of one window, tiled over it
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *variant.background_hw))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, window, window))
         self.stage_ends = [end - 1 for end in accumulate(variant.stages)]

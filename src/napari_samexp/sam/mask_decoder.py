@@ -51,8 +51,10 @@ class MaskDecoder(nn.Module):
         super().__init__()
         self.high_res = high_res
         self.transformer = TwoWayTransformer(channels, mlp_dim)
+        # learned output tokens: IoU, four masks and, in SAM 2, presence
         self.iou_token = nn.Embedding(1, channels)
         self.mask_tokens = nn.Embedding(MASKS, channels)
+        # from stride 16 to stride 4
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(channels, channels // 4, 2, stride=2),
             LayerNorm2d(channels // 4),
@@ -60,12 +62,14 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2),
             nn.GELU(),
         )
+        # a mask token to the weights of its mask's channels
         self.output_hypernetworks_mlps = nn.ModuleList(
             Mlp((channels, channels, channels, channels // 8)) for _ in range(MASKS)
         )
         self.iou_prediction_head = Mlp((channels, iou_hidden, iou_hidden, MASKS))
         if high_res:
             self.obj_score_token = nn.Embedding(1, channels)
+            # project the high-resolution features; run once an image, by the model
             self.conv_s0 = nn.Conv2d(channels, channels // 8, 1)
             self.conv_s1 = nn.Conv2d(channels, channels // 4, 1)
             self.pred_obj_score_head = Mlp((channels, channels, channels, 1))

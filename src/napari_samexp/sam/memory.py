@@ -28,9 +28,9 @@ class MemoryEncoder(nn.Module):
     def __init__(self, variant: MemoryVariant) -> None:
         super().__init__()
         dim = variant.d_model
-        self.mask_downsampler = _MaskDownSampler(dim)
+        self.mask_downsampler = _MaskDownSampler(dim)  # to stride 16
         self.pix_feat_proj = nn.Conv2d(dim, dim, 1)
-        self.fuser = _Fuser(dim)
+        self.fuser = _Fuser(dim)  # two ConvNeXt blocks
         self.out_proj = nn.Conv2d(dim, variant.mem_dim, 1)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -221,6 +221,7 @@ class RotaryAttention(Attention):
         if is_enabled():
             return fast_memory.rotated(k, ropes)
         lengths = [len(cos) for cos, _ in ropes]
+        # one memory after the other, then the pointers, which have no position
         *spatial, pointers = k.split([*lengths, k.shape[1] - sum(lengths)], dim=1)
         return torch.cat([*(rotate(part, rope) for part, rope in zip(spatial, ropes)), pointers], dim=1)
 

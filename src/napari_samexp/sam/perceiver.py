@@ -55,11 +55,11 @@ class SpatialPerceiver(nn.Module):
         x = self.latents_2d[:, None].repeat(len(memory), 1, 1)  # (N x windows, 1, C)
         for layer in self.layers:
             x = layer(x, windows, None)
-        return x.view(len(memory), -1, x.shape[2])
+        return x.view(len(memory), -1, x.shape[2])  # (N, windows, C)
 
 
 def split_windows(memory: Tensor, count: int) -> Tensor:
-    """Cut maps into windows, row by row.
+    """Split maps into windows, row by row.
 
     Where `count` does not divide a side, for which the reference has no code, windows hold the tokens of an
     even division, some of them twice; fewer tokens than windows are in several.
@@ -91,9 +91,9 @@ class _Layer(nn.Module):
         self.self_ff = _feed_forward(dim)
 
     def forward(self, latents: Tensor, tokens: Tensor, encoding: Tensor | None) -> Tensor:
-        x = latents + self.attn(latents, tokens, encoding)
+        x = latents + self.attn(latents, tokens, encoding)  # cross-attention to the memory
         x = x + self.ff(x)
-        x = x + self.self_attn(x)
+        x = x + self.self_attn(x)  # among the latents
         out: Tensor = x + self.self_ff(x)
         return out
 
@@ -108,10 +108,10 @@ class _Attention(nn.Module):
         self.to_out = nn.Linear(dim, dim, bias=False)
 
     def attend(self, latents: Tensor, tokens: Tensor, encoding: Tensor | None) -> Tensor:
-        k, v = self.to_kv(tokens).chunk(2, dim=-1)
+        k, v = self.to_kv(tokens).chunk(2, dim=-1)  # each (N, tokens, C)
         if encoding is not None:  # added to the values too, so that a latent learns where it attended to
             k, v = k + encoding, v + encoding
-        q = self.to_q(latents)
+        q = self.to_q(latents)  # (N, latents, C)
         out: Tensor = self.to_out(
             functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         )

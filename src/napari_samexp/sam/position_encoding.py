@@ -45,7 +45,7 @@ def hiera_map(background: Tensor, window: Tensor, grid_hw: GridHW, window_tile: 
     -------
     Tensor, shape (1, C, H, W)
     """
-    full = functional.interpolate(background, size=grid_hw, mode="bicubic")
+    full = functional.interpolate(background, size=grid_hw, mode="bicubic")  # (1, C, H, W)
     return full + tile_map(window, grid_hw) if window_tile else full
 
 
@@ -118,7 +118,8 @@ def sine_map(channels: int, grid_hw: GridHW, device: torch.device, dtype: torch.
         y, x = (torch.arange(1, n + 1, dtype=torch.float32) / (n + 1e-6) * (2 * math.pi) for n in grid_hw)
         parts = []
         for positions in (y, x):
-            angles = positions[:, None] / rates
+            angles = positions[:, None] / rates  # (H or W, channels / 2)
+            # neighbouring channels share a rate: the sine of the first, the cosine of the second
             parts.append(torch.stack((angles[:, 0::2].sin(), angles[:, 1::2].cos()), dim=2).flatten(1))
         grid = torch.cat(
             (parts[0][:, None].expand(-1, grid_hw[1], -1), parts[1][None].expand(grid_hw[0], -1, -1)), dim=-1
@@ -128,7 +129,7 @@ def sine_map(channels: int, grid_hw: GridHW, device: torch.device, dtype: torch.
 
 def sine_times(times: Tensor, channels: int) -> Tensor:
     """Return the sine encoding of times: (...,) float32 to (..., channels), sines then cosines."""
-    angles = times[..., None] / _rates(channels // 2, times.device)
+    angles = times[..., None] / _rates(channels // 2, times.device)  # (..., channels / 2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
@@ -154,7 +155,7 @@ def fourier_points(points: Tensor, matrix: Tensor) -> Tensor:
     -------
     Tensor, shape (..., 2 F), float32
     """
-    angles = (2 * points - 1) @ matrix.float() * (2 * math.pi)
+    angles = (2 * points - 1) @ matrix.float() * (2 * math.pi)  # (..., F)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
@@ -184,11 +185,11 @@ def axial_rope(channels: int, grid_hw: GridHW, device: torch.device, spread_hw: 
     """
     with torch.inference_mode(False):
         rates = 10000.0 ** -(torch.arange(0, channels, 4, dtype=torch.float32)[: channels // 4] / channels)
-        index = torch.arange(grid_hw[0] * grid_hw[1], device="cpu")
+        index = torch.arange(grid_hw[0] * grid_hw[1], device="cpu")  # row by row
         x, y = (index % grid_hw[1]).float(), (index // grid_hw[1]).float()
         if spread_hw is not None:
             x, y = x * (spread_hw[1] / grid_hw[1]), y * (spread_hw[0] / grid_hw[0])
-        angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)
+        angles = torch.cat((x[:, None] * rates, y[:, None] * rates), dim=1)  # (H x W, channels / 2)
         return Rope((angles.cos().to(device), angles.sin().to(device)))
 
 
@@ -213,7 +214,7 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
         pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * rope.complex).flatten(-2).to(x.dtype)
     cos, sin = rope  # each (N, C / 2)
-    even, odd = x[..., 0::2], x[..., 1::2]
+    even, odd = x[..., 0::2], x[..., 1::2]  # each (..., N, C / 2)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
 

@@ -72,7 +72,7 @@ class RepVit(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to four (B, C, h, w) maps."""
-        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))  # (B, C, H / 4, W / 4)
         outputs = []
         for i in range(STAGES):
             x = self.get_submodule(f"stages_{i}")(x)
@@ -112,7 +112,7 @@ class _Stem(nn.Module):
         self.conv2 = ConvNorm(channels // 2, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(functional.gelu(self.conv1(x)))
+        out: Tensor = self.conv2(functional.gelu(self.conv1(x)))  # (B, C, H / 4, W / 4)
         return out
 
 

@@ -46,6 +46,7 @@ class Sam1(SamModel):
     ) -> MaskPrediction:
         """Return the mask choices for a prompt; see `Sam2.segment`."""
         points, labels = self._points(prompt, features.transform)
+        # points without a box are padded with one that is none
         if len(prompt.points_xy) and prompt.box_xyxy is None:
             points, labels = pad_points(points, labels, 1)
         decoded = self.mask_decoder(
@@ -55,7 +56,7 @@ class Sam1(SamModel):
             self.prompt_encoder.dense(self._mask_input(mask_logits, features.grid_hw)),
             None,
         )
-        iou = decoded.iou[0].float()
+        iou = decoded.iou[0].float()  # (4,)
         best = 1 + int(iou[1:].argmax()) if wants_alternatives(prompt, multimask) else 0
         return MaskPrediction(decoded.masks[0].float(), iou.cpu().numpy(), None, best, features.transform)
 

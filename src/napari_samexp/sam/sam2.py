@@ -86,8 +86,10 @@ class Sam2(Sam2Base):
             If a point or the box lies outside the image.
         """
         points, labels = self._points(prompt, features.transform)
+        # Meta's predictor passes a padding point even with a box, and two where there is no prompt
         points, labels = pad_points(points, labels, 1 if points.shape[1] else 2)
         decoded = self.decode(
+            # an image without memories gets this learned vector in their place
             features.embedding + self.no_mem_embed.transpose(1, 2)[..., None],
             features.high_res_features,
             self.sam_prompt_encoder.sparse(points, labels, features.transform.input_hw),
@@ -96,8 +98,9 @@ class Sam2(Sam2Base):
         return self._prediction(decoded, features.transform, wants_alternatives(prompt, multimask))
 
     def _prediction(self, decoded: Decoded, transform: ImageTransform, ambiguous: bool) -> MaskPrediction:
-        masks, iou = decoded.masks[0].float(), decoded.iou[0].float()
+        masks, iou = decoded.masks[0].float(), decoded.iou[0].float()  # (4, h, w), (4,)
         alternative = 1 + int(iou[1:].argmax())
+        # an unstable single mask is replaced by the best alternative (dynamic multimask)
         keep_single = not ambiguous and _is_stable(masks[0])
         assert decoded.presence is not None
         return MaskPrediction(
@@ -136,6 +139,7 @@ class Sam2(Sam2Base):
             binary.float() * 20 - 10, scale_factor=0.25, mode="bilinear", align_corners=False, antialias=True
         )
         sparse = self._no_points(1, transform.input_hw)
+        # (1, D, h, w)
         dense = self.sam_prompt_encoder.dense(self.mask_downsample(binary))
         decoded = self.decode(features.embedding, features.high_res_features, sparse, dense)
         present = bool(mask.any())
@@ -158,7 +162,7 @@ class Sam2(Sam2Base):
         chosen = prediction.require_choice(index)
         assert prediction.pointers is not None and prediction.presence is not None
         presence = torch.tensor([prediction.presence], device=self.device)
-        logits = torch.where(presence > 0, prediction.logits[chosen], ABSENT)[None, None]
+        logits = torch.where(presence > 0, prediction.logits[chosen], ABSENT)[None, None]  # (1, 1, h, w)
         spatial = self.encode_memory(features.embedding, logits, presence, binary=True)[0]
         return Memory(spatial, prediction.pointers[prediction.best_pointer if index is None else chosen])
 

@@ -64,9 +64,12 @@ class Sam2Base(SamModel):
         self.sam_mask_decoder = MaskDecoder(dim, variant.mlp_dim, variant.iou_hidden, high_res=True)
         self.obj_ptr_proj = Mlp((dim, dim, dim, dim))
         self.mask_downsample = nn.Conv2d(1, 1, 4, stride=4)
+        # learned temporal encodings: of the recent memories, then of memories without a time
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(MAX_RECENT + 1, 1, 1, mem_dim))
+        # added to the features where there is no memory
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))
+        # the pointer of an absent object
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
         if variant.version == "2.1":
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, mem_dim))
@@ -93,7 +96,7 @@ class Sam2Base(SamModel):
     def pointers(self, decoded: Decoded) -> Tensor:
         """Return the object pointers of all choices, (N, 4, D); a fixed one where the object is absent."""
         assert decoded.presence is not None
-        present = (decoded.presence > 0)[:, None, None]
+        present = (decoded.presence > 0)[:, None, None]  # (N, 1, 1)
         return torch.where(present, self.obj_ptr_proj(decoded.tokens), self.no_obj_ptr)
 
     def before_recall(self, embedding: Tensor) -> Tensor:
@@ -167,7 +170,7 @@ class Sam2Base(SamModel):
         sparse = self._no_points(count, input_hw)
         decoded = self.decode(recalled, high_res_features, sparse, self.sam_prompt_encoder.dense(None))
         assert decoded.presence is not None
-        best = 1 + decoded.iou[:, 1:].argmax(dim=1)
+        best = 1 + decoded.iou[:, 1:].argmax(dim=1)  # (N,), of the three alternatives
         rows = torch.arange(count, device=recalled.device)
         present = decoded.presence > 0
         logits = torch.where(present[:, None, None], decoded.masks[rows, best], ABSENT)

@@ -18,9 +18,9 @@ __all__ = [
     "Variant",
 ]
 
-MAX_RECENT = 6  # memories of the running video that have a learned time of their own
+MAX_RECENT = 6  # memories of the running video, each with a learned temporal encoding
 PRIOR_SLOT = MAX_RECENT  # row of `maskmem_tpos_enc` for memories without a place in time
-MAX_POINTERS = 15
+MAX_POINTERS = 15  # object pointers of the running video that are attended to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class Sam1Variant:
     global_blocks: tuple[int, ...]
     image_size: int = 1024
     window_size: int = 14
-    d_model: int = 256
-    mlp_dim: int = 2048
-    iou_hidden: int = 256
+    d_model: int = 256  # channels of the image embedding and of prompt tokens
+    mlp_dim: int = 2048  # of the two-way transformer
+    iou_hidden: int = 256  # of the head that predicts the IoU
 
-    patch: int = 16
+    patch: int = 16  # pixels a side of a token
 
     @property
     def family(self) -> str:
-        """The family's name as people write it."""
+        """The name of the family, for people."""
         return "SAM 1"
 
     @property
@@ -66,7 +66,7 @@ class Sam2Variant:
     Parameters
     ----------
     version : "2.0" or "2.1"
-        2.1 gives pointers a time and lost objects an embedding of their own.
+        2.1 adds a temporal encoding of pointers and an embedding of lost objects.
     stages, window_spec : tuple of 4 int
         Blocks a stage and window side a stage, in tokens.
     background_hw : (int, int)
@@ -84,18 +84,18 @@ class Sam2Variant:
     background_hw: tuple[int, int] = (7, 7)
     window_spec: tuple[int, int, int, int] = (8, 4, 14, 7)
     image_size: int = 1024
-    d_model: int = 256
+    d_model: int = 256  # channels of the image embedding and of prompt tokens
     mem_dim: int = 64
-    mem_ff: int = 2048
+    mem_ff: int = 2048  # hidden channels of memory attention
     mem_layers: int = 4
-    mlp_dim: int = 2048
-    iou_hidden: int = 256
+    mlp_dim: int = 2048  # of the two-way transformer
+    iou_hidden: int = 256  # of the head that predicts the IoU
 
-    patch: int = 16
+    patch: int = 16  # pixels a side of a token
 
     @property
     def family(self) -> str:
-        """The family's name as people write it."""
+        """The name of the family, for people."""
         return "SAM 2" if self.version == "2.0" else "SAM 2.1"
 
     @property
@@ -115,8 +115,8 @@ class EdgeTamVariant:
     stages : tuple of 4 int
         Blocks a stage.
     num_latents, num_latents_2d : int
-        Tokens of a memory that look at the whole frame, and that look at one window of it each; the
-        windows form a square.
+        Tokens of a memory that attend to the whole frame, and that attend to one window each; the windows
+        form a square.
     """
 
     name: str
@@ -126,23 +126,23 @@ class EdgeTamVariant:
     num_latents_2d: int = 256
     perceiver_depth: int = 2
     image_size: int = 1024
-    d_model: int = 256
+    d_model: int = 256  # channels of the image embedding and of prompt tokens
     mem_dim: int = 64
-    mem_ff: int = 2048
+    mem_ff: int = 2048  # hidden channels of memory attention
     mem_layers: int = 2
-    mlp_dim: int = 2048
-    iou_hidden: int = 256
+    mlp_dim: int = 2048  # of the two-way transformer
+    iou_hidden: int = 256  # of the head that predicts the IoU
 
-    patch: int = 16
+    patch: int = 16  # pixels a side of a token
 
     @property
     def family(self) -> str:
-        """The family's name as people write it."""
+        """The name of the family, for people."""
         return "EdgeTAM"
 
     @property
     def version(self) -> Literal["2.0", "2.1"]:
-        """The SAM 2 whose memory it has: pointers without time, nothing of its own for lost objects."""
+        """The SAM 2 version of its memory: pointers have no time, lost objects no embedding."""
         return "2.0"
 
     @property

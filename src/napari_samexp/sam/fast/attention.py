@@ -96,7 +96,7 @@ def attend_to_memory(
     -------
     Tensor, shape (N, L, C)
     """
-    q = q.expand(len(k), -1, -1)
+    q = q.expand(len(k), -1, -1)  # (N, L, C)
     if not _is_chunked(q):
         out = functional.scaled_dot_product_attention(q[:, None], k[:, None], project(memory)[:, None])
         return out[:, 0]
@@ -136,7 +136,7 @@ def attend_on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor)
     Tensor, shape (n, heads, L, D)
     """
     if not _is_chunked(q) or q.dtype != torch.float32 or k.shape[2] < MANY_KEYS:
-        bias = (down[..., :, None] + right[..., None, :]).flatten(3)
+        bias = (down[..., :, None] + right[..., None, :]).flatten(3)  # (n, heads, L, H x W)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     parts = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v, down, right))
     return torch.stack([_grid_chunks(*one) for one in zip(*parts)]).view_as(q)
@@ -144,7 +144,7 @@ def attend_on_grid(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor)
 
 def _grid_chunks(q: Tensor, k: Tensor, v: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """(L, D) scaled, (S, D), (S, D), (L, H), (L, W) to (L, D); see `_unshifted`."""
-    values = _with_one(v)
+    values = _with_one(v)  # (S, D + 1)
     out = q.new_empty(len(q), v.shape[1])
     buffer = q.new_empty(min(CHUNK, len(q)), len(k))
     for start in range(0, len(q), CHUNK):
@@ -169,14 +169,14 @@ def _unshifted(q: Tensor, k: Tensor, v: Tensor, at_once: int, most_lanes: int) -
     exponents = q * LOG2_E
     if not _fits(exponents[:: -(-len(q) // PROBES)] @ k.T):
         return _softmax_chunks(q, k, v)
-    values = _with_one(v).T.contiguous()
+    values = _with_one(v).T.contiguous()  # (M + 1, S)
     out = q.new_empty(len(q), v.shape[1])
     buffer = q.new_empty(min(BLOCK, len(k)) * min(at_once, len(q)))
     for start in range(0, len(q), at_once):
         chunk = slice(start, start + at_once)
         lanes = most_lanes if len(q[chunk]) % most_lanes == 0 else 1
         part = exponents[chunk].unflatten(0, (lanes, -1)).transpose(1, 2)
-        mixed = q.new_zeros(lanes, len(values), part.shape[2])
+        mixed = q.new_zeros(lanes, len(values), part.shape[2])  # sums so far, (lanes, M + 1, queries)
         for keys, some in zip(k.split(BLOCK), values.split(BLOCK, dim=1)):
             # (lanes, keys, queries): both products are faster this way round
             scores = buffer[: len(keys) * lanes * part.shape[2]].view(lanes, len(keys), -1)
@@ -200,7 +200,7 @@ def _with_one(v: Tensor) -> Tensor:
 
 def _divide(mixed: Tensor, out: Tensor) -> bool:
     """Divide weighted sums by their last channel, the sum of the weights; False if any is out of range."""
-    total = mixed[..., -1:]
+    total = mixed[..., -1:]  # (..., 1)
     torch.div(mixed[..., :-1], total, out=out)
     return bool(((total > MIN_SUM) & (mixed.abs() < MAX_SUM)).all())
 

@@ -48,7 +48,7 @@ def stages(trunk: Hiera, pixels: Tensor, finish: Sequence[Layer] = ()) -> list[T
     list of Tensor, four of shape (B, h, w, C), at strides 4, 8, 16 and 32
     """
     finish = finish or [nn.Identity()] * len(trunk.stage_ends)
-    patches = trunk.patch_embed(pixels)
+    patches = trunk.patch_embed(pixels)  # (B, H / 4, W / 4, C)
     grid_hw = (patches.shape[1], patches.shape[2])
     encoding = cached_position_map(trunk, grid_hw)
     window, count = nested_blocks(trunk.blocks)
@@ -75,7 +75,7 @@ def _first_blocks(
     columns = patches.shape[2] // window
     chunked = on_cpu(patches)
     step = max(1, CHUNK // (window * patches.shape[2])) if chunked else patches.shape[1] // window
-    encodings = _windows(encoding, window).split(step, 1)
+    encodings = _windows(encoding, window).split(step, 1)  # each (1, step, columns, window, window, C)
     batches = []
     for images in patches.split(1) if chunked else [patches]:
         bands = []
@@ -198,5 +198,5 @@ def _product(first: nn.Conv2d, second: nn.Conv2d | None) -> Kernel:
     if second is None:
         return first.weight, first.bias
     assert second.bias is not None
-    after = second.weight[:, :, 0, 0]
+    after = second.weight[:, :, 0, 0]  # (out, between)
     return (after @ first.weight[:, :, 0, 0])[..., None, None], after @ first.bias + second.bias

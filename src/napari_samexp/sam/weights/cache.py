@@ -47,7 +47,7 @@ def cache_dir() -> Path:
 
 
 def locate(name_or_path: str | Path) -> Path | None:
-    """Return where weights lie on this computer, without network.
+    """Return where weights are on this computer, without network access.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def locate(name_or_path: str | Path) -> Path | None:
         return _starter()
     official = OFFICIAL.get(str(name_or_path))
     if official is None:
-        return _kept(*_address(name_or_path)[1:]) if is_address(name_or_path) else _own_path(name_or_path)
-    return _kept(cache_dir() / official.file, official.sha256, official.git_blob)
+        return _cached(*_address(name_or_path)[1:]) if is_address(name_or_path) else _own_path(name_or_path)
+    return _cached(cache_dir() / official.file, official.sha256, official.git_blob)
 
 
 def fetch(
@@ -80,7 +80,7 @@ def fetch(
     progress: Progress | None = None,
     connection: Connection = _PATIENT,
 ) -> Path:
-    """Return where weights lie, downloading an official file once into the cache.
+    """Return where weights are; an official file is downloaded into the cache once.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def fetch(
     official = name_or_path
     target = cache_dir() / official.file
     size = official.bytes if official.sha256 else None
-    return _kept_or_downloaded(
+    return _cached_or_downloaded(
         Download(official.url, target, official.sha256, size, progress, connection, official.git_blob)
     )
 
@@ -121,7 +121,7 @@ def fetch_url(
     progress: Progress | None = None,
     connection: Connection = _PATIENT,
 ) -> Path:
-    """Return where the file of one's own https address lies, downloading it once into the cache.
+    """Return where the file of an https address is; it is downloaded into the cache once.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def fetch_url(
         As `fetch`, or if the address or the hash is none.
     """
     url, target, digest = _address(f"{url}{HASH_MARK}{sha256}")
-    return _kept_or_downloaded(Download(url, target, digest, None, progress, connection))
+    return _cached_or_downloaded(Download(url, target, digest, None, progress, connection))
 
 
 def is_address(name: object) -> bool:
@@ -179,14 +179,14 @@ def official_of(path: Path, sha256: str) -> OfficialFile | None:
     return None
 
 
-def _kept_or_downloaded(job: Download) -> Path:
-    if not os.environ.get(CACHE_VARIABLE):  # a folder that somebody chose may be a group's on purpose
+def _cached_or_downloaded(job: Download) -> Path:
+    if not os.environ.get(CACHE_VARIABLE):  # a folder that was chosen may be shared on purpose
         with suppress(OSError):  # the download says why
             private_folder(cache_dir())
-    path = _kept(job.target, job.sha256, job.git_blob)
+    path = _cached(job.target, job.sha256, job.git_blob)
     if path is None:
         path = download(job)
-        _kept(path, job.sha256, job.git_blob)  # another process may have put it there in the meantime
+        _cached(path, job.sha256, job.git_blob)  # another process may have written it in the meantime
     return path
 
 
@@ -201,7 +201,7 @@ def _starter() -> Path:
 
 
 def _own_path(name_or_path: str | Path) -> Path:
-    with suppress(OSError, ValueError, RuntimeError):  # too long, a NUL byte, a ~user that is none
+    with suppress(OSError, ValueError, RuntimeError):  # too long, a NUL byte, an unknown ~user
         path = Path(name_or_path).expanduser()
         if path.exists():
             return path
@@ -218,8 +218,8 @@ def _own_path(name_or_path: str | Path) -> Path:
     )
 
 
-def _kept(path: Path, sha256: str, git_blob: str = "") -> Path | None:
-    """Return the path if it holds the right file, None if it holds nothing."""
+def _cached(path: Path, sha256: str, git_blob: str = "") -> Path | None:
+    """Return the path if the right file is there, None if there is none."""
     try:
         if not path.exists():
             return None

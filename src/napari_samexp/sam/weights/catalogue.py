@@ -18,15 +18,15 @@ class OfficialFile:
     Parameters
     ----------
     name : str
-        What people type, such as ``"sam2.1_hiera_tiny"``.
+        The name that people type, such as ``"sam2.1_hiera_tiny"``.
     file : str
         Its name in the cache folder.
     url : str
         Where Meta publishes it.
     bytes : int
-        Its size; where there is no SHA-256, only about.
+        Its size; approximate where there is no SHA-256.
     sha256 : str
-        64 lower-case hexadecimal digits. Meta publishes none; these are what several projects pin.
+        64 lower-case hexadecimal digits. Meta publishes none; several projects pin these.
         Empty where nobody pins one.
     licence : str
         SPDX identifier.
@@ -68,7 +68,7 @@ def _official(name: str, file: str, folder: str, facts: tuple[int, str]) -> Offi
     return OfficialFile(name, file, f"{_ADDRESS}{folder}/{file}", *facts)
 
 
-# it lies in the repository itself; at the commit that the id was read in, so that it stays that file
+# it is in the repository itself; the address names the commit, so that it stays the same file
 _EDGETAM = OfficialFile(
     "edgetam",
     "edgetam.pt",

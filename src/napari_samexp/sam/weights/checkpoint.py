@@ -71,12 +71,12 @@ def read_state(path: str | Path) -> CheckpointFile:
     try:
         path, size = regular_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on odd pickles, which are then refused anyway
+            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused anyway
             content, metadata = content_of(path, size)
         return CheckpointFile(path, _plain_state(_unwrapped(content), path, size), metadata)
     except CheckpointError:
         raise
-    except Exception as error:  # there is next to nothing that a hostile file cannot make the readers raise
+    except Exception as error:  # a hostile file can make the readers raise nearly anything
         raise unreadable(path, error) from error
 
 
@@ -98,7 +98,7 @@ def require_finite(state: Mapping[str, Tensor], *, source: str | Path) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # a sum is read off in one pass, and is finite only if all of it is; finite numbers may still add up to infinity
+    # a sum takes one pass, and is finite only if all values are; but finite values may add up to infinity
     return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
@@ -119,7 +119,7 @@ def load_strict(
     state : mapping of str to Tensor
         As `read_state` gives it, under the module's own names.
     source : str or Path
-        What the error calls the state.
+        The name of the state in errors.
     dtype : torch.dtype, optional
         The floating dtype to convert to; by default that of each parameter in the module.
     exact : str, optional
@@ -204,7 +204,7 @@ def _usable(key: str, value: Any) -> bool:
 
 
 def _is_counter(key: str, value: Tensor) -> bool:
-    """Whether this is the one whole number in a state dict: how many batches a BatchNorm has seen."""
+    """Whether this is the one integer in a state dict: BatchNorm's count of batches."""
     return key.endswith(_COUNTER) and value.dtype == torch.int64 and value.ndim == 0
 
 

@@ -1,4 +1,4 @@
-"""A look at a pickle before it is unpickled. Nothing in it is run, made or called."""
+"""Checks of a pickle before it is unpickled. Nothing in it is run, built or called."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import BinaryIO
 __all__ = ["require_shallow"]
 
 DEEPEST = 16  # torch's own files have tuples of tuples of tuples
-MOST = 300_000  # values that are made; the largest official file has 14,000, an optimizer beside it three times those
-# what torch's safe unpickler calls although no weights need it: few bytes of file ask for all of the memory
+MOST = 300_000  # values that are built; the largest official file has 14,000, an optimizer beside it three times those
+# allowed by torch's safe unpickler although no weights need it: a few bytes of file can allocate all memory
 _GREEDY = ("builtins bytearray", "__builtin__ bytearray", "_codecs encode")
 _LEGACY = 5  # pickles in a row in torch's format before 1.6
 
 
 def require_shallow(path: Path) -> None:
-    """Raise if a weights file's pickles would keep the safe unpickler of torch busy for ever.
+    """Raise if a pickle of a weights file would keep torch's safe unpickler busy for ever.
 
-    Tuples that hold one another cost a few bytes a level. As a key of a dict, one has to be hashed, which
-    takes twice as long a level.
+    Nested tuples cost a few bytes a level. One that is a key of a dict has to be hashed, which takes twice as
+    long with each level.
 
     Raises
     ------
     ValueError
         If tuples are nested deeper than any that torch writes, there are far more values than the weights of
-        any model need, something greedy is called, or the file holds no whole pickle.
+        any model need, a function that allocates at will is called, or the file holds no complete pickle.
     """
     made = 0
     for pickle in _pickles(path):
@@ -60,7 +60,7 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
 
 
 def _depths(pickle: BinaryIO) -> Iterator[int]:
-    """Go through one pickle with the depths of its values in their place, and yield each that is made."""
+    """Run a pickle's opcodes on depths instead of values, and yield the depth of each value that is built."""
     stack: list[int | None] = []  # None is a mark
     memo: dict[int, int] = {}
     for code, argument, _ in pickletools.genops(pickle):
@@ -81,7 +81,7 @@ def _depths(pickle: BinaryIO) -> Iterator[int]:
 
 
 def _taken(stack: list[int | None], code: pickletools.OpcodeInfo) -> int:
-    """Take an opcode's values from the stack, and return the depth of the deepest."""
+    """Pop an opcode's arguments from the stack, and return the depth of the deepest."""
     before = code.stack_before
     marked = pickletools.markobject in before
     depth = 0

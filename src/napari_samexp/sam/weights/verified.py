@@ -1,4 +1,4 @@
-"""Which weights files were found right before, so that 2.5 GB are not hashed at every start. No torch."""
+"""Which weight files were verified before, so that 2.5 GB are not hashed at every start. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LARGEST_RECORD = 1 << 16
 
 
 def difference(path: Path, sha256: str, git_blob: str = "") -> str:
-    """Return what `differs` does; a file that was right before is not read again unless somebody changed it.
+    """Return what `differs` does; a file that was verified before is only read again if it has changed.
 
-    That is kept in the user's own folder, where nobody else can write: the weights themselves may lie in a
-    cache that many share.
+    The record is in the user's own folder, where nobody else can write: the weights themselves may be in a
+    shared cache.
     """
-    # taken first: what is put in the file's place while it is hashed has another
+    # taken first: a file that replaces this one while it is hashed has another stamp
     stamp = _stamp(path, sha256 or git_blob)
     if _recorded(path) == stamp:
         return ""
@@ -32,32 +32,32 @@ def difference(path: Path, sha256: str, git_blob: str = "") -> str:
 
 
 def _stamp(path: Path, checksum: str) -> bytes:
-    """Return what tells that a file is the one that was hashed.
+    """Return what identifies the file that was hashed.
 
-    Size and time of writing can be forged by anybody who may write to the file; `st_ctime_ns`, which every
-    change moves, by nobody but an administrator (on Windows it is the time of creation).
+    Whoever may write to the file can forge its size and modification time, but only an administrator
+    `st_ctime_ns`, which every change updates (on Windows it is the time of creation).
     """
     s = path.stat()
     facts = (checksum, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
     return os.fsencode(path) + b"\n" + " ".join(map(str, facts)).encode()
 
 
-def _place(path: Path) -> Path:
+def _record_path(path: Path) -> Path:
     return state_dir() / "verified" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
 def _recorded(path: Path) -> bytes:
-    place = _place(path)
+    record = _record_path(path)
     with suppress(OSError):
-        if is_own(place) and place.is_file() and place.stat().st_size <= _LARGEST_RECORD:
-            return place.read_bytes()
+        if is_own(record) and record.is_file() and record.stat().st_size <= _LARGEST_RECORD:
+            return record.read_bytes()
     return b""
 
 
 def _record(path: Path, stamp: bytes) -> None:
-    place = _place(path)
+    record = _record_path(path)
     with suppress(OSError):  # a home that cannot be written: hashed again next time
-        private_folder(place.parent)
-        place.unlink(missing_ok=True)
-        with open_privately(place) as file:
+        private_folder(record.parent)
+        record.unlink(missing_ok=True)
+        with open_privately(record) as file:
             file.write(stamp)
