@@ -20,4 +20,4 @@ def test_no_small_file_takes_a_gigabyte_or_ten_seconds_or_opens_another(tmp_path
     command = [sys.executable, "-m", "tests.fuzz.crafted"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert done.stdout.count("\n") > 80
+    assert done.stdout.count("\n") > 70
