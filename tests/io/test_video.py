@@ -16,6 +16,7 @@ import zarr
 from PIL import Image
 
 from napari_samexp.errors import ImageError, SamexpError, VideoError
+from napari_samexp.io import _stack
 from napari_samexp.io import video as video_module
 from napari_samexp.io._av import AvSource
 from napari_samexp.io._av_file import AvFile
@@ -1137,3 +1138,26 @@ def test_a_video_that_is_forgotten_closes_its_file(tmp_path: Path) -> None:
     assert not closed
     del video
     assert closed
+
+
+def test_of_large_frames_few_decide_black_and_white(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(_stack, "_DECODED_VALUES", 3 * HEIGHT * WIDTH)
+    frames = np.arange(20, dtype=np.uint16)[:, None, None] * np.ones((HEIGHT, WIDTH), np.uint16)
+
+    def image(index: int) -> np.ndarray:
+        read.append(index)
+        return frames[index]
+
+    stack = _stack.Stack("deep", frames.shape, image, lambda: "", str)
+    StackSource(stack, cache_bytes=0, limits=None).frame(5)
+    assert sorted(set(read) - {5}) == [0, 10, 19]
+
+
+def test_side_data_that_pyav_has_no_name_for_is_no_obstacle(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "described at length" * 100
+    Image.fromarray(numbered(3)).save(tmp_path / "a.avif", exif=exif)
+    source = AvSource(tmp_path / "a.avif", cache_bytes=1 << 20, limits=None)
+    assert number_in(source.frame(0)) == 3
+    source.close()

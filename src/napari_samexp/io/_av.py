@@ -263,7 +263,10 @@ def _nbytes(frame: Any) -> int:
 
 
 def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for some kinds of side data, such as EXIF, and then lists none
+        return None
     return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)
 
 

@@ -24,6 +24,7 @@ __all__ = ["Stack", "StackSource", "array_stack", "folder_stack", "image_stack",
 
 _SAMPLES = 8  # frames that decide black and white, and an array's fingerprint
 _SAMPLED_VALUES = 1 << 26  # of all samples together; larger frames are subsampled
+_DECODED_VALUES = 1 << 27  # of all samples together; of larger frames fewer are decoded, but always two
 _HASHED_FILES = 16
 _HASHED_BYTES = 1 << 16
 
@@ -106,8 +107,9 @@ class StackSource:
     def _limits(self) -> Limits | None:
         if self._given is not None or self._dtype == np.uint8:
             return self._given
-        chosen = spread(self.shape[0], _SAMPLES)
-        step = 1 + len(chosen) * self._raw(0).size // _SAMPLED_VALUES
+        size = self._raw(0).size
+        chosen = spread(self.shape[0], max(2, min(_SAMPLES, _DECODED_VALUES // size)))
+        step = 1 + len(chosen) * size // _SAMPLED_VALUES
         samples = [self._checked(int(i)).ravel()[::step].copy() for i in chosen]
         return value_limits(np.concatenate(samples))
 
