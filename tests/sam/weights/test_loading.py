@@ -223,10 +223,10 @@ def test_the_number_type_follows_name_and_device(
 
 
 @pytest.mark.parametrize("name", ["", "float64", "half", "Float32", "torch.float32", "int8"])
-def test_an_unknown_number_type_is_a_settings_error(name: str) -> None:
+def test_an_unknown_dtype_is_a_settings_error(name: str) -> None:
     with pytest.raises(SettingsError, match="bfloat16"):
         choose_dtype(name, torch.device("cpu"))
-    with pytest.raises(SettingsError, match="number type"):
+    with pytest.raises(SettingsError, match="dtype"):
         load_model(STATES["SAM 2"], dtype=name)
 
 
