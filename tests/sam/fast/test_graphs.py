@@ -278,7 +278,9 @@ def test_a_model_is_loaded_for_graphs_where_there_is_a_device_for_them(
 ) -> None:
     path, asked = tmp_path / "tiny.safetensors", []
     save_file(models["SAM 2.1"].state_dict(), path, metadata_for(models["SAM 2.1"].variant))
-    monkeypatch.setattr("napari_samexp.sam.fast.graphs.compile_model", lambda model, **options: asked.append(options))
+    monkeypatch.setattr(
+        "napari_samexp.sam.fast.graphs.compile_model", lambda model, **options: asked.append(options)
+    )
     load_model(path, device="cpu", graphs=graphs)
     assert asked == []
     # as on a machine with such a device, which this one may not have
