@@ -196,3 +196,9 @@ def test_weights_of_odd_shapes_are_no_official_size(shape: tuple[int, ...]) -> N
     for state in (sam1, sam2):
         with pytest.raises(CheckpointError, match="no official size"):
             identify(state)
+
+
+def test_a_file_cannot_ask_for_images_larger_than_any_person_may() -> None:
+    values = asdict(VARIANTS["sam2.1_hiera_tiny"]) | {"image_size": 16384}
+    with pytest.raises(CheckpointError, match="at most 4096"):
+        variant_from_json(json.dumps(values))

@@ -14,6 +14,7 @@ __all__ = ["variant_from_json", "variant_to_json"]
 
 _COUNTS = {"stages": 4, "background_hw": 2, "window_spec": 4, "global_blocks": None}  # numbers in a tuple
 _LAYERS = ("depth", "stages", "mem_layers", "perceiver_depth")
+MAX_IMAGE_SIZE = 4096  # pixels a side, as for the side that a person may choose
 
 
 def variant_to_json(variant: Variant) -> str:
@@ -59,8 +60,8 @@ def _checked(variant: Variant) -> Variant:
         _check_field(field.name, getattr(variant, field.name))
     if variant.d_model % 16 or variant.embed_dim % getattr(variant, "num_heads", 1):
         raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
-    if variant.image_size % variant.side_multiple:
-        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}")
+    if variant.image_size % variant.side_multiple or variant.image_size > MAX_IMAGE_SIZE:
+        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}, at most {MAX_IMAGE_SIZE}")
     if not isinstance(variant, Sam1Variant):
         if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
             raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
