@@ -61,7 +61,9 @@ def _checked(variant: Variant) -> Variant:
     if variant.d_model % 16 or variant.embed_dim % getattr(variant, "num_heads", 1):
         raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
     if variant.image_size % variant.side_multiple or variant.image_size > MAX_IMAGE_SIZE:
-        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}, at most {MAX_IMAGE_SIZE}")
+        raise ValueError(
+            f"image_size must be a multiple of {variant.side_multiple}, at most {MAX_IMAGE_SIZE}"
+        )
     if not isinstance(variant, Sam1Variant):
         if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
             raise ValueError("mem_dim must be a multiple of 4 and divide d_model")
