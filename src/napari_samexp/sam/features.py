@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from napari_samexp.errors import SettingsError
 from napari_samexp.images import to_rgb8
-from napari_samexp.sam.variants import Sam1Variant, Variant
+from napari_samexp.sam.variants import MAX_SIDE, Sam1Variant, Variant
 
 __all__ = [
     "ImageFeatures",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 HW = tuple[int, int]
-LIMIT = 4096  # pixels a side; beyond, attention would take more memory than machines have
 
 # mean and deviation of ImageNet, 0 to 1, as all families use them
 MEAN = (0.485, 0.456, 0.406)
@@ -92,10 +91,10 @@ def check_side(variant: Variant, side: int | None) -> int:
         or not isinstance(side, int | np.integer)
         or side < step
         or side % step
-        or side > LIMIT
+        or side > MAX_SIDE
     ):
         raise SettingsError(
-            f"The encode side is {side!r}; {variant.name} needs a multiple of {step} from {step} to {LIMIT}."
+            f"The encode side is {side!r}; {variant.name} needs a multiple of {step} from {step} to {MAX_SIDE}."
         )
     return int(side)
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from napari_samexp._text import plain
 from napari_samexp.errors import CheckpointError
-from napari_samexp.sam.variants import EdgeTamVariant, Sam1Variant, Sam2Variant, Variant
+from napari_samexp.sam.variants import MAX_SIDE, EdgeTamVariant, Sam1Variant, Sam2Variant, Variant
 
 __all__ = ["variant_from_json", "variant_to_json"]
 
 _COUNTS = {"stages": 4, "background_hw": 2, "window_spec": 4, "global_blocks": None}  # numbers in a tuple
 _LAYERS = ("depth", "stages", "mem_layers", "perceiver_depth")
-MAX_IMAGE_SIZE = 4096  # pixels a side, as for the side that a person may choose
 
 
 def variant_to_json(variant: Variant) -> str:
@@ -60,10 +59,8 @@ def _checked(variant: Variant) -> Variant:
         _check_field(field.name, getattr(variant, field.name))
     if variant.d_model % 16 or variant.embed_dim % getattr(variant, "num_heads", 1):
         raise ValueError("d_model must be a multiple of 16, embed_dim of num_heads")
-    if variant.image_size % variant.side_multiple or variant.image_size > MAX_IMAGE_SIZE:
-        raise ValueError(
-            f"image_size must be a multiple of {variant.side_multiple}, at most {MAX_IMAGE_SIZE}"
-        )
+    if variant.image_size % variant.side_multiple or variant.image_size > MAX_SIDE:
+        raise ValueError(f"image_size must be a multiple of {variant.side_multiple}, at most {MAX_SIDE}")
     if not isinstance(variant, Sam1Variant):
         if variant.mem_dim % 4 or variant.d_model % variant.mem_dim:
             raise ValueError("mem_dim must be a multiple of 4 and divide d_model")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 __all__ = [
     "MAX_POINTERS",
     "MAX_RECENT",
+    "MAX_SIDE",
     "PRIOR_SLOT",
     "VARIANTS",
     "EdgeTamVariant",
@@ -18,6 +19,7 @@ __all__ = [
     "Variant",
 ]
 
+MAX_SIDE = 4096  # pixels of the input; beyond, attention would take more memory than machines have
 MAX_RECENT = 6  # memories of the running video, each with a learned temporal encoding
 PRIOR_SLOT = MAX_RECENT  # row of `maskmem_tpos_enc` for memories without a place in time
 MAX_POINTERS = 15  # object pointers of the running video that are attended to
